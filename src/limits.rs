@@ -1,0 +1,156 @@
+//! Every bound: bytes, counts, time. The unit is the last word of the name. What an operator may
+//! change is a field of [`Limits`], whose defaults stand here; relations are checked when we compile.
+
+use std::time::Duration;
+
+// -- downstream head (RFC 9112 §3, §5) --
+/// Bytes of a request head, first line and fields together (431 above).
+pub const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Field lines of a head (431 above).
+pub const HEAD_FIELDS_MAX: usize = 100;
+/// Bytes of a request target (414 above).
+pub const TARGET_BYTES_MAX: usize = 8 * 1024;
+/// Bytes of one chunk-size line with its extensions.
+pub const CHUNK_LINE_BYTES_MAX: usize = 256;
+/// Bytes of all chunk extensions of one body.
+pub const CHUNK_EXTENSION_BYTES_MAX: usize = 1024;
+/// Lines of a trailer section.
+pub const TRAILER_LINES_MAX: usize = 16;
+/// Bytes of a trailer section.
+pub const TRAILER_BYTES_MAX: usize = 4096;
+
+// -- body, JSON, tokens --
+/// Bytes of a request body; it is judged whole, so it is held whole (413 above).
+pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Nesting of JSON objects and arrays.
+pub const JSON_DEPTH_MAX: usize = 64;
+/// Bytes of a bearer token.
+pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of a JSON-RPC id as written.
+pub const RPC_ID_BYTES_MAX: usize = 1024;
+/// Bytes of a tool, prompt or resource name that is judged.
+pub const NAME_BYTES_MAX: usize = 4096;
+/// Bytes of a name in an audit record; longer ones are cut.
+pub const AUDIT_NAME_BYTES_MAX: usize = 256;
+
+// -- relay --
+/// Bytes of one relay buffer; at most two per direction are in use.
+pub const RELAY_BUFFER_BYTES: usize = 16 * 1024;
+/// Bytes of an upstream response head.
+pub const UPSTREAM_HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Interim (1xx) responses before the final one.
+pub const UPSTREAM_INTERIM_MAX: usize = 8;
+/// Bytes of one server-sent event that is held back to be relayed whole.
+pub const SSE_EVENT_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of pipelined requests read ahead while an answer is under way.
+pub const PIPELINE_BYTES_MAX: usize = HEAD_BYTES_MAX;
+
+// -- keys (RFC 7517) --
+/// Bytes of a key set document.
+pub const JWKS_BYTES_MAX: usize = 64 * 1024;
+/// Keys of one set.
+pub const JWKS_KEYS_MAX: usize = 64;
+/// Time for one fetch of a key set or discovery document.
+pub const JWKS_FETCH_MS_MAX: u64 = 3_000;
+/// How long a fetched set is fresh when the answer does not say.
+pub const JWKS_FRESH_SECONDS_DEFAULT: u64 = 300;
+/// Bounds of what `Cache-Control: max-age` may ask for.
+pub const JWKS_FRESH_SECONDS_MIN: u64 = 60;
+/// Upper bound of the same.
+pub const JWKS_FRESH_SECONDS_MAX: u64 = 3_600;
+/// How long past its freshness the last good set may serve while fetching fails.
+pub const JWKS_STALE_SECONDS_MAX: u64 = 3_600;
+/// Refetches for unknown key ids that one issuer may cause at once, per process.
+pub const JWKS_REFETCH_BURST: u32 = 2;
+/// One more such refetch per this many seconds.
+pub const JWKS_REFETCH_SECONDS: u64 = 30;
+
+// -- caches, per core --
+/// Lifetime of a verified token and of an upstream credential in memory.
+pub const CACHE_SECONDS_MAX: u64 = 60;
+/// Verified tokens.
+pub const TOKEN_CACHE_ENTRIES_MAX: usize = 65_536;
+/// Decisions.
+pub const DECISION_CACHE_ENTRIES_MAX: usize = 65_536;
+/// Upstream credentials.
+pub const CREDENTIAL_CACHE_ENTRIES_MAX: usize = 65_536;
+/// Cold signature verifications in one turn of the event loop.
+pub const VERIFY_PER_TURN_MAX: u32 = 4;
+
+// -- cross-core --
+/// Notices in one inbox before it overflows into "purge everything".
+pub const BUS_NOTICES_MAX: usize = 1024;
+
+// -- audit --
+/// Bytes of one per-core audit ring file.
+pub const AUDIT_RING_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of one encoded audit record.
+pub const AUDIT_RECORD_BYTES_MAX: usize = 4096;
+/// A request open longer than this is written early.
+pub const AUDIT_OPEN_SECONDS_MAX: u64 = 60;
+
+// -- time --
+/// Error back-off of accept when descriptors or memory are short (EMFILE and its kin).
+pub const ACCEPT_BACKOFF_MS: u64 = 50;
+/// One turn of the per-core timer wheel: the precision of every deadline.
+pub const WHEEL_TICK_MS: u64 = 10;
+/// A response that takes longer than this makes the relay watch for a client that leaves.
+pub const WATCH_CLIENT_AFTER_MS: u64 = 100;
+/// A silent event stream gets a comment line this often.
+pub const SSE_KEEPALIVE_SECONDS: u64 = 15;
+
+/// What `[limits]` may change. Every field has a range that `config` checks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections of one core; more are refused with 503.
+    pub connections_per_core_max: usize,
+    /// Requests in flight on one core; more are refused with 503.
+    pub inflight_per_core_max: usize,
+    /// Idle upstream connections kept per core and server.
+    pub upstream_idle_per_core_max: usize,
+    /// Bytes of a request body.
+    pub body_bytes_max: usize,
+    /// Time for a whole request head, from its first byte.
+    pub head_ms_max: u64,
+    /// Longest pause within a request body or of a client that does not read.
+    pub stall_ms_max: u64,
+    /// Longest pause between two requests of a connection.
+    pub idle_ms_max: u64,
+    /// Time for a TLS handshake.
+    pub handshake_ms_max: u64,
+    /// Time to connect to an upstream, its TLS handshake included.
+    pub connect_ms_max: u64,
+    /// Time that a request may wait for keys.
+    pub keys_wait_ms_max: u64,
+    /// Time that SIGTERM leaves to requests in flight.
+    pub drain_ms_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_per_core_max: 16_384,
+            inflight_per_core_max: 4_096,
+            upstream_idle_per_core_max: 256,
+            body_bytes_max: BODY_BYTES_MAX,
+            head_ms_max: 10_000,
+            stall_ms_max: 30_000,
+            idle_ms_max: 75_000,
+            handshake_ms_max: 5_000,
+            connect_ms_max: 3_000,
+            keys_wait_ms_max: JWKS_FETCH_MS_MAX + 1_000,
+            drain_ms_max: 30_000,
+        }
+    }
+}
+
+/// `WHEEL_TICK_MS` as a duration.
+pub const WHEEL_TICK: Duration = Duration::from_millis(WHEEL_TICK_MS);
+
+const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX, "a target must fit into a head");
+const _: () = assert!(TOKEN_BYTES_MAX < HEAD_BYTES_MAX, "a token must fit into a head");
+const _: () = assert!(HEAD_BYTES_MAX < BODY_BYTES_MAX);
+const _: () = assert!(2 * RELAY_BUFFER_BYTES <= 64 * 1024, "the contract's bound per direction");
+const _: () = assert!(JWKS_FRESH_SECONDS_MIN <= JWKS_FRESH_SECONDS_DEFAULT);
+const _: () = assert!(JWKS_FRESH_SECONDS_DEFAULT <= JWKS_FRESH_SECONDS_MAX);
+const _: () = assert!(AUDIT_RECORD_BYTES_MAX * 1024 <= AUDIT_RING_BYTES);
