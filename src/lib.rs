@@ -11,7 +11,9 @@
 // 0: vocabulary, no I/O
 pub mod clock;
 pub mod core_cell;
+pub mod event;
 pub mod limits;
+pub mod metrics;
 pub mod reject;
 pub mod secret;
 // 1: meaning without I/O
@@ -35,7 +37,10 @@ pub mod audit;
 // 5: assembly
 pub mod shard;
 pub mod gateway;
+pub mod supervisor;
 pub mod worker;
 pub mod admin;
 pub mod cli;
+pub mod demo;
+pub mod devtoken;
 pub mod manual;

@@ -10,6 +10,12 @@ pub const HEAD_BYTES_MAX: usize = 32 * 1024;
 pub const HEAD_FIELDS_MAX: usize = 100;
 /// Bytes of a request target (414 above).
 pub const TARGET_BYTES_MAX: usize = 8 * 1024;
+/// Bytes of a method name; the longest that any registry holds is far shorter.
+pub const METHOD_BYTES_MAX: usize = 32;
+/// Bytes of one field name (431 above).
+pub const FIELD_NAME_BYTES_MAX: usize = 256;
+/// Bytes of `host[:port]`: a DNS name and a port.
+pub const HOST_BYTES_MAX: usize = 261;
 /// Bytes of one chunk-size line with its extensions.
 pub const CHUNK_LINE_BYTES_MAX: usize = 256;
 /// Bytes of all chunk extensions of one body.
@@ -30,6 +36,18 @@ pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 pub const RPC_ID_BYTES_MAX: usize = 1024;
 /// Bytes of a tool, prompt or resource name that is judged.
 pub const NAME_BYTES_MAX: usize = 4096;
+/// Bytes of a JSON-RPC method name.
+pub const RPC_METHOD_BYTES_MAX: usize = 256;
+/// Bytes of a protocol revision, in the header or in the body.
+pub const REVISION_BYTES_MAX: usize = 64;
+/// Resources that one `subscriptions/listen` may name.
+pub const LISTEN_RESOURCES_MAX: usize = 256;
+/// Bytes of an upstream's session id that we seal into our own.
+pub const SESSION_UPSTREAM_ID_BYTES_MAX: usize = 1024;
+/// How far in the future a sealed session may have been issued: clocks of two instances differ.
+pub const SESSION_SKEW_SECONDS_MAX: u64 = 60;
+/// Buffers that grew beyond this for one body are given back after it.
+pub const BODY_BUFFER_KEPT_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a name in an audit record; longer ones are cut.
 pub const AUDIT_NAME_BYTES_MAX: usize = 256;
 
@@ -64,18 +82,64 @@ pub const JWKS_STALE_SECONDS_MAX: u64 = 3_600;
 pub const JWKS_REFETCH_BURST: u32 = 2;
 /// One more such refetch per this many seconds.
 pub const JWKS_REFETCH_SECONDS: u64 = 30;
+/// First pause after a failed fetch; doubles with every further failure.
+pub const JWKS_RETRY_SECONDS_MIN: u64 = 1;
+/// Longest pause after failed fetches.
+pub const JWKS_RETRY_SECONDS_MAX: u64 = 30;
+/// Smallest RSA modulus (NIST SP 800-131A).
+pub const RSA_MODULUS_BITS_MIN: usize = 2_048;
+/// Largest RSA modulus; beyond it a verification is a way to burn our CPU.
+pub const RSA_MODULUS_BITS_MAX: usize = 8_192;
+
+// -- configuration --
+/// Bytes of a configuration file.
+pub const CONFIG_BYTES_MAX: usize = 1024 * 1024;
+/// Trust providers.
+pub const TRUST_PROVIDERS_MAX: usize = 64;
+/// MCP servers.
+pub const SERVERS_MAX: usize = 1024;
+/// Upstream credentials.
+pub const CREDENTIALS_MAX: usize = 1024;
+/// Extension methods.
+pub const EXTENSION_METHODS_MAX: usize = 64;
+/// Bytes of one secret as read from its source.
+pub const SECRET_BYTES_MAX: usize = 64 * 1024;
 
 // -- caches, per core --
 /// Lifetime of a verified token and of an upstream credential in memory.
 pub const CACHE_SECONDS_MAX: u64 = 60;
 /// Verified tokens.
 pub const TOKEN_CACHE_ENTRIES_MAX: usize = 65_536;
+/// Bytes of all verified tokens together.
+pub const TOKEN_CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Decisions.
 pub const DECISION_CACHE_ENTRIES_MAX: usize = 65_536;
 /// Upstream credentials.
 pub const CREDENTIAL_CACHE_ENTRIES_MAX: usize = 65_536;
 /// Cold signature verifications in one turn of the event loop.
 pub const VERIFY_PER_TURN_MAX: u32 = 4;
+
+// -- policy --
+/// Bytes of one policy file.
+pub const POLICY_FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Policy files.
+pub const POLICY_FILES_MAX: usize = 1024;
+/// Policies of one set.
+pub const POLICIES_MAX: usize = 20_000;
+/// Bytes of one policy.
+pub const POLICY_BYTES_MAX: usize = 64 * 1024;
+/// Brackets within brackets of one policy: parsing takes stack for each.
+pub const POLICY_NESTING_MAX: usize = 32;
+/// Operators and attribute accesses of one policy: validation takes stack for each of a chain.
+pub const POLICY_OPERATORS_MAX: usize = 300;
+/// Bytes of an `@id`: it goes into audit records.
+pub const POLICY_ID_BYTES_MAX: usize = 128;
+/// Faults that one load reports.
+pub const POLICY_FAULTS_MAX: usize = 200;
+/// Tools, prompts and resources that one message may touch.
+pub const POLICY_TARGETS_MAX: usize = 256;
+/// Bytes of the key of a cached decision; what needs more is decided anew each time.
+pub const DECISION_KEY_BYTES_MAX: usize = 1024;
 
 // -- cross-core --
 /// Notices in one inbox before it overflows into "purge everything".
@@ -88,6 +152,12 @@ pub const AUDIT_RING_BYTES: usize = 8 * 1024 * 1024;
 pub const AUDIT_RECORD_BYTES_MAX: usize = 4096;
 /// A request open longer than this is written early.
 pub const AUDIT_OPEN_SECONDS_MAX: u64 = 60;
+
+// -- metrics --
+/// Sets of labels that one core counts requests by; the rest is counted as `other`.
+pub const METRIC_REQUEST_SLOTS_MAX: usize = 4096;
+/// Server names that one core ever met, over all reloads.
+pub const METRIC_SERVER_SLOTS_MAX: usize = 2 * SERVERS_MAX;
 
 // -- time --
 /// Error back-off of accept when descriptors or memory are short (EMFILE and its kin).
@@ -153,4 +223,6 @@ const _: () = assert!(HEAD_BYTES_MAX < BODY_BYTES_MAX);
 const _: () = assert!(2 * RELAY_BUFFER_BYTES <= 64 * 1024, "the contract's bound per direction");
 const _: () = assert!(JWKS_FRESH_SECONDS_MIN <= JWKS_FRESH_SECONDS_DEFAULT);
 const _: () = assert!(JWKS_FRESH_SECONDS_DEFAULT <= JWKS_FRESH_SECONDS_MAX);
+const _: () = assert!(JWKS_RETRY_SECONDS_MIN <= JWKS_RETRY_SECONDS_MAX);
+const _: () = assert!(TOKEN_BYTES_MAX * 1024 <= TOKEN_CACHE_BYTES_MAX);
 const _: () = assert!(AUDIT_RECORD_BYTES_MAX * 1024 <= AUDIT_RING_BYTES);
