@@ -1,12 +1,31 @@
-//! Configuration: what was written (`raw`), what it means ([`Config`]), and everything wrong with it at
-//! once (`fault`). Holding a [`Config`] is the proof that it was checked; only `check` makes one.
+//! Configuration: what was written (`raw`), what it means ([`Config`]), and everything wrong with
+//! it at once (`fault`). Holding a [`Config`] is the proof that it was checked; only `check` makes
+//! one.
+
+mod check;
+mod fault;
+mod raw;
+mod reader;
+pub mod source;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tests_broken;
+mod url;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::limits::Limits;
 
+pub use self::fault::{Fault, Faults};
+pub use self::source::{Environment, ProcessEnvironment, SecretFault};
+
 /// A checked configuration. Immutable; a reload makes a new one.
+#[expect(
+    clippy::manual_non_exhaustive,
+    reason = "other modules of this crate may not make one either"
+)]
 pub struct Config {
     /// Canonical origin, `scheme://authority`, lower case, without a trailing slash and without a
     /// default port: the audience and the root of all metadata, never taken from `Host`.
@@ -17,7 +36,8 @@ pub struct Config {
     pub cores: Cores,
     /// Whose tokens count; at least one.
     pub trust_providers: Vec<TrustProvider>,
-    /// MCP servers behind the gateway; at least one. The index is the server's id within this process.
+    /// MCP servers behind the gateway; at least one. The index is the server's id within this
+    /// process.
     pub servers: Vec<Server>,
     /// How upstream credentials are obtained.
     pub credentials: Vec<Credential>,
@@ -33,18 +53,60 @@ pub struct Config {
     pub methods: Vec<ExtensionMethod>,
     /// Bounds that an operator may change.
     pub limits: Limits,
+    /// What is allowed but worth a second look; same form as faults.
+    pub warnings: Vec<Fault>,
     /// The file this came from: reload reads it again.
     pub path: PathBuf,
     /// Only this module can make one, so a `Config` is always a checked one.
     pub(in crate::config) _checked: (),
 }
 
+impl Config {
+    /// Reads and checks the file at `path`: everything that can be known before a port is bound,
+    /// the files and secrets it names included.
+    ///
+    /// # Errors
+    /// Everything that is wrong, in the order of the text.
+    pub fn load(path: &Path) -> Result<Self, Faults> {
+        check::load(path, &ProcessEnvironment)
+    }
+
+    /// Checks `text` as if it were the content of `path`; relative paths start at its folder.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, path: &Path, environment: &dyn Environment) -> Result<Self, Faults> {
+        check::parse(text, path, environment)
+    }
+
+    /// Tells the address that the listener got. Where `public_url` was left out and the port was 0,
+    /// the real port becomes part of it; otherwise nothing changes. To be called before anything is
+    /// derived from `public_url`.
+    pub fn bound(&mut self, address: SocketAddr) {
+        let chosen =
+            matches!(&self.listen.address, ListenAddress::Socket(asked) if asked.port() == 0);
+        if !(chosen && self.public_url.ends_with(":0")) {
+            return;
+        }
+        let port = address.port();
+        let with_port = |text: &str| text.strip_suffix(":0").map(|start| format!("{start}:{port}"));
+        if let Some(url) = with_port(&self.public_url) {
+            self.public_url = url;
+        }
+        if let Some(first) = self.listen.hosts.first_mut()
+            && let Some(host) = with_port(first)
+        {
+            *first = host;
+        }
+    }
+}
+
 /// `[listen]`
 pub struct Listen {
     /// Where to accept.
     pub address: ListenAddress,
-    /// Lower-case `host[:port]` values accepted in `Host`: `public_url`, the configured ones, and on
-    /// loopback listeners `localhost`, `127.0.0.1` and `[::1]` with any port.
+    /// Lower-case `host[:port]` values accepted in `Host`: `public_url`, the configured ones, and
+    /// on loopback listeners `localhost`, `127.0.0.1` and `[::1]` with any port.
     pub hosts: Vec<String>,
     /// True when every listener address is loopback.
     pub loopback: bool,
@@ -55,6 +117,7 @@ pub struct Listen {
 }
 
 /// Where to accept connections.
+#[derive(PartialEq, Eq)]
 pub enum ListenAddress {
     /// An address and port; port 0 lets the kernel choose.
     Socket(SocketAddr),
@@ -82,6 +145,7 @@ pub enum SecretSource {
 }
 
 /// `[cores]`
+#[derive(PartialEq, Eq)]
 pub struct Cores {
     /// CPU ids to use, ascending; `None` = the allowed mask.
     pub cpus: Option<Vec<usize>>,
@@ -233,6 +297,17 @@ pub enum CredentialKind {
     ApiKey(ApiKey),
 }
 
+impl CredentialKind {
+    /// The word that the configuration and the audit record have for it.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::ApiKey(_) => "api_key",
+        }
+    }
+}
+
 /// `kind = "api_key"`
 pub struct ApiKey {
     /// Where it goes.
@@ -274,6 +349,7 @@ pub struct Sessions {
 }
 
 /// `[audit]`
+#[derive(PartialEq, Eq)]
 pub struct Audit {
     /// Where records go.
     pub sink: AuditSink,
@@ -304,6 +380,7 @@ pub enum AuditMode {
 }
 
 /// `[admin]`
+#[derive(PartialEq, Eq)]
 pub struct Admin {
     /// Loopback address of `/metrics`, `/livez`, `/readyz`, `/status`.
     pub address: SocketAddr,
