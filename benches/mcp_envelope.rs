@@ -1,0 +1,81 @@
+//! What it costs to read and judge one message, beside the bare parser on the same bytes.
+#![allow(missing_docs, reason = "criterion's macros write undocumented functions")]
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use portcullis::mcp::{Call, Mirrored};
+use simd_json::{Buffers, Tape, fill_tape};
+
+/// A modern `tools/call` in the key order of the TypeScript SDK, about `bytes` long. `rows` makes
+/// many small objects, otherwise the arguments are one long text.
+fn body(bytes: usize, rows: bool) -> Vec<u8> {
+    const ROW: &str = r#"{"path":"src/main.rs","line":42,"text":"fn main() {}","match":true},"#;
+    let with = |arguments: &str| {
+        format!(
+            concat!(
+                r#"{{"method":"tools/call","params":{{"name":"search","arguments":{},"_meta":{{"#,
+                r#""io.modelcontextprotocol/protocolVersion":"2026-07-28","#,
+                r#""io.modelcontextprotocol/clientCapabilities":{{}}}}}},"jsonrpc":"2.0","id":7}}"#
+            ),
+            arguments
+        )
+    };
+    let left = bytes.saturating_sub(with("{\"a\":[]}").len());
+    let arguments = if rows {
+        let all = ROW.repeat(left / ROW.len());
+        format!("{{\"a\":[{}]}}", all.trim_end_matches(','))
+    } else {
+        format!("{{\"a\":\"{}\"}}", "lorem ipsum ".repeat(left / 12))
+    };
+    with(&arguments).into_bytes()
+}
+
+fn envelope(criterion: &mut Criterion) {
+    let mirrored = Mirrored {
+        protocol_version: Some(b"2026-07-28"),
+        method: Some(b"tools/call"),
+        name: Some(b"search"),
+    };
+    let mut group = criterion.benchmark_group("mcp_envelope");
+    for (label, bytes, rows) in [
+        ("300B", 300, false),
+        ("2KiB_rows", 2 * 1024, true),
+        ("2KiB_text", 2 * 1024, false),
+        ("64KiB_rows", 64 * 1024, true),
+        ("64KiB_text", 64 * 1024, false),
+    ] {
+        let body = body(bytes, rows);
+        group.throughput(Throughput::Bytes(body.len() as u64));
+        let mut call = Call::new();
+        group.bench_with_input(
+            BenchmarkId::new("read_and_agree", label),
+            &body,
+            |bencher, body| {
+                bencher.iter(|| {
+                    let read = call.read(black_box(body), |_| None);
+                    let agreed = call.agree(&mirrored);
+                    assert!(read.is_ok() && agreed.is_ok());
+                    call.name().map(str::len)
+                });
+            },
+        );
+        let mut buffers = Buffers::default();
+        let mut kept: Tape<'static> = Tape(Vec::new());
+        let mut scratch = Vec::new();
+        group.bench_with_input(BenchmarkId::new("parser_alone", label), &body, |bencher, body| {
+            bencher.iter(|| {
+                scratch.clear();
+                scratch.extend_from_slice(black_box(body));
+                let mut tape = std::mem::replace(&mut kept, Tape(Vec::new())).reset();
+                let filled = fill_tape(&mut scratch, &mut buffers, &mut tape);
+                assert!(filled.is_ok());
+                kept = tape.reset();
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, envelope);
+criterion_main!(benches);
