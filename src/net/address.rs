@@ -1,0 +1,225 @@
+//! Which addresses an upstream or a key server may have (cases O07, O08).
+//!
+//! A name is resolved once; what comes out is judged here, and exactly that address is dialled. So a
+//! name that answers differently the second time gains nothing. Unknown ground is forbidden.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// Where an address leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// The internet.
+    Public,
+    /// Loopback, private and shared networks: only for who is configured to live there.
+    Private,
+    /// Link-local, cloud metadata, multicast, unspecified, documentation, reserved: never.
+    Forbidden,
+}
+
+/// Judges an address, after taking out what an IPv6 address embeds (RFC 4291 §2.5.5, RFC 6052).
+#[must_use]
+pub fn reach(address: IpAddr) -> Reach {
+    match address {
+        IpAddr::V4(v4) => reach_v4(v4),
+        IpAddr::V6(v6) => reach_v6(v6),
+    }
+}
+
+/// The addresses that may be dialled, in order, IPv4-mapped ones as the IPv4 address they are.
+#[must_use]
+pub fn permitted(addresses: &[SocketAddr], trust_private: bool) -> Vec<SocketAddr> {
+    let may = |address: &SocketAddr| match reach(address.ip()) {
+        Reach::Public => true,
+        Reach::Private => trust_private,
+        Reach::Forbidden => false,
+    };
+    let plain = |address: &SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    addresses.iter().filter(|address| may(address)).map(plain).collect()
+}
+
+fn reach_v4(address: Ipv4Addr) -> Reach {
+    if METADATA_V4.contains(&address) {
+        return Reach::Forbidden;
+    }
+    let known = SPECIAL_V4.iter().find(|(network, bits, _)| {
+        let mask = u32::MAX.checked_shl(32 - u32::from(*bits)).unwrap_or(0);
+        (address.to_bits() ^ Ipv4Addr::from(*network).to_bits()) & mask == 0
+    });
+    known.map_or(Reach::Public, |(_, _, reach)| *reach)
+}
+
+fn reach_v6(address: Ipv6Addr) -> Reach {
+    if METADATA_V6.contains(&address) {
+        return Reach::Forbidden;
+    }
+    if let Some(v4) = embedded_v4(address) {
+        return reach_v4(v4);
+    }
+    let known = SPECIAL_V6.iter().find(|(network, bits, _)| {
+        let mask = u128::MAX.checked_shl(128 - u32::from(*bits)).unwrap_or(0);
+        (address.to_bits() ^ Ipv6Addr::from(*network).to_bits()) & mask == 0
+    });
+    // Only 2000::/3 is handed out as global unicast (RFC 4291 §2.4); the rest is not ground we know.
+    known.map_or(Reach::Forbidden, |(_, _, reach)| *reach)
+}
+
+/// `::ffff:a.b.c.d` is that IPv4 address; under 64:ff9b::/96 a translator connects to it (RFC 6052).
+fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [a, b, c, d, e, f, ..] = address.segments();
+    let low = Ipv4Addr::from_bits(address.to_bits() as u32);
+    match [a, b, c, d, e, f] {
+        [0, 0, 0, 0, 0, 0xffff] | [0x64, 0xff9b, 0, 0, 0, 0] => Some(low),
+        _ => None,
+    }
+}
+
+/// Addresses that answer with a machine's credentials and do not lie in a forbidden network.
+const METADATA_V4: [Ipv4Addr; 3] = [
+    Ipv4Addr::new(100, 100, 100, 200), // Alibaba Cloud
+    Ipv4Addr::new(168, 63, 129, 16),   // Azure
+    Ipv4Addr::new(192, 0, 0, 192),     // Oracle Cloud
+];
+/// The same over IPv6.
+const METADATA_V6: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), // AWS
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),  // Google Cloud
+];
+
+/// IANA IPv4 special-purpose registry (RFC 6890), first match counts.
+const SPECIAL_V4: [([u8; 4], u8, Reach); 17] = [
+    ([0, 0, 0, 0], 8, Reach::Forbidden),       // this network
+    ([10, 0, 0, 0], 8, Reach::Private),        // RFC 1918
+    ([100, 64, 0, 0], 10, Reach::Private),     // carrier-grade NAT, RFC 6598
+    ([127, 0, 0, 0], 8, Reach::Private),       // loopback
+    ([169, 254, 0, 0], 16, Reach::Forbidden),  // link-local, metadata
+    ([172, 16, 0, 0], 12, Reach::Private),     // RFC 1918
+    ([192, 0, 0, 0], 24, Reach::Forbidden),    // protocol assignments
+    ([192, 0, 2, 0], 24, Reach::Forbidden),    // documentation
+    ([192, 31, 196, 0], 24, Reach::Forbidden), // AS112
+    ([192, 52, 193, 0], 24, Reach::Forbidden), // AMT
+    ([192, 88, 99, 0], 24, Reach::Forbidden),  // 6to4 relays
+    ([192, 168, 0, 0], 16, Reach::Private),    // RFC 1918
+    ([198, 18, 0, 0], 15, Reach::Forbidden),   // benchmarks
+    ([198, 51, 100, 0], 24, Reach::Forbidden), // documentation
+    ([203, 0, 113, 0], 24, Reach::Forbidden),  // documentation
+    ([224, 0, 0, 0], 4, Reach::Forbidden),     // multicast
+    ([240, 0, 0, 0], 4, Reach::Forbidden),     // reserved, broadcast
+];
+
+/// IANA IPv6 special-purpose registry, first match counts; 2000::/3 stands last.
+const SPECIAL_V6: [([u16; 8], u8, Reach); 12] = [
+    ([0, 0, 0, 0, 0, 0, 0, 1], 128, Reach::Private), // loopback
+    ([0, 0, 0, 0, 0, 0, 0, 0], 96, Reach::Forbidden), // unspecified, IPv4-compatible
+    ([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48, Reach::Forbidden), // local translation, RFC 8215
+    ([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7, Reach::Private), // unique local
+    ([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10, Reach::Forbidden), // link-local
+    ([0xfec0, 0, 0, 0, 0, 0, 0, 0], 10, Reach::Forbidden), // site-local, deprecated
+    ([0xff00, 0, 0, 0, 0, 0, 0, 0], 8, Reach::Forbidden), // multicast
+    ([0x2001, 0, 0, 0, 0, 0, 0, 0], 23, Reach::Forbidden), // protocol assignments, Teredo
+    ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0], 32, Reach::Forbidden), // documentation
+    ([0x2002, 0, 0, 0, 0, 0, 0, 0], 16, Reach::Forbidden), // 6to4: leads to any IPv4 address
+    ([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20, Reach::Forbidden), // documentation, RFC 9637
+    ([0x2000, 0, 0, 0, 0, 0, 0, 0], 3, Reach::Public), // global unicast
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn o07_every_special_network_is_known_at_both_ends() {
+        use Reach::{Forbidden, Private, Public};
+        for (address, expected) in [
+            ("0.0.0.0", Forbidden),
+            ("0.255.255.255", Forbidden),
+            ("1.0.0.0", Public),
+            ("9.255.255.255", Public),
+            ("10.0.0.0", Private),
+            ("10.255.255.255", Private),
+            ("11.0.0.0", Public),
+            ("100.63.255.255", Public),
+            ("100.64.0.0", Private),
+            ("100.127.255.255", Private),
+            ("100.128.0.0", Public),
+            ("100.100.100.200", Forbidden),
+            ("126.255.255.255", Public),
+            ("127.0.0.1", Private),
+            ("127.255.255.255", Private),
+            ("168.63.129.16", Forbidden),
+            ("169.253.255.255", Public),
+            ("169.254.0.0", Forbidden),
+            ("169.254.169.254", Forbidden),
+            ("169.255.0.0", Public),
+            ("172.15.255.255", Public),
+            ("172.16.0.0", Private),
+            ("172.31.255.255", Private),
+            ("172.32.0.0", Public),
+            ("192.0.0.192", Forbidden),
+            ("192.0.2.1", Forbidden),
+            ("192.0.3.0", Public),
+            ("192.88.99.1", Forbidden),
+            ("192.168.0.0", Private),
+            ("192.169.0.0", Public),
+            ("198.17.255.255", Public),
+            ("198.18.0.0", Forbidden),
+            ("198.19.255.255", Forbidden),
+            ("198.51.100.7", Forbidden),
+            ("203.0.113.9", Forbidden),
+            ("223.255.255.255", Public),
+            ("224.0.0.1", Forbidden),
+            ("239.255.255.255", Forbidden),
+            ("255.255.255.255", Forbidden),
+            ("::", Forbidden),
+            ("::1", Private),
+            ("::2", Forbidden),
+            ("::127.0.0.1", Forbidden),
+            ("::ffff:127.0.0.1", Private),
+            ("::ffff:169.254.169.254", Forbidden),
+            ("::ffff:8.8.8.8", Public),
+            ("64:ff9b::10.0.0.1", Private),
+            ("64:ff9b::169.254.169.254", Forbidden),
+            ("64:ff9b::8.8.8.8", Public),
+            ("64:ff9b:1::8.8.8.8", Forbidden),
+            ("100::1", Forbidden),
+            ("2001::1", Forbidden),
+            ("2001:1ff:ffff::", Forbidden),
+            ("2001:200::", Public),
+            ("2001:db8::1", Forbidden),
+            ("2002:7f00:1::", Forbidden),
+            ("2606:4700::1111", Public),
+            ("3fff::1", Forbidden),
+            ("3fff:1000::", Public),
+            ("4000::", Forbidden),
+            ("5f00::1", Forbidden),
+            ("fbff::1", Forbidden),
+            ("fc00::1", Private),
+            ("fd00::1", Private),
+            ("fd00:ec2::254", Forbidden),
+            ("fe80::1", Forbidden),
+            ("febf::1", Forbidden),
+            ("fec0::1", Forbidden),
+            ("ff02::1", Forbidden),
+        ] {
+            assert_eq!(reach(address.parse().unwrap()), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn o07_private_addresses_need_trust_and_forbidden_ones_never_pass() {
+        let addresses: Vec<SocketAddr> = [
+            "[::ffff:127.0.0.1]:80",
+            "169.254.169.254:80",
+            "8.8.8.8:443",
+            "[fe80::1]:80",
+            "10.1.2.3:80",
+        ]
+        .iter()
+        .map(|text| text.parse().unwrap())
+        .collect();
+        let texts = |trust| -> Vec<String> {
+            permitted(&addresses, trust).iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(texts(false), ["8.8.8.8:443"]);
+        assert_eq!(texts(true), ["127.0.0.1:80", "8.8.8.8:443", "10.1.2.3:80"]);
+    }
+}

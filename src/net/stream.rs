@@ -1,0 +1,386 @@
+//! A connection, plain or TLS: reads and writes with a deadline that lose nothing.
+
+use std::future::{Future, poll_fn};
+use std::mem;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use monoio::buf::{IoBuf, IoBufMut};
+use monoio::io::{AsyncWriteRent, CancelableAsyncReadRent, CancelableAsyncWriteRent, Canceller};
+use monoio::net::TcpStream;
+use rustix::io::Errno;
+
+use super::session::{Next, Session};
+use super::timers::{Alarm, Timers};
+use super::tls::{ClientTls, ServerTls};
+use super::{Either, NetError, first};
+use crate::clock::Monotonic;
+
+/// A connection to an agent or an upstream, owned by one task at a time.
+///
+/// The futures of [`Stream::read`] and [`Stream::write_all`] must be awaited to their end; one that is
+/// dropped may have taken bytes with it, so the stream is dead from then on rather than wrong.
+pub struct Stream {
+    socket: Socket,
+    peer: SocketAddr,
+    tls: Option<Box<Session>>,
+}
+
+impl Stream {
+    /// Wraps a connected socket and switches Nagle's algorithm off.
+    pub(super) fn new(tcp: TcpStream, peer: SocketAddr, timers: Timers) -> std::io::Result<Self> {
+        tcp.set_nodelay(true)?;
+        let socket =
+            Socket { tcp, alarm: Alarm::new(timers), canceller: Canceller::new(), broken: false };
+        Ok(Self { socket, peer, tls: None })
+    }
+
+    /// Appends to `buf`, within its spare capacity (grown when there is none). `Ok(0)` is the orderly
+    /// end: FIN on a plain stream, `close_notify` on TLS.
+    ///
+    /// # Errors
+    /// [`NetError::Timeout`] when `until` passes: the operation is cancelled and awaited, no byte is
+    /// lost, and the stream may be read again. [`NetError::Closed`] when a TLS peer goes without
+    /// `close_notify`: what came before may have been cut short (RFC 8446 §6.1).
+    pub async fn read(
+        &mut self,
+        mut buf: Vec<u8>,
+        until: Monotonic,
+    ) -> (Result<usize, NetError>, Vec<u8>) {
+        if buf.len() == buf.capacity() {
+            buf.reserve(READ_BYTES_MIN);
+        }
+        match &mut self.tls {
+            None => self.socket.read(buf, until).await,
+            Some(session) => {
+                let result = read_tls(&mut self.socket, session, &mut buf, until).await;
+                session.release();
+                (result, buf)
+            }
+        }
+    }
+
+    /// Writes all of `buf` and gives it back.
+    ///
+    /// # Errors
+    /// After any of them the stream is dead: how much arrived is not known.
+    pub async fn write_all(
+        &mut self,
+        buf: Vec<u8>,
+        until: Monotonic,
+    ) -> (Result<(), NetError>, Vec<u8>) {
+        let Some(session) = &mut self.tls else { return self.socket.write_all(buf, until).await };
+        if self.socket.broken {
+            return (Err(NetError::Closed), buf);
+        }
+        let mut result = Ok(());
+        for piece in buf.chunks(TLS_WRITE_BYTES) {
+            result = match session.encrypt(piece) {
+                Ok(()) => flush(&mut self.socket, session, until).await,
+                Err(error) => Err(error),
+            };
+            if result.is_err() {
+                self.socket.broken = true;
+                break;
+            }
+        }
+        session.release();
+        (result, buf)
+    }
+
+    /// Waits until a read would not block: data, the end or an error. May be dropped. On TLS a record
+    /// that carries no data may end the wait, too.
+    pub async fn readable(&self) {
+        let buffered = self.tls.as_ref().is_some_and(|session| session.has_input());
+        if !self.socket.broken && !buffered {
+            // An error here is an error of the next read, which will say what it is.
+            let _ = self.socket.tcp.readable(false).await;
+        }
+    }
+
+    /// True when the peer closed, or sent what nobody asked for: not fit to carry another request.
+    /// Exact for a stream whose last operation was a read that brought bytes.
+    pub async fn looks_closed(&self) -> bool {
+        let leftover = self.tls.as_ref().is_some_and(|session| session.holds_bytes());
+        if self.socket.broken || leftover {
+            return true;
+        }
+        // An idle socket is writable, so the second question is answered at once, and never before
+        // the first: io_uring works them off in order, epoll's driver asks poll(2) for each.
+        let tcp = &self.socket.tcp;
+        let ready = first(tcp.readable(false), tcp.writable(false));
+        let limit = self.timers().now().after(LOOK_MAX);
+        let answer = first(ready, self.timers().sleep_until(limit)).await;
+        !matches!(answer, Either::Left(Either::Right(Ok(()))))
+    }
+
+    /// Says that nothing more will be written: `close_notify` on TLS, then FIN. Reading goes on.
+    pub async fn finish(&mut self, until: Monotonic) {
+        if self.socket.broken {
+            return;
+        }
+        if let Some(session) = &mut self.tls {
+            let said = session.say_goodbye();
+            if said.is_err() || flush(&mut self.socket, session, until).await.is_err() {
+                self.socket.broken = true;
+                return;
+            }
+        }
+        self.socket.broken = self.socket.tcp.shutdown().await.is_err();
+    }
+
+    /// [`Stream::finish`], then what the peer still sends is read away until it closes, too, or
+    /// `until` passes, or it has sent too much. Without that, a reset may overtake the answer
+    /// (RFC 9112 §9.6).
+    pub async fn close(mut self, until: Monotonic) {
+        self.finish(until).await;
+        let mut sink = Vec::with_capacity(LINGER_BUFFER_BYTES);
+        let mut total = 0;
+        while total < LINGER_BYTES_MAX {
+            sink.clear();
+            let (result, buf) = self.socket.read(sink, until).await;
+            sink = buf;
+            match result {
+                Ok(0) | Err(_) => return,
+                Ok(count) => total += count,
+            }
+        }
+    }
+
+    /// The server name that the TLS client asked for (RFC 6066 §3), in lower case.
+    #[must_use]
+    pub fn server_name(&self) -> Option<&str> {
+        self.tls.as_ref().and_then(|session| session.server_name())
+    }
+
+    /// True on TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// The other end, an IPv4-mapped address as the IPv4 address it is.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        SocketAddr::new(self.peer.ip().to_canonical(), self.peer.port())
+    }
+
+    /// The timers that this stream's deadlines count on.
+    #[must_use]
+    pub fn timers(&self) -> &Timers {
+        self.socket.alarm.timers()
+    }
+
+    /// Called before a stream is put aside: it must not keep its last task in memory.
+    pub(super) fn park(&mut self) {
+        self.socket.alarm.forget_waker();
+    }
+
+    #[cfg(test)]
+    pub(super) fn socket_has_nodelay(&self) -> bool {
+        self.socket.tcp.nodelay().unwrap()
+    }
+
+    #[cfg(test)]
+    pub(super) fn session(&mut self) -> Option<&mut Session> {
+        self.tls.as_deref_mut()
+    }
+}
+
+/// Takes the server's side of a TLS handshake on an accepted stream, within `until`.
+///
+/// # Errors
+/// The handshake failed (the peer was told why, as far as TLS says), or took too long.
+pub async fn accept_tls(
+    stream: Stream,
+    tls: &ServerTls,
+    until: Monotonic,
+) -> Result<Stream, NetError> {
+    let session = Session::server(tls)?;
+    handshake(stream, session, until).await
+}
+
+/// The client's side, for `host` as written in the URL.
+pub(super) async fn connect_tls(
+    stream: Stream,
+    tls: &ClientTls,
+    host: &str,
+    until: Monotonic,
+) -> Result<Stream, NetError> {
+    let session = Session::client(tls, host)?;
+    handshake(stream, session, until).await
+}
+
+async fn handshake(
+    mut stream: Stream,
+    session: Session,
+    until: Monotonic,
+) -> Result<Stream, NetError> {
+    let mut session = Box::new(session);
+    loop {
+        let next = session.advance(None);
+        // On an error this is the alert that says why.
+        let flushed = flush(&mut stream.socket, &mut session, until).await;
+        let next = next?;
+        flushed?;
+        if next == Next::Ready && !session.is_handshaking() {
+            break;
+        }
+        fill(&mut stream.socket, &mut session, until).await?;
+    }
+    session.release();
+    stream.tls = Some(session);
+    Ok(stream)
+}
+
+async fn read_tls(
+    socket: &mut Socket,
+    session: &mut Session,
+    buf: &mut Vec<u8>,
+    until: Monotonic,
+) -> Result<usize, NetError> {
+    if socket.broken {
+        return Err(NetError::Closed);
+    }
+    loop {
+        let before = buf.len();
+        let next = session.advance(Some(buf));
+        // Alerts, and answers to KeyUpdate, must not wait for our next write (RFC 8446 §4.6.3).
+        let flushed = flush(socket, session, until).await;
+        if buf.len() > before {
+            return Ok(buf.len() - before);
+        }
+        if next.inspect_err(|_| socket.broken = true)? == Next::PeerClosed {
+            return Ok(0);
+        }
+        flushed?;
+        fill(socket, session, until).await?;
+    }
+}
+
+/// Reads ciphertext once. The end of the stream is an error: only `close_notify` ends TLS.
+async fn fill(
+    socket: &mut Socket,
+    session: &mut Session,
+    until: Monotonic,
+) -> Result<(), NetError> {
+    let (result, incoming) = socket.read(session.take_incoming()?, until).await;
+    session.give_incoming(incoming);
+    if result? == 0 {
+        socket.broken = true;
+        return Err(NetError::Closed);
+    }
+    Ok(())
+}
+
+async fn flush(
+    socket: &mut Socket,
+    session: &mut Session,
+    until: Monotonic,
+) -> Result<(), NetError> {
+    let outgoing = session.take_outgoing();
+    if outgoing.is_empty() {
+        return Ok(());
+    }
+    let (result, outgoing) = socket.write_all(outgoing, until).await;
+    session.give_outgoing(outgoing);
+    result
+}
+
+/// A TCP socket with the one alarm and the one canceller that its operations share.
+struct Socket {
+    tcp: TcpStream,
+    alarm: Alarm,
+    canceller: Canceller,
+    /// An operation failed, or is in flight, or was dropped in flight: no further one.
+    broken: bool,
+}
+
+impl Socket {
+    async fn read(&mut self, buf: Vec<u8>, until: Monotonic) -> (Result<usize, NetError>, Vec<u8>) {
+        if self.broken {
+            return (Err(NetError::Closed), buf);
+        }
+        self.broken = true;
+        self.alarm.arm(until);
+        let (begin, end) = (buf.len(), buf.capacity());
+        let handle = self.canceller.handle();
+        let operation = self.tcp.cancelable_read(buf.slice_mut(begin..end), handle);
+        let (result, slice) = to_its_end(operation, &self.alarm, &mut self.canceller).await;
+        self.alarm.disarm();
+        let result = result.map_err(meaning);
+        self.broken = !matches!(result, Ok(_) | Err(NetError::Timeout));
+        (result, slice.into_inner())
+    }
+
+    async fn write_all(
+        &mut self,
+        mut buf: Vec<u8>,
+        until: Monotonic,
+    ) -> (Result<(), NetError>, Vec<u8>) {
+        if self.broken {
+            return (Err(NetError::Closed), buf);
+        }
+        self.broken = true;
+        self.alarm.arm(until);
+        let mut begin = 0;
+        let mut failed = None;
+        while begin < buf.len() && failed.is_none() {
+            let end = buf.len();
+            let handle = self.canceller.handle();
+            let operation = self.tcp.cancelable_write(buf.slice(begin..end), handle);
+            let (result, slice) = to_its_end(operation, &self.alarm, &mut self.canceller).await;
+            buf = slice.into_inner();
+            match result {
+                Ok(0) => failed = Some(NetError::Closed),
+                Ok(count) => begin += count,
+                Err(error) => failed = Some(meaning(error)),
+            }
+        }
+        self.alarm.disarm();
+        self.broken = failed.is_some();
+        (failed.map_or(Ok(()), Err), buf)
+    }
+}
+
+/// Awaits `operation`; when the alarm rings it is cancelled, and still awaited: the kernel may have
+/// finished it before it saw the cancellation, and then its bytes count.
+async fn to_its_end<F: Future>(
+    operation: F,
+    alarm: &Alarm,
+    canceller: &mut Canceller,
+) -> F::Output {
+    let mut operation = pin!(operation);
+    let mut cancelled = false;
+    poll_fn(|context| {
+        if let Poll::Ready(output) = operation.as_mut().poll(context) {
+            return Poll::Ready(output);
+        }
+        if !cancelled && alarm.poll(context).is_ready() {
+            cancelled = true;
+            *canceller = mem::take(canceller).cancel();
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+fn meaning(error: std::io::Error) -> NetError {
+    if error.raw_os_error() == Some(Errno::CANCELED.raw_os_error()) {
+        return NetError::Timeout;
+    }
+    error.into()
+}
+
+/// A socket that is not even writable for this long is stuck.
+const LOOK_MAX: Duration = Duration::from_millis(50);
+/// Spare capacity given to a buffer that has none.
+const READ_BYTES_MIN: usize = 4096;
+/// Plaintext encrypted at a time: two full records.
+const TLS_WRITE_BYTES: usize = 32 * 1024;
+/// What a peer may still send after our FIN.
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+/// One read of that.
+const LINGER_BUFFER_BYTES: usize = 4096;
