@@ -1,1 +1,332 @@
-//! identity
+//! Stage 3: whose request is this? A bearer token becomes a [`VerifiedToken`], or a refusal.
+//!
+//! [`Identity`] is one core's: its cache of verified tokens, and who waits for keys. The judging itself
+//! is `judge`'s; this stage remembers, waits and makes the proof.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use ring::digest;
+
+use crate::clock::{Monotonic, Now};
+use crate::config::TrustProvider;
+use crate::control::jwks::{ProviderKeys, UnknownKey};
+use crate::core_cell::CoreCell;
+use crate::judge::jwt::{Claims, Fault, Unverified};
+use crate::judge::principal::Principal;
+use crate::limits::{CACHE_SECONDS_MAX, TOKEN_CACHE_BYTES_MAX, TOKEN_CACHE_ENTRIES_MAX};
+use crate::reject::Reject;
+
+use cache::{Bounds, TokenCache};
+use verified::Basis;
+use waiting::{Budget, KeyWaiters, Seen};
+
+pub use audience::{Audiences, Resource};
+pub use verified::VerifiedToken;
+
+pub mod audience;
+pub mod bearer;
+mod cache;
+pub mod challenge;
+pub mod metadata;
+mod verified;
+mod waiting;
+
+/// Whose tokens count at this moment. The parts belong together: `keys[i]` are those of
+/// `providers[i]`.
+#[derive(Clone, Copy)]
+pub struct Trust<'a> {
+    /// Changes with every configuration; what was verified under another one is forgotten.
+    pub epoch: u64,
+    /// The trust providers.
+    pub providers: &'a [TrustProvider],
+    /// Their keys.
+    pub keys: &'a [ProviderKeys],
+}
+
+/// What this stage needs from the core it runs on.
+pub trait Door {
+    /// Shows the newest trust. Called again after a wait, for it may have changed.
+    fn with_trust<R>(&self, read: impl FnOnce(&Trust<'_>) -> R) -> R;
+    /// Reads both clocks.
+    fn now(&self) -> Now;
+    /// Posts a request for the keys of a provider to the control thread; never waits.
+    fn ask(&self, provider: u16);
+    /// Sleeps; may be dropped.
+    fn sleep_until(&self, until: Monotonic) -> impl Future<Output = ()>;
+}
+
+/// What a judgement came to.
+pub enum Outcome {
+    /// It holds.
+    Verified(Rc<VerifiedToken>),
+    /// It does not.
+    Refused(Reject),
+    /// An unknown key id that newer keys of this provider may have.
+    NeedKeys {
+        /// Index of the provider.
+        provider: u16,
+    },
+}
+
+/// Identity of one core.
+pub struct Identity {
+    cache: CoreCell<TokenCache>,
+    waiters: KeyWaiters,
+    budget: Budget,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Identity {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
+        let bounds = Bounds { entries: TOKEN_CACHE_ENTRIES_MAX, bytes: TOKEN_CACHE_BYTES_MAX };
+        Self {
+            cache: CoreCell::new(TokenCache::new(bounds)),
+            waiters: KeyWaiters::default(),
+            budget: Budget::default(),
+        }
+    }
+
+    /// Verifies the token of a request for the route whose `audiences` are given. `now` is the reading
+    /// of this request; `keys_wait` bounds a wait for keys.
+    ///
+    /// # Errors
+    /// 401 for the token's faults, 503 when keys are not to be had.
+    pub async fn verify(
+        &self,
+        authorization: Option<&[u8]>,
+        audiences: &Audiences<'_>,
+        door: &impl Door,
+        now: Now,
+        keys_wait: Duration,
+    ) -> Result<Rc<VerifiedToken>, Reject> {
+        let token = bearer::token(authorization)?;
+        let known = door.with_trust(|trust| self.remembered(token, audiences, trust, now));
+        match known {
+            Some(verdict) => verdict,
+            None => self.verify_cold(token, audiences, door, keys_wait).await,
+        }
+    }
+
+    /// Judges a token at once, without waiting: remembered, or verified cold and then remembered.
+    /// `waited` = keys were already asked for, so an unknown key id is final.
+    pub fn judge_token(
+        &self,
+        token: &[u8],
+        audiences: &Audiences<'_>,
+        trust: &Trust<'_>,
+        now: Now,
+        waited: bool,
+    ) -> Outcome {
+        // Again, because another request may have verified the same token while this one waited.
+        if let Some(verdict) = self.remembered(token, audiences, trust, now) {
+            return verdict.map_or_else(Outcome::Refused, Outcome::Verified);
+        }
+        match verify_fresh(token, audiences, trust, now, waited) {
+            Ok(verified) => {
+                let verified = Rc::new(verified);
+                self.remember(token, &verified, now);
+                Outcome::Verified(verified)
+            }
+            Err(Trouble::Refused(reject)) => Outcome::Refused(reject),
+            Err(Trouble::NeedKeys(provider)) => Outcome::NeedKeys { provider },
+        }
+    }
+
+    /// The slot holds a new snapshot: whoever waits for keys that changed looks again.
+    pub fn keys_published(&self, trust: &Trust<'_>) {
+        self.waiters.answer_changed(|provider| seen(trust, provider));
+    }
+
+    /// A refetch ended without new keys, or was not allowed.
+    pub fn keys_unchanged(&self, provider: u16) {
+        self.waiters.answer(provider);
+    }
+
+    /// Wipes remembered tokens that are too old, `budget` places at a time. Called with the core's
+    /// timer; reading never depends on it.
+    pub fn sweep(&self, now: Monotonic, budget: usize) {
+        self.cache.with(|cache| cache.sweep(now, budget));
+    }
+
+    /// Forgets every verified token (bus overflow, revocation).
+    pub fn purge(&self) {
+        self.cache.with(TokenCache::purge);
+    }
+
+    /// Number of remembered tokens.
+    #[must_use]
+    pub fn remembered_count(&self) -> usize {
+        self.cache.with(|cache| cache.len())
+    }
+
+    async fn verify_cold(
+        &self,
+        token: &[u8],
+        audiences: &Audiences<'_>,
+        door: &impl Door,
+        keys_wait: Duration,
+    ) -> Result<Rc<VerifiedToken>, Reject> {
+        let deadline = door.now().mono.after(keys_wait);
+        let mut waited = false;
+        loop {
+            self.budget.admit().await;
+            let now = door.now();
+            let (outcome, before) = door.with_trust(|trust| {
+                let outcome = self.judge_token(token, audiences, trust, now, waited);
+                let before = match outcome {
+                    Outcome::NeedKeys { provider } => seen(trust, provider),
+                    Outcome::Verified(_) | Outcome::Refused(_) => None,
+                };
+                (outcome, before)
+            });
+            let provider = match outcome {
+                Outcome::Verified(verified) => return Ok(verified),
+                Outcome::Refused(reject) => return Err(reject),
+                Outcome::NeedKeys { provider } => provider,
+            };
+            let before = before.ok_or(Reject::KeysUnavailable)?;
+            let ask = || door.ask(provider);
+            let sleep = door.sleep_until(deadline);
+            if !self.waiters.wait(provider, before, ask, sleep).await {
+                return Err(Reject::KeysPending);
+            }
+            waited = true;
+        }
+    }
+
+    /// `None` = not remembered. A remembered token is judged like a new one, signature aside.
+    fn remembered(
+        &self,
+        token: &[u8],
+        audiences: &Audiences<'_>,
+        trust: &Trust<'_>,
+        now: Now,
+    ) -> Option<Result<Rc<VerifiedToken>, Reject>> {
+        let current = |verified: &VerifiedToken| is_current(verified, trust, now.mono);
+        let verified = self.cache.with(|cache| cache.get(token, now.mono, current))?;
+        let provider = trust.providers.get(usize::from(verified.provider()))?;
+        Some(verified.judge(provider, audiences, now.wall.seconds()).map(|()| verified))
+    }
+
+    fn remember(&self, token: &[u8], verified: &Rc<VerifiedToken>, now: Now) {
+        let left = verified.seconds_left(now.wall.seconds()).min(CACHE_SECONDS_MAX);
+        // Within the leeway after `exp` nothing is remembered.
+        if left > 0 {
+            let until = now.mono.after(Duration::from_secs(left));
+            self.cache.with(|cache| cache.insert(token, Rc::clone(verified), until));
+        }
+    }
+}
+
+enum Trouble {
+    Refused(Reject),
+    NeedKeys(u16),
+}
+
+impl From<Reject> for Trouble {
+    fn from(reject: Reject) -> Self {
+        Self::Refused(reject)
+    }
+}
+
+/// The whole judgement of a token that nobody remembers.
+fn verify_fresh(
+    token: &[u8],
+    audiences: &Audiences<'_>,
+    trust: &Trust<'_>,
+    now: Now,
+    waited: bool,
+) -> Result<VerifiedToken, Trouble> {
+    let unverified = Unverified::read(token)?;
+    let (index, provider) = (0_u16..)
+        .zip(trust.providers)
+        .find(|(_, provider)| provider.issuer == unverified.issuer())
+        .ok_or(Reject::TokenIssuer)?;
+    let keys = trust.keys.get(usize::from(index)).ok_or(Reject::KeysUnavailable)?;
+    let set = keys.usable(now.mono).ok_or(Reject::KeysUnavailable)?;
+    let judged = unverified.verify(provider, set, now.wall.seconds());
+    let claims = judged.map_err(|fault| trouble(fault, keys, index, now.mono, waited))?;
+    let principal = Principal::from_claims(&claims, provider, trust.providers)?;
+    let basis = Basis { provider: index, keys_generation: keys.generation(), epoch: trust.epoch };
+    let verified = prove(principal, claims, provider, basis, token);
+    verified.judge(provider, audiences, now.wall.seconds())?;
+    Ok(verified)
+}
+
+fn prove(
+    principal: Principal,
+    claims: Claims,
+    provider: &TrustProvider,
+    basis: Basis,
+    token: &[u8],
+) -> VerifiedToken {
+    let times = claims.times();
+    let audiences = claims.into_audiences();
+    VerifiedToken::new(
+        principal,
+        audiences,
+        times,
+        provider.leeway_seconds,
+        basis,
+        reference(token),
+    )
+}
+
+fn trouble(
+    fault: Fault,
+    keys: &ProviderKeys,
+    provider: u16,
+    now: Monotonic,
+    waited: bool,
+) -> Trouble {
+    if !fault.unknown_kid {
+        return Trouble::Refused(fault.reject);
+    }
+    match keys.unknown_key(now, waited) {
+        UnknownKey::Ask => Trouble::NeedKeys(provider),
+        // Not a 401: clients would log in again and come back with a token just as unknown.
+        UnknownKey::Pending => Trouble::Refused(Reject::KeysPending),
+        UnknownKey::Refuse => Trouble::Refused(fault.reject),
+    }
+}
+
+/// Still verified under what holds now: same configuration, same key generation, keys not past their
+/// limit.
+fn is_current(verified: &VerifiedToken, trust: &Trust<'_>, now: Monotonic) -> bool {
+    let basis = verified.basis();
+    let keys = trust.keys.get(usize::from(basis.provider));
+    basis.epoch == trust.epoch
+        && keys.is_some_and(|keys| {
+            keys.generation() == basis.keys_generation && keys.usable(now).is_some()
+        })
+}
+
+fn seen(trust: &Trust<'_>, provider: u16) -> Option<Seen> {
+    let keys = trust.keys.get(usize::from(provider))?;
+    Some(Seen { epoch: trust.epoch, fetched_at: keys.fetched_at() })
+}
+
+/// The first 8 bytes of the SHA-256 as hex: names a token in the audit record without showing it.
+fn reference(token: &[u8]) -> [u8; 16] {
+    let digest = digest::digest(&digest::SHA256, token);
+    let mut hex = [0; 16];
+    for (pair, byte) in hex.chunks_exact_mut(2).zip(digest.as_ref()) {
+        let digits = [byte >> 4, byte & 0x0f].map(|half| match half {
+            0..=9 => b'0' + half,
+            _ => b'a' + (half - 10),
+        });
+        pair.copy_from_slice(&digits);
+    }
+    hex
+}
+
+#[cfg(test)]
+mod tests;

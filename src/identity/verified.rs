@@ -1,0 +1,126 @@
+//! The proof that a request's token was verified. Only this stage makes one; every later stage asks
+//! for it.
+
+use crate::clock::UnixSeconds;
+use crate::config::TrustProvider;
+use crate::identity::audience::Audiences;
+use crate::judge::jwt::Times;
+use crate::judge::principal::Principal;
+use crate::reject::Reject;
+
+/// A verified token. Holding one proves signature, type, issuer and claim rules; time and audience are
+/// judged again at every use by [`VerifiedToken::judge`].
+pub struct VerifiedToken {
+    principal: Principal,
+    audiences: Vec<String>,
+    times: Times,
+    leeway_seconds: u64,
+    provider: u16,
+    keys_generation: u64,
+    epoch: u64,
+    reference: [u8; 16],
+}
+
+/// Under what a token was verified; anything else makes the verification void.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::identity) struct Basis {
+    pub(in crate::identity) provider: u16,
+    pub(in crate::identity) keys_generation: u64,
+    pub(in crate::identity) epoch: u64,
+}
+
+impl VerifiedToken {
+    pub(in crate::identity) fn new(
+        principal: Principal,
+        audiences: Vec<String>,
+        times: Times,
+        leeway_seconds: u64,
+        basis: Basis,
+        reference: [u8; 16],
+    ) -> Self {
+        let Basis { provider, keys_generation, epoch } = basis;
+        Self {
+            principal,
+            audiences,
+            times,
+            leeway_seconds,
+            provider,
+            keys_generation,
+            epoch,
+            reference,
+        }
+    }
+
+    /// Who asks.
+    #[must_use]
+    pub const fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// Index of the trust provider in the configuration of [`VerifiedToken::epoch`].
+    #[must_use]
+    pub const fn provider(&self) -> u16 {
+        self.provider
+    }
+
+    /// The configuration under which it was verified.
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// First moment at which the token counts no more: `exp` plus leeway. Streams end here.
+    #[must_use]
+    pub const fn counts_until(&self) -> UnixSeconds {
+        UnixSeconds(self.times.expires_at.0.saturating_add(self.leeway_seconds))
+    }
+
+    /// The first 16 hex digits of the token's SHA-256, for the audit record.
+    #[must_use]
+    pub fn reference(&self) -> &str {
+        std::str::from_utf8(&self.reference).unwrap_or_default()
+    }
+
+    /// Judges this use: time first, then whether the token is for the route (case T25).
+    ///
+    /// # Errors
+    /// [`Reject::TokenExpired`], [`Reject::TokenNotYetValid`] or [`Reject::TokenAudience`].
+    pub fn judge(
+        &self,
+        provider: &TrustProvider,
+        audiences: &Audiences<'_>,
+        now: UnixSeconds,
+    ) -> Result<(), Reject> {
+        self.judge_time(now)?;
+        if audiences.accept(&self.audiences, &provider.audiences) {
+            Ok(())
+        } else {
+            Err(Reject::TokenAudience)
+        }
+    }
+
+    /// Judges time alone: for open streams, whose route was judged when they began.
+    ///
+    /// # Errors
+    /// [`Reject::TokenExpired`] or [`Reject::TokenNotYetValid`].
+    pub fn judge_time(&self, now: UnixSeconds) -> Result<(), Reject> {
+        self.times.judge(now, self.leeway_seconds)
+    }
+
+    pub(in crate::identity) const fn basis(&self) -> Basis {
+        Basis { provider: self.provider, keys_generation: self.keys_generation, epoch: self.epoch }
+    }
+
+    /// Seconds until `exp`, without leeway: remembering may never lengthen a token's life.
+    pub(in crate::identity) const fn seconds_left(&self, now: UnixSeconds) -> u64 {
+        self.times.expires_at.0.saturating_sub(now.0)
+    }
+
+    /// For tests of later stages: what a verified token of this principal looks like.
+    #[cfg(test)]
+    pub(crate) fn of_principal(principal: Principal, expires_at: UnixSeconds) -> Self {
+        let times = Times { expires_at, not_before: None, issued_at: None };
+        let basis = Basis { provider: 0, keys_generation: 0, epoch: 0 };
+        Self::new(principal, Vec::new(), times, 0, basis, *b"0000000000000000")
+    }
+}

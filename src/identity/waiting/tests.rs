@@ -1,0 +1,127 @@
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use super::*;
+use crate::judge::testing::block_on;
+
+type Task<T> = Pin<Box<dyn Future<Output = T>>>;
+
+fn poll<T>(task: &mut Task<T>) -> Option<T> {
+    match task.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
+
+fn seen(fetched_at: u64) -> Seen {
+    Seen { epoch: 1, fetched_at: Monotonic(fetched_at) }
+}
+
+/// A waiter that counts its questions and never meets its deadline.
+fn waiter(waiters: &Rc<KeyWaiters>, provider: u16, asked: &Rc<Cell<u32>>) -> Task<bool> {
+    let (waiters, asked) = (Rc::clone(waiters), Rc::clone(asked));
+    Box::pin(async move {
+        let ask = || asked.set(asked.get() + 1);
+        waiters.wait(provider, seen(5), ask, std::future::pending()).await
+    })
+}
+
+#[test]
+fn many_wait_for_one_question() {
+    let (waiters, asked) = (Rc::new(KeyWaiters::default()), Rc::new(Cell::new(0)));
+    let mut tasks: Vec<_> = (0..50).map(|_| waiter(&waiters, 3, &asked)).collect();
+    let mut other = waiter(&waiters, 0, &asked);
+    assert!(tasks.iter_mut().all(|task| poll(task).is_none()));
+    assert!(tasks.iter_mut().all(|task| poll(task).is_none()));
+    assert!(poll(&mut other).is_none());
+    assert_eq!(asked.get(), 2);
+    assert_eq!(waiters.lane(3, |lane| lane.wakers.len()), 50);
+    waiters.answer(3);
+    assert!(tasks.iter_mut().all(|task| poll(task) == Some(true)));
+    assert!(poll(&mut other).is_none());
+    // The next question is a new one.
+    assert!(poll(&mut waiter(&waiters, 3, &asked)).is_none());
+    assert_eq!(asked.get(), 3);
+}
+
+#[test]
+fn only_news_about_the_keys_ends_a_wait() {
+    let (waiters, asked) = (Rc::new(KeyWaiters::default()), Rc::new(Cell::new(0)));
+    let mut task = waiter(&waiters, 0, &asked);
+    assert!(poll(&mut task).is_none());
+    // A policy change publishes a snapshot with the same keys.
+    waiters.answer_changed(|_| Some(seen(5)));
+    assert!(poll(&mut task).is_none());
+    waiters.answer_changed(|_| Some(seen(6)));
+    assert_eq!(poll(&mut task), Some(true));
+    let mut task = waiter(&waiters, 0, &asked);
+    assert!(poll(&mut task).is_none());
+    // The provider is gone from the configuration.
+    waiters.answer_changed(|_| None);
+    assert_eq!(poll(&mut task), Some(true));
+}
+
+#[test]
+fn a_lost_answer_costs_a_deadline_and_no_more() {
+    let (waiters, asked) = (Rc::new(KeyWaiters::default()), Rc::new(Cell::new(0)));
+    let ask = || asked.set(asked.get() + 1);
+    assert!(!block_on(waiters.wait(0, seen(5), ask, async {})));
+    assert!(!block_on(waiters.wait(0, seen(5), ask, async {})));
+    assert_eq!(asked.get(), 2);
+    assert_eq!(waiters.lane(0, |lane| lane.wakers.len()), 0);
+}
+
+#[test]
+fn a_waiter_that_leaves_takes_its_waker_along() {
+    let (waiters, asked) = (Rc::new(KeyWaiters::default()), Rc::new(Cell::new(0)));
+    let mut gone = waiter(&waiters, 0, &asked);
+    let mut stays = waiter(&waiters, 0, &asked);
+    assert!(poll(&mut gone).is_none() && poll(&mut stays).is_none());
+    drop(gone);
+    assert_eq!(waiters.lane(0, |lane| lane.wakers.len()), 1);
+    waiters.answer(0);
+    assert_eq!(poll(&mut stays), Some(true));
+}
+
+#[test]
+fn a_turn_admits_its_budget_and_everybody_gets_a_turn() {
+    let budget = Rc::new(Budget::default());
+    let admitted = Rc::new(RefCell::new(0_u32));
+    let mut tasks: Vec<Task<()>> = (0..100)
+        .map(|_| {
+            let (budget, admitted) = (Rc::clone(&budget), Rc::clone(&admitted));
+            Box::pin(async move {
+                budget.admit().await;
+                *admitted.borrow_mut() += 1;
+            }) as Task<()>
+        })
+        .collect();
+    let mut rounds = 0;
+    while !tasks.is_empty() {
+        let before = *admitted.borrow();
+        tasks.retain_mut(|task| poll(task).is_none());
+        let done = *admitted.borrow() - before;
+        assert!((1..=VERIFY_PER_TURN_MAX).contains(&done), "round {rounds}: {done}");
+        rounds += 1;
+    }
+    assert_eq!(*admitted.borrow(), 100);
+    assert!(rounds >= 100 / VERIFY_PER_TURN_MAX);
+}
+
+#[test]
+fn a_dropped_waiter_does_not_hold_up_the_budget() {
+    let budget = Rc::new(Budget::default());
+    let admit = || {
+        let budget = Rc::clone(&budget);
+        Box::pin(async move { budget.admit().await }) as Task<()>
+    };
+    for _ in 0..VERIFY_PER_TURN_MAX {
+        assert!(poll(&mut admit()).is_some());
+    }
+    let mut gone = admit();
+    let mut stays = admit();
+    assert!(poll(&mut gone).is_none() && poll(&mut stays).is_none());
+    drop(gone);
+    assert!(poll(&mut stays).is_some());
+}
