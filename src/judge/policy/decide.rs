@@ -1,0 +1,307 @@
+//! The decision on one question: scopes matched in numbers, conditions by Cedar.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use cedar_policy::{
+    Context as CedarContext, Entities, Entity, EntityUid, Request, RestrictedExpression,
+};
+use jiff::{Timestamp, civil};
+
+use super::mentions::Mentions;
+use super::rule::{Asker, GATEWAY, Rule};
+use super::schema::uid;
+use super::{Context, PolicySet, QTarget, Question, Slice};
+use crate::clock::UnixSeconds;
+
+/// The answer to one question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether it is permitted. With an ambiguous credential nothing may be sent all the same.
+    pub allow: bool,
+    /// Ids of the determining policies, in the order of the files: all satisfied permits, or all
+    /// satisfied forbids, or those that failed to evaluate; none when nothing permits.
+    pub policies: Rc<[Arc<str>]>,
+    /// Which credential the satisfied permits name.
+    pub credential: CredentialChoice,
+    /// A forbid holds.
+    pub forbidden: bool,
+    /// A condition failed to evaluate, which denies.
+    pub error: bool,
+}
+
+/// What the satisfied permits say about the credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CredentialChoice {
+    /// None is named: the server's own.
+    Default,
+    /// One is named: index in the configuration.
+    Named(u16),
+    /// Different ones are named.
+    Ambiguous,
+}
+
+impl Verdict {
+    /// Denied because nothing permits it.
+    #[must_use]
+    pub fn by_default() -> Self {
+        Self {
+            allow: false,
+            policies: Rc::from([]),
+            credential: CredentialChoice::Default,
+            forbidden: false,
+            error: false,
+        }
+    }
+}
+
+impl PolicySet {
+    /// Decides `question`; no cache.
+    #[must_use]
+    pub fn decide(&self, question: &Question<'_>) -> Verdict {
+        match self.slice(question) {
+            Some(slice) => self.judge(&slice, question),
+            None => Verdict::by_default(),
+        }
+    }
+
+    /// Decides `question` by its slice.
+    #[must_use]
+    pub fn judge(&self, slice: &Slice<'_>, question: &Question<'_>) -> Verdict {
+        let asker = self.names.asker(question.subject);
+        let mut conditions = Conditions { set: self, slice, question, built: None };
+        let forbids = self.applicable(slice, &asker, question.target, false);
+        let (holding, failed) = conditions.sort(forbids);
+        if !holding.is_empty() {
+            let error = !failed.is_empty();
+            let forbidden = true;
+            return Verdict { policies: ids(&holding), forbidden, error, ..Verdict::by_default() };
+        }
+        let permits = self.applicable(slice, &asker, question.target, true);
+        let (granting, failed_permits) = conditions.sort(permits);
+        let failed = if failed.is_empty() { failed_permits } else { failed };
+        if !failed.is_empty() {
+            return Verdict { policies: ids(&failed), error: true, ..Verdict::by_default() };
+        }
+        if granting.is_empty() {
+            return Verdict::by_default();
+        }
+        let credential = choose(&granting);
+        Verdict { allow: true, policies: ids(&granting), credential, ..Verdict::by_default() }
+    }
+
+    /// Policies of one effect whose whole scope matches, in the order of the files.
+    fn applicable(
+        &self,
+        slice: &Slice<'_>,
+        asker: &Asker,
+        target: QTarget<'_>,
+        permits: bool,
+    ) -> Vec<&Rule> {
+        let name = target.name();
+        let mut found: Vec<u32> = Vec::new();
+        for bucket in slice.buckets.iter().flatten() {
+            let list = if permits { &bucket.permits } else { &bucket.forbids };
+            let fits = |rule: &Rule| {
+                rule.who.matches(asker)
+                    && rule.place.kinds & slice.kind != 0
+                    && rule.place.server.is_none_or(|server| Some(server) == slice.server)
+                    && rule.place.name.as_deref().is_none_or(|only| Some(only) == name)
+                    && rule.actions.binary_search(&slice.action).is_ok()
+            };
+            found.extend(list.iter().filter(|at| self.rule(**at).is_some_and(fits)));
+        }
+        found.sort_unstable();
+        found.iter().filter_map(|at| self.rule(*at)).collect()
+    }
+
+    fn rule(&self, at: u32) -> Option<&Rule> {
+        self.rules.get(at as usize)
+    }
+
+    /// Wall time in the configured zone. `None` for a time that no calendar holds.
+    pub(super) fn local(&self, now: UnixSeconds) -> Option<civil::DateTime> {
+        Some(self.zone.to_datetime(timestamp(now.0)?))
+    }
+}
+
+impl<'a> QTarget<'a> {
+    /// The name of the tool or prompt, or the URI of the resource.
+    #[must_use]
+    pub fn name(self) -> Option<&'a str> {
+        match self {
+            Self::Gateway | Self::Server => None,
+            Self::Prompt(name) | Self::Resource(name) | Self::Tool(name) => Some(name),
+        }
+    }
+}
+
+/// Evaluates conditions; what Cedar needs is built when the first condition needs it.
+struct Conditions<'q> {
+    set: &'q PolicySet,
+    slice: &'q Slice<'q>,
+    question: &'q Question<'q>,
+    built: Option<Option<(Request, Entities)>>,
+}
+
+impl Conditions<'_> {
+    /// Those of `rules` that hold, and those that failed.
+    fn sort<'r>(&mut self, rules: Vec<&'r Rule>) -> (Vec<&'r Rule>, Vec<&'r Rule>) {
+        let (mut holding, mut failed) = (Vec::new(), Vec::new());
+        for rule in rules {
+            match self.holds(rule) {
+                Some(true) => holding.push(rule),
+                Some(false) => {}
+                None => failed.push(rule),
+            }
+        }
+        (holding, failed)
+    }
+
+    fn holds(&mut self, rule: &Rule) -> Option<bool> {
+        let Some(alone) = &rule.condition else { return Some(true) };
+        let (set, slice, question) = (self.set, self.slice, self.question);
+        let built = self.built.get_or_insert_with(|| set.cedar_question(slice, question));
+        let (request, entities) = built.as_ref()?;
+        let response = set.authorizer.is_authorized(request, alone, entities);
+        // Cedar skips a policy that fails; here it decides (DESIGN §6).
+        if response.diagnostics().errors().next().is_some() {
+            return None;
+        }
+        // A determining policy is one that holds, permit or forbid alike.
+        Some(response.diagnostics().reason().next().is_some())
+    }
+}
+
+impl PolicySet {
+    fn cedar_question(
+        &self,
+        slice: &Slice<'_>,
+        question: &Question<'_>,
+    ) -> Option<(Request, Entities)> {
+        let action = self.actions.entity(slice.action)?;
+        let (principal, resource) = (self.principal(question), self.resource(question));
+        let context = self.cedar_context(slice.mentions, question)?;
+        let request =
+            Request::new(principal.uid(), action.uid(), resource.uid(), context, None).ok()?;
+        let entities = Entities::from_entities([principal, resource, action.clone()], None);
+        Some((request, entities.ok()?))
+    }
+
+    fn principal(&self, question: &Question<'_>) -> Entity {
+        let Some(user) = question.subject.user else {
+            return Entity::with_uid(uid(&self.types.agent, question.subject.agent));
+        };
+        let groups = self.names.known_groups(question.subject);
+        let parents: HashSet<EntityUid> =
+            groups.map(|group| uid(&self.types.group, group)).collect();
+        Entity::new_no_attrs(uid(&self.types.user, user), parents)
+    }
+
+    fn resource(&self, question: &Question<'_>) -> Entity {
+        let types = &self.types;
+        let server = question.server.map_or("", |(_, name)| name);
+        let (entity_type, name) = match question.target {
+            QTarget::Gateway => return Entity::with_uid(uid(&types.gateway, GATEWAY)),
+            QTarget::Server => return Entity::with_uid(uid(&types.server, server)),
+            QTarget::Tool(name) => (&types.tool, name),
+            QTarget::Prompt(name) => (&types.prompt, name),
+            QTarget::Resource(uri) => (&types.resource, uri),
+        };
+        // A server's name has no slash in it, so two pairs never make one id.
+        let mut id = String::with_capacity(server.len() + 1 + name.len());
+        id.push_str(server);
+        id.push('/');
+        id.push_str(name);
+        Entity::new_no_attrs(uid(entity_type, &id), HashSet::from([uid(&types.server, server)]))
+    }
+
+    /// Only what the slice mentions; the rest cannot be seen by any of its policies. `None` when a
+    /// value that is mentioned cannot be expressed, which denies.
+    fn cedar_context(&self, read: Mentions, question: &Question<'_>) -> Option<CedarContext> {
+        let Question { subject, context, .. } = *question;
+        let mut pairs: Vec<(String, RestrictedExpression)> = Vec::with_capacity(8);
+        let mut put = |name: &str, value| pairs.push((name.to_owned(), value));
+        if read.has(Mentions::AGENT) {
+            let agent = uid(&self.types.agent, subject.agent);
+            put("agent", RestrictedExpression::new_entity_uid(agent));
+        }
+        if read.has(Mentions::SCOPES) {
+            let scopes = subject.scopes.iter().map(|one| text(one));
+            put("scopes", RestrictedExpression::new_set(scopes));
+        }
+        if let (true, Some(acr)) = (read.has(Mentions::ACR), subject.acr) {
+            put("acr", text(acr));
+        }
+        if let (true, Some(at)) = (read.has(Mentions::AUTH_TIME), subject.auth_time) {
+            put("auth_time", datetime(at)?);
+        }
+        if read.has(Mentions::SOURCE) {
+            let ip = context.client_ip().to_string();
+            put("source", record([("ip", RestrictedExpression::new_ip(ip))])?);
+        }
+        if read.has(Mentions::NOW) {
+            put("now", datetime(context.now.0)?);
+        }
+        if read.has(Mentions::LOCAL) {
+            let (weekday, minute) = clock_face(self.local(context.now)?);
+            let long = |value| RestrictedExpression::new_long(i64::from(value));
+            put("local", record([("weekday", long(weekday)), ("minute_of_day", long(minute))])?);
+        }
+        if let (true, Some(revision)) = (read.has(Mentions::REVISION), context.revision) {
+            put("revision", text(revision));
+        }
+        CedarContext::from_pairs(pairs).ok()
+    }
+}
+
+impl Context<'_> {
+    /// The client's address, IPv4-mapped forms as IPv4: `::ffff:10.0.0.1` must not slip past a
+    /// policy that names `10.0.0.0/8` (RFC 4291 §2.5.5.2).
+    pub(super) fn client_ip(&self) -> IpAddr {
+        self.source_ip.to_canonical()
+    }
+}
+
+/// ISO weekday, 1 = Monday, and minute of the day.
+pub(super) fn clock_face(local: civil::DateTime) -> (u16, u16) {
+    let weekday = local.weekday().to_monday_one_offset().unsigned_abs();
+    let hour = local.hour().unsigned_abs();
+    let minute = local.minute().unsigned_abs();
+    (u16::from(weekday), u16::from(hour) * 60 + u16::from(minute))
+}
+
+fn ids(rules: &[&Rule]) -> Rc<[Arc<str>]> {
+    rules.iter().map(|rule| Arc::clone(&rule.id)).collect()
+}
+
+fn choose(granting: &[&Rule]) -> CredentialChoice {
+    let mut named = granting.iter().filter_map(|rule| rule.credential);
+    match named.next() {
+        None => CredentialChoice::Default,
+        Some(first) if named.all(|other| other == first) => CredentialChoice::Named(first),
+        Some(_) => CredentialChoice::Ambiguous,
+    }
+}
+
+fn text(value: &str) -> RestrictedExpression {
+    RestrictedExpression::new_string(value.to_owned())
+}
+
+fn record<const N: usize>(
+    fields: [(&str, RestrictedExpression); N],
+) -> Option<RestrictedExpression> {
+    let fields: HashMap<String, _> =
+        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    RestrictedExpression::new_record(fields).ok()
+}
+
+fn timestamp(seconds: u64) -> Option<Timestamp> {
+    Timestamp::from_second(i64::try_from(seconds).ok()?).ok()
+}
+
+fn datetime(seconds: u64) -> Option<RestrictedExpression> {
+    Some(RestrictedExpression::new_datetime(timestamp(seconds)?.to_string()))
+}

@@ -1,0 +1,166 @@
+//! Slices: which policies could apply to a server, an action and a resource.
+
+use std::collections::{HashMap, HashSet};
+
+use super::mentions::Mentions;
+use super::rule::{Asker, Rule, Who};
+use super::schema::{Actions, kind};
+use super::{PolicySet, QTarget, Question};
+
+/// The policies that could apply to one question, principals not yet matched.
+#[derive(Clone, Copy)]
+pub struct Slice<'s> {
+    pub(super) action: u16,
+    pub(super) kind: u8,
+    pub(super) server: Option<u16>,
+    /// Every server, this server, this very resource.
+    pub(super) buckets: [Option<&'s Bucket>; 3],
+    pub(super) mentions: Mentions,
+}
+
+/// Policies of one cell of the index, in the order of the files.
+#[derive(Default)]
+pub(super) struct Bucket {
+    pub(super) permits: Vec<u32>,
+    pub(super) forbids: Vec<u32>,
+    mentions: Mentions,
+}
+
+/// Finds slices.
+pub(super) struct Index {
+    /// Policies that are bound to no server, by action.
+    everywhere: Vec<Bucket>,
+    servers: Vec<OfServer>,
+}
+
+#[derive(Default)]
+struct OfServer {
+    /// Policies for the server or all of one kind in it, by action.
+    wide: Vec<Bucket>,
+    /// Policies for one tool, prompt or resource, by its name.
+    exact: HashMap<Box<str>, Bucket>,
+    /// Principal scopes of permits.
+    seen_by: HashSet<Who>,
+    /// Principal scopes of unconditional forbids that cover the whole server.
+    barred: HashSet<Who>,
+}
+
+impl Index {
+    pub(super) fn new(rules: &[Rule], actions: &Actions, servers: usize) -> Self {
+        let buckets = || (0..actions.len()).map(|_| Bucket::default()).collect::<Vec<_>>();
+        let connect = actions.number(CONNECT);
+        let mut index = Self {
+            everywhere: buckets(),
+            servers: (0..servers)
+                .map(|_| OfServer { wide: buckets(), ..OfServer::default() })
+                .collect(),
+        };
+        let whole = actions.len().saturating_sub(1);
+        for (at, rule) in rules.iter().enumerate() {
+            let Ok(at) = u32::try_from(at) else { continue };
+            index.file(at, rule);
+            let served = |action: &&u16| Some(**action) != connect;
+            index.note_visibility(rule, rule.actions.iter().filter(served).count(), whole);
+        }
+        index
+    }
+
+    fn file(&mut self, at: u32, rule: &Rule) {
+        let Some(server) = rule.place.server else {
+            for action in &rule.actions {
+                if let Some(bucket) = self.everywhere.get_mut(usize::from(*action)) {
+                    bucket.add(at, rule);
+                }
+            }
+            return;
+        };
+        let Some(of_server) = self.servers.get_mut(usize::from(server)) else { return };
+        if let Some(name) = &rule.place.name {
+            of_server.exact.entry(name.clone()).or_default().add(at, rule);
+            return;
+        }
+        for action in &rule.actions {
+            if let Some(bucket) = of_server.wide.get_mut(usize::from(*action)) {
+                bucket.add(at, rule);
+            }
+        }
+    }
+
+    fn note_visibility(&mut self, rule: &Rule, served: usize, whole: usize) {
+        let place = &rule.place;
+        if served == 0 || place.kinds & kind::IN_SERVER == 0 {
+            return;
+        }
+        let all_kinds = place.kinds & kind::IN_SERVER == kind::IN_SERVER;
+        let takes_all = all_kinds && place.name.is_none() && served == whole;
+        for (at, of_server) in self.servers.iter_mut().enumerate() {
+            if place.server.is_some_and(|server| usize::from(server) != at) {
+                continue;
+            }
+            if rule.permits {
+                of_server.seen_by.insert(rule.who);
+            } else if takes_all && rule.condition.is_none() {
+                of_server.barred.insert(rule.who);
+            }
+        }
+    }
+
+    pub(super) fn visible(&self, server: u16, asker: &Asker) -> bool {
+        self.servers.get(usize::from(server)).is_some_and(|of_server| {
+            covers(&of_server.seen_by, asker) && !covers(&of_server.barred, asker)
+        })
+    }
+}
+
+fn covers(scopes: &HashSet<Who>, asker: &Asker) -> bool {
+    let one = |who: Option<Who>| who.is_some_and(|who| scopes.contains(&who));
+    let kind = if asker.is_user { Who::Users } else { Who::Agents };
+    one(Some(Who::Anyone))
+        || one(Some(kind))
+        || one(asker.user.map(Who::User))
+        || one(asker.agent.map(Who::Agent))
+        || asker.groups.iter().any(|group| one(Some(Who::Group(*group))))
+}
+
+impl Bucket {
+    fn add(&mut self, at: u32, rule: &Rule) {
+        let list = if rule.permits { &mut self.permits } else { &mut self.forbids };
+        list.push(at);
+        self.mentions = self.mentions.and(rule.mentions);
+    }
+}
+
+impl PolicySet {
+    /// The slice of a question. `None` when nothing could ever apply to it: an action that the
+    /// schema does not know, or a server that is not the one this set was checked against.
+    #[must_use]
+    pub fn slice(&self, question: &Question<'_>) -> Option<Slice<'_>> {
+        let action = self.actions.number(question.action)?;
+        let (kind, name) = match question.target {
+            QTarget::Gateway => (kind::GATEWAY, None),
+            QTarget::Server => (kind::SERVER, None),
+            QTarget::Tool(name) => (kind::TOOL, Some(name)),
+            QTarget::Prompt(name) => (kind::PROMPT, Some(name)),
+            QTarget::Resource(uri) => (kind::RESOURCE, Some(uri)),
+        };
+        let mut server = None;
+        let mut buckets = [self.index.everywhere.get(usize::from(action)), None, None];
+        if kind != kind::GATEWAY {
+            // An index of another configuration must not be judged by this one's names.
+            let (at, called) = question.server?;
+            if self.servers.get(usize::from(at)).is_none_or(|known| **known != *called) {
+                return None;
+            }
+            let of_server = self.index.servers.get(usize::from(at))?;
+            let exact = name.and_then(|name| of_server.exact.get(name));
+            buckets = [buckets.first().copied()?, of_server.wide.get(usize::from(action)), exact];
+            server = Some(at);
+        }
+        let mentions =
+            buckets.iter().flatten().fold(Mentions::NONE, |sum, bucket| sum.and(bucket.mentions));
+        Some(Slice { action, kind, server, buckets, mentions })
+    }
+}
+
+/// The action that every request is judged by first.
+pub(super) const CONNECT: &str = "connect";

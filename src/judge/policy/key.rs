@@ -1,0 +1,84 @@
+//! The key of a cached decision: everything that the decision depends on, and nothing else.
+
+use std::net::IpAddr;
+
+use super::decide::clock_face;
+use super::mentions::Mentions;
+use super::{PolicySet, Question, Slice};
+use crate::limits::DECISION_KEY_BYTES_MAX;
+
+impl PolicySet {
+    /// Writes the key of `question` into `out`, which is emptied first. Equal keys of one set mean
+    /// equal decisions: identity, action, resource, and each context value that the slice mentions,
+    /// where an absent value differs from every present one. False: too long to be kept.
+    #[must_use]
+    pub fn key(&self, slice: &Slice<'_>, question: &Question<'_>, out: &mut Vec<u8>) -> bool {
+        let Question { subject, context, .. } = *question;
+        out.clear();
+        out.extend_from_slice(subject.digest);
+        out.extend_from_slice(&slice.action.to_le_bytes());
+        out.push(slice.kind);
+        out.extend_from_slice(&slice.server.unwrap_or(u16::MAX).to_le_bytes());
+        optional(question.target.name(), out);
+        let read = slice.mentions;
+        if read.has(Mentions::AGENT) {
+            string(subject.agent, out);
+        }
+        if read.has(Mentions::SCOPES) {
+            number(subject.scopes.len() as u64, out);
+            for scope in subject.scopes {
+                string(scope, out);
+                if out.len() > DECISION_KEY_BYTES_MAX {
+                    return false;
+                }
+            }
+        }
+        if read.has(Mentions::ACR) {
+            optional(subject.acr, out);
+        }
+        if read.has(Mentions::AUTH_TIME) {
+            out.push(u8::from(subject.auth_time.is_some()));
+            number(subject.auth_time.unwrap_or_default(), out);
+        }
+        if read.has(Mentions::SOURCE) {
+            match context.client_ip() {
+                IpAddr::V4(ip) => out.extend_from_slice(&ip.to_ipv6_mapped().octets()),
+                IpAddr::V6(ip) => out.extend_from_slice(&ip.octets()),
+            }
+        }
+        if read.has(Mentions::NOW) {
+            number(context.now.0, out);
+        }
+        if read.has(Mentions::LOCAL) {
+            let Some(local) = self.local(context.now) else { return false };
+            let (weekday, minute) = clock_face(local);
+            if read.has(Mentions::WEEKDAY) {
+                out.extend_from_slice(&weekday.to_le_bytes());
+            }
+            if read.has(Mentions::MINUTE) {
+                out.extend_from_slice(&minute.to_le_bytes());
+            }
+        }
+        if read.has(Mentions::REVISION) {
+            optional(context.revision, out);
+        }
+        out.len() <= DECISION_KEY_BYTES_MAX
+    }
+}
+
+fn number(value: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+/// Length first, so that two neighbours never read as one.
+fn string(value: &str, out: &mut Vec<u8>) {
+    number(value.len() as u64, out);
+    // A longer key is refused at the end; no need to copy all of it.
+    let bytes = value.as_bytes();
+    out.extend_from_slice(bytes.get(..DECISION_KEY_BYTES_MAX + 1).unwrap_or(bytes));
+}
+
+fn optional(value: Option<&str>, out: &mut Vec<u8>) {
+    out.push(u8::from(value.is_some()));
+    string(value.unwrap_or_default(), out);
+}

@@ -1,0 +1,128 @@
+//! Which parts of `context` a policy reads. Only those are built for Cedar, and only those are in
+//! the key of a cached decision.
+
+use cedar_policy::pst;
+
+/// A set of context attributes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Mentions(u16);
+
+impl Mentions {
+    pub(super) const NONE: Self = Self(0);
+    pub(super) const AGENT: Self = Self(1);
+    pub(super) const SCOPES: Self = Self(2);
+    pub(super) const ACR: Self = Self(4);
+    pub(super) const AUTH_TIME: Self = Self(8);
+    pub(super) const SOURCE: Self = Self(16);
+    pub(super) const NOW: Self = Self(32);
+    pub(super) const WEEKDAY: Self = Self(64);
+    pub(super) const MINUTE: Self = Self(128);
+    pub(super) const REVISION: Self = Self(256);
+    pub(super) const LOCAL: Self = Self(64 | 128);
+    pub(super) const ALL: Self = Self(511);
+
+    pub(super) fn has(self, some: Self) -> bool {
+        self.0 & some.0 != 0
+    }
+
+    pub(super) fn and(self, more: Self) -> Self {
+        Self(self.0 | more.0)
+    }
+}
+
+/// What a policy reads.
+#[derive(Default)]
+pub(super) struct Read {
+    pub(super) mentions: Mentions,
+    /// Attributes that are part of the design but not built, by the word that shows where they
+    /// stand.
+    pub(super) unbuilt: Vec<&'static str>,
+}
+
+/// Walks over the conditions of a policy.
+pub(super) fn read(policy: &pst::Policy) -> Read {
+    let mut read = Read::default();
+    for clause in policy.body().clauses() {
+        match clause {
+            pst::Clause::When(expr) | pst::Clause::Unless(expr) => walk(expr, &mut read),
+        }
+    }
+    read
+}
+
+fn walk(expr: &pst::Expr, read: &mut Read) {
+    if let Some(path) = context_path(expr) {
+        note(&path, read);
+        return;
+    }
+    match expr {
+        pst::Expr::Literal(_) | pst::Expr::Var(_) | pst::Expr::Slot(_) => {}
+        pst::Expr::UnaryOp { expr, .. }
+        | pst::Expr::GetAttr { expr, .. }
+        | pst::Expr::HasAttr { expr, .. }
+        | pst::Expr::Like { expr, .. } => walk(expr, read),
+        pst::Expr::BinaryOp { left, right, .. } => {
+            walk(left, read);
+            walk(right, read);
+        }
+        pst::Expr::Is { expr, in_expr, .. } => {
+            walk(expr, read);
+            if let Some(above) = in_expr {
+                walk(above, read);
+            }
+        }
+        pst::Expr::IfThenElse { cond, then_expr, else_expr } => {
+            walk(cond, read);
+            walk(then_expr, read);
+            walk(else_expr, read);
+        }
+        pst::Expr::Set(members) => members.iter().for_each(|member| walk(member, read)),
+        pst::Expr::Record(fields) => fields.values().for_each(|field| walk(field, read)),
+        // A form that we do not know may read anything.
+        pst::Expr::Unknown { .. } | _ => read.mentions = Mentions::ALL,
+    }
+}
+
+/// The attributes along `context.a.b`; empty for `context` alone; `None` for anything else.
+fn context_path(expr: &pst::Expr) -> Option<Vec<&str>> {
+    if let pst::Expr::Var(pst::Var::Context) = expr {
+        return Some(Vec::new());
+    }
+    if let pst::Expr::GetAttr { expr, attr } = expr {
+        let mut path = context_path(expr)?;
+        path.push(attr.as_str());
+        return Some(path);
+    }
+    if let pst::Expr::HasAttr { expr, attrs } = expr {
+        let mut path = context_path(expr)?;
+        path.extend(attrs.iter().map(|attr| attr.as_str()));
+        return Some(path);
+    }
+    None
+}
+
+fn note(path: &[&str], read: &mut Read) {
+    let mention = match path {
+        ["agent", ..] => Mentions::AGENT,
+        ["scopes", ..] => Mentions::SCOPES,
+        ["acr", ..] => Mentions::ACR,
+        ["auth_time", ..] => Mentions::AUTH_TIME,
+        ["source", "country", ..] => {
+            read.unbuilt.push("country");
+            Mentions::SOURCE
+        }
+        ["source", ..] => Mentions::SOURCE,
+        ["now", ..] => Mentions::NOW,
+        ["local", "weekday"] => Mentions::WEEKDAY,
+        ["local", "minute_of_day"] => Mentions::MINUTE,
+        ["local", ..] => Mentions::LOCAL,
+        ["revision", ..] => Mentions::REVISION,
+        ["arguments", ..] => {
+            read.unbuilt.push("arguments");
+            Mentions::NONE
+        }
+        // `context` as a whole, or an attribute that the validator will refuse.
+        _ => Mentions::ALL,
+    };
+    read.mentions = read.mentions.and(mention);
+}

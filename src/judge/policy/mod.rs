@@ -1,0 +1,167 @@
+//! Access policy (Cedar): which policies there are, which of them could apply to a question, and
+//! what they say. Pure but for reading the directory; time and addresses come in as arguments.
+//!
+//! Cedar evaluates every policy of a set for every question (15,000 allocations at 1,000 policies),
+//! so a [`PolicySet`] never shows it the whole set. Scopes are compiled into numbers when the set
+//! is loaded; a question picks the slice of its server, action and resource, the scopes of that
+//! slice are matched here, and Cedar sees only the conditions of what is left. That slices and the
+//! whole set always agree is a test (`differential`).
+//!
+//! Default deny; a forbid wins; and unlike Cedar alone, an error while a condition is evaluated
+//! denies, because a forbid that fails to evaluate must not let pass what it was written to stop.
+
+mod decide;
+mod index;
+mod key;
+mod load;
+mod mentions;
+mod rule;
+mod scanner;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+pub use decide::{CredentialChoice, Verdict};
+pub use index::Slice;
+pub use load::{CredentialScope, Fault, Setting, Source};
+pub use schema::SCHEMA;
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use jiff::tz::TimeZone;
+
+use crate::clock::UnixSeconds;
+
+/// Who asks, as far as policies see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Namespaced user id; `None` makes the agent the principal.
+    pub user: Option<&'a str>,
+    /// Namespaced agent id.
+    pub agent: &'a str,
+    /// Groups of the user. A workload has none.
+    pub groups: &'a [String],
+    /// Scopes of the token.
+    pub scopes: &'a [String],
+    /// `acr` of the token.
+    pub acr: Option<&'a str>,
+    /// `auth_time` of the token, in seconds since 1970.
+    pub auth_time: Option<u64>,
+    /// Names this identity in caches. INVARIANT: two subjects with equal digests have equal `user`,
+    /// `agent` and `groups`; everything else that a policy reads is in the cache key by itself.
+    pub digest: &'a [u8; 32],
+}
+
+/// What a question is about. Names are the bytes that go upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QTarget<'a> {
+    /// The gateway itself; only `connect` is asked of it.
+    Gateway,
+    /// The server as a whole.
+    Server,
+    /// A tool of the server.
+    Tool(&'a str),
+    /// A prompt of the server.
+    Prompt(&'a str),
+    /// A resource (URI) of the server.
+    Resource(&'a str),
+}
+
+/// What else is known about the request.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// Address of the client; IPv4-mapped forms are converted here.
+    pub source_ip: IpAddr,
+    /// Time of the decision.
+    pub now: UnixSeconds,
+    /// Declared MCP revision.
+    pub revision: Option<&'a str>,
+}
+
+/// One question to the policies.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// Who asks.
+    pub subject: &'a Subject<'a>,
+    /// MCP method, or `connect`.
+    pub action: &'a str,
+    /// Index and name of the server; `None` for the gateway only.
+    pub server: Option<(u16, &'a str)>,
+    /// What is asked for.
+    pub target: QTarget<'a>,
+    /// Circumstances.
+    pub context: &'a Context<'a>,
+}
+
+/// A loaded, validated set of policies. Immutable; a reload makes another.
+pub struct PolicySet {
+    epoch: u64,
+    rules: Vec<rule::Rule>,
+    index: index::Index,
+    names: rule::Names,
+    actions: schema::Actions,
+    types: schema::Types,
+    servers: Vec<Box<str>>,
+    /// Per credential, the servers it may be sent to.
+    credentials: Vec<Vec<u16>>,
+    zone: TimeZone,
+    authorizer: cedar_policy::Authorizer,
+}
+
+impl PolicySet {
+    /// Reads and checks `*.cedar` of `directory`.
+    ///
+    /// # Errors
+    /// Every fault of every file at once; nothing is loaded then.
+    pub fn load(directory: &Path, setting: &Setting<'_>) -> Result<Self, Vec<Fault>> {
+        let sources = load::read(directory)?;
+        Self::compile(&sources, directory, setting)
+    }
+
+    /// Checks policies that were read already; `directory` names what has no file of its own.
+    ///
+    /// # Errors
+    /// Every fault of every file at once.
+    pub fn compile(
+        sources: &[Source],
+        directory: &Path,
+        setting: &Setting<'_>,
+    ) -> Result<Self, Vec<Fault>> {
+        load::compile(sources, directory, setting)
+    }
+
+    /// The number of this set; a cached decision belongs to one.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// How many policies there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// True when nothing can be permitted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// Whether `credential` (index in the configuration) may be sent to `server`.
+    #[must_use]
+    pub fn credential_fits(&self, credential: u16, server: u16) -> bool {
+        self.credentials
+            .get(usize::from(credential))
+            .is_some_and(|servers| servers.contains(&server))
+    }
+
+    /// Whether `server` exists for this subject: some permit for something in it has a principal
+    /// scope that matches, conditions aside, and no unconditional forbid takes the whole server
+    /// away. It decides how a denial looks, never whether there is one.
+    #[must_use]
+    pub fn server_visible(&self, subject: &Subject<'_>, server: u16) -> bool {
+        self.index.visible(server, &self.names.asker(subject))
+    }
+}
