@@ -1,0 +1,351 @@
+//! The binary form of a record: how it lies in the ring, and nothing a person reads.
+//!
+//! Fields follow each other in a fixed order; a string is its length (16 bits, [`ABSENT`] for
+//! none) and its bytes. Every string and list has a bound, so no record exceeds
+//! [`AUDIT_RECORD_BYTES_MAX`] whatever an agent sends; what is cut is cut between characters, and
+//! a cut list ends with how many were left out.
+
+use std::net::IpAddr;
+
+use super::entry::{CredentialCache, Decision, Entry, List, Outcome, TRACE_ID_BYTES};
+use super::name;
+use crate::limits::{AUDIT_NAME_BYTES_MAX, AUDIT_RECORD_BYTES_MAX};
+use crate::reject::Reject;
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A decision whose outcome follows.
+    Decision,
+    /// Both at once.
+    Whole,
+    /// The outcome of the decision with the same sequence number.
+    Outcome,
+    /// Records that could not be kept.
+    Gap,
+}
+
+impl Kind {
+    pub(super) const fn code(self) -> u8 {
+        match self {
+            Self::Decision => 1,
+            Self::Whole => 2,
+            Self::Outcome => 3,
+            Self::Gap => 4,
+        }
+    }
+
+    pub(super) const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::Decision),
+            2 => Some(Self::Whole),
+            3 => Some(Self::Outcome),
+            4 => Some(Self::Gap),
+            _ => None,
+        }
+    }
+}
+
+/// A decision as read back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct DecisionRead<'a> {
+    pub(super) time: u64,
+    pub(super) event: &'a str,
+    pub(super) decision: &'static str,
+    pub(super) reason: Option<&'a str>,
+    pub(super) policies: Option<ListRead<'a>>,
+    pub(super) epoch: Option<u64>,
+    pub(super) user: Option<&'a str>,
+    pub(super) issuer: Option<&'a str>,
+    pub(super) groups: Option<ListRead<'a>>,
+    pub(super) agent: Option<&'a str>,
+    pub(super) server: Option<&'a str>,
+    pub(super) method: Option<&'a str>,
+    pub(super) name: Option<&'a str>,
+    pub(super) revision: Option<&'a str>,
+    pub(super) credential: Option<(&'a str, &'a str, &'static str)>,
+    pub(super) source_ip: Option<IpAddr>,
+    pub(super) trace_id: Option<&'a str>,
+    pub(super) token: Option<[u8; 8]>,
+}
+
+/// A list as read back: what was kept, and how many were not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ListRead<'a> {
+    pub(super) kept: Vec<&'a str>,
+    pub(super) left_out: u16,
+}
+
+/// An outcome as read back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct OutcomeRead<'a> {
+    pub(super) status: Option<u16>,
+    pub(super) upstream_status: Option<u16>,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+    pub(super) duration_us: u64,
+    pub(super) overhead_us: Option<u64>,
+    pub(super) reason: Option<&'a str>,
+}
+
+/// Appends the decision half.
+pub(super) fn write_decision(entry: &Entry<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(&entry.time.0.to_le_bytes());
+    out.push(match entry.decision {
+        Decision::Deny => DENY,
+        Decision::Error => ERROR,
+        Decision::Permit => PERMIT,
+    });
+    put_text(Some(entry.event), EVENT_BYTES_MAX, out);
+    put_text(entry.reason.map(Reject::audit_code), REASON_BYTES_MAX, out);
+    put_list(entry.policies, out);
+    put_number(entry.epoch, out);
+    put_text(entry.user, ID_BYTES_MAX, out);
+    put_text(entry.issuer, ID_BYTES_MAX, out);
+    put_list(entry.groups, out);
+    put_text(entry.agent, ID_BYTES_MAX, out);
+    put_text(entry.server, WORD_BYTES_MAX, out);
+    put_text(entry.method, METHOD_BYTES_MAX, out);
+    put_name(entry, out);
+    put_text(entry.revision, WORD_BYTES_MAX, out);
+    put_text(entry.credential.map(|used| used.provider), METHOD_BYTES_MAX, out);
+    put_text(entry.credential.map(|used| used.kind), WORD_BYTES_MAX, out);
+    out.push(match entry.credential.map(|used| used.cache) {
+        Some(CredentialCache::Hit) => CACHE_HIT,
+        Some(CredentialCache::Miss) => CACHE_MISS,
+        Some(CredentialCache::None) | None => CACHE_NONE,
+    });
+    match entry.source_ip {
+        Some(IpAddr::V4(ip)) => put_bytes(&ip.octets(), out),
+        Some(IpAddr::V6(ip)) => put_bytes(&ip.octets(), out),
+        None => put_bytes(&[], out),
+    }
+    put_text(entry.trace_id, TRACE_ID_BYTES, out);
+    put_bytes(entry.token.as_ref().map_or(&[], |token| &token.0[..]), out);
+}
+
+/// Appends the outcome half.
+pub(super) fn write_outcome(outcome: &Outcome, out: &mut Vec<u8>) {
+    out.extend_from_slice(&outcome.status.unwrap_or(0).to_le_bytes());
+    out.extend_from_slice(&outcome.upstream_status.unwrap_or(0).to_le_bytes());
+    out.extend_from_slice(&outcome.bytes_in.to_le_bytes());
+    out.extend_from_slice(&outcome.bytes_out.to_le_bytes());
+    out.extend_from_slice(&outcome.duration_us.to_le_bytes());
+    put_number(outcome.overhead_us, out);
+    put_text(outcome.reason.map(Reject::audit_code), REASON_BYTES_MAX, out);
+}
+
+/// Appends a gap: when it was told, and how many records it stands for.
+pub(super) fn write_gap(time: u64, dropped: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(&time.to_le_bytes());
+    out.extend_from_slice(&dropped.to_le_bytes());
+}
+
+fn put_name(entry: &Entry<'_>, out: &mut Vec<u8>) {
+    let Some(name) = entry.name else { return put_text(None, 0, out) };
+    let length_at = out.len();
+    out.extend_from_slice(&[0, 0]);
+    name::write(name, out);
+    let length = u16::try_from(out.len() - length_at - 2).unwrap_or(0);
+    if let Some(place) = out.get_mut(length_at..length_at + 2) {
+        place.copy_from_slice(&length.to_le_bytes());
+    }
+}
+
+fn put_text(text: Option<&str>, bytes_max: usize, out: &mut Vec<u8>) {
+    match text {
+        Some(text) => put_bytes(name::cut(text, bytes_max).as_bytes(), out),
+        None => out.extend_from_slice(&ABSENT.to_le_bytes()),
+    }
+}
+
+/// `bytes` is bounded by the caller far below 64 KiB.
+fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    let length = u16::try_from(bytes.len()).unwrap_or(0);
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(bytes.get(..usize::from(length)).unwrap_or_default());
+}
+
+fn put_number(number: Option<u64>, out: &mut Vec<u8>) {
+    out.push(u8::from(number.is_some()));
+    out.extend_from_slice(&number.unwrap_or(0).to_le_bytes());
+}
+
+/// Whole strings only: half a group name is another group. What does not fit is counted.
+fn put_list(list: Option<List<'_>>, out: &mut Vec<u8>) {
+    let Some(list) = list else { return out.extend_from_slice(&ABSENT.to_le_bytes()) };
+    let start = out.len();
+    out.extend_from_slice(&[0; LIST_HEAD_BYTES]);
+    let mut kept: u16 = 0;
+    for index in 0..list.len() {
+        let text = list.get(index).unwrap_or_default();
+        if out.len() - start + 2 + text.len() > LIST_BYTES_MAX {
+            break;
+        }
+        put_bytes(text.as_bytes(), out);
+        kept += 1;
+    }
+    let left_out = u16::try_from(list.len() - usize::from(kept)).unwrap_or(u16::MAX);
+    let head = [kept.to_le_bytes(), left_out.to_le_bytes()];
+    if let Some(place) = out.get_mut(start..start + LIST_HEAD_BYTES) {
+        place.copy_from_slice(head.as_flattened());
+    }
+}
+
+/// Reads halves back. `None` anywhere means that the bytes are not a record of ours.
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+
+impl<'a> Reader<'a> {
+    /// The decision half.
+    pub(super) fn decision(&mut self) -> Option<DecisionRead<'a>> {
+        Some(DecisionRead {
+            time: self.u64()?,
+            decision: match self.u8()? {
+                DENY => "deny",
+                ERROR => "error",
+                PERMIT => "permit",
+                _ => return None,
+            },
+            event: self.text()??,
+            reason: self.text()?,
+            policies: self.list()?,
+            epoch: self.number()?,
+            user: self.text()?,
+            issuer: self.text()?,
+            groups: self.list()?,
+            agent: self.text()?,
+            server: self.text()?,
+            method: self.text()?,
+            name: self.text()?,
+            revision: self.text()?,
+            credential: self.credential()?,
+            source_ip: self.address()?,
+            trace_id: self.text()?,
+            token: <[u8; 8]>::try_from(self.bytes()??).ok(),
+        })
+    }
+
+    /// The outcome half.
+    pub(super) fn outcome(&mut self) -> Option<OutcomeRead<'a>> {
+        Some(OutcomeRead {
+            status: Some(self.u16()?).filter(|status| *status != 0),
+            upstream_status: Some(self.u16()?).filter(|status| *status != 0),
+            bytes_in: self.u64()?,
+            bytes_out: self.u64()?,
+            duration_us: self.u64()?,
+            overhead_us: self.number()?,
+            reason: self.text()?,
+        })
+    }
+
+    /// A gap: time and number.
+    pub(super) fn gap(&mut self) -> Option<(u64, u64)> {
+        Some((self.u64()?, self.u64()?))
+    }
+
+    fn credential(&mut self) -> Option<Option<(&'a str, &'a str, &'static str)>> {
+        let (provider, kind) = (self.text()?, self.text()?);
+        let cache = match self.u8()? {
+            CACHE_HIT => "hit",
+            CACHE_MISS => "miss",
+            CACHE_NONE => "none",
+            _ => return None,
+        };
+        Some(provider.zip(kind).map(|(provider, kind)| (provider, kind, cache)))
+    }
+
+    fn address(&mut self) -> Option<Option<IpAddr>> {
+        let bytes = self.bytes()??;
+        if bytes.is_empty() {
+            return Some(None);
+        }
+        let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+        v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok().map(Some)
+    }
+
+    fn list(&mut self) -> Option<Option<ListRead<'a>>> {
+        let count = self.u16()?;
+        if count == ABSENT {
+            return Some(None);
+        }
+        let left_out = self.u16()?;
+        let mut kept = Vec::with_capacity(usize::from(count).min(LIST_BYTES_MAX));
+        for _ in 0..count {
+            kept.push(self.text()??);
+        }
+        Some(Some(ListRead { kept, left_out }))
+    }
+
+    fn text(&mut self) -> Option<Option<&'a str>> {
+        match self.bytes()? {
+            Some(bytes) => std::str::from_utf8(bytes).ok().map(Some),
+            None => Some(None),
+        }
+    }
+
+    fn bytes(&mut self) -> Option<Option<&'a [u8]>> {
+        let length = self.u16()?;
+        if length == ABSENT { Some(None) } else { self.take(usize::from(length)).map(Some) }
+    }
+
+    fn number(&mut self) -> Option<Option<u64>> {
+        let present = self.u8()? != 0;
+        let number = self.u64()?;
+        Some(present.then_some(number))
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.take(1)?.first().copied()
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        Some(u16::from_le_bytes(self.take(2)?.try_into().ok()?))
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
+    }
+
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+}
+
+/// Length of a string or list that is not there.
+const ABSENT: u16 = u16::MAX;
+const DENY: u8 = 0;
+const ERROR: u8 = 1;
+const PERMIT: u8 = 2;
+const CACHE_NONE: u8 = 0;
+const CACHE_HIT: u8 = 1;
+const CACHE_MISS: u8 = 2;
+
+/// User, issuer, agent.
+const ID_BYTES_MAX: usize = 256;
+const METHOD_BYTES_MAX: usize = 128;
+const WORD_BYTES_MAX: usize = 64;
+const EVENT_BYTES_MAX: usize = 32;
+const REASON_BYTES_MAX: usize = 40;
+/// Policies or groups, lengths included.
+const LIST_BYTES_MAX: usize = 1024;
+const LIST_HEAD_BYTES: usize = 4;
+/// Lengths and numbers between the strings.
+const FIXED_BYTES: usize = 96;
+/// Bytes of the longest decision.
+const DECISION_BYTES_MAX: usize = FIXED_BYTES
+    + 3 * ID_BYTES_MAX
+    + AUDIT_NAME_BYTES_MAX
+    + 2 * METHOD_BYTES_MAX
+    + 3 * WORD_BYTES_MAX
+    + EVENT_BYTES_MAX
+    + REASON_BYTES_MAX
+    + 2 * LIST_BYTES_MAX
+    + TRACE_ID_BYTES;
+/// Bytes of the longest outcome.
+pub(super) const OUTCOME_BYTES_MAX: usize = 2 + 2 + 3 * 8 + 9 + 2 + REASON_BYTES_MAX;
+/// Bytes of the longest record, without the ring's own head.
+pub(super) const PAYLOAD_BYTES_MAX: usize = DECISION_BYTES_MAX + OUTCOME_BYTES_MAX;
+
+const _: () = assert!(PAYLOAD_BYTES_MAX + 64 <= AUDIT_RECORD_BYTES_MAX);

@@ -1,0 +1,175 @@
+//! Joins the halves of records to lines.
+
+use std::io;
+
+use hashbrown::{HashMap, HashSet};
+
+use super::codec::{Kind, Reader};
+use super::line::{self, Key, State};
+use super::parked::Parked;
+use super::ring::Taken;
+use crate::clock::{Monotonic, Now};
+use crate::limits::AUDIT_OPEN_SECONDS_MAX;
+
+/// Lines to write, and the decisions that have no outcome yet.
+pub(super) struct Joiner {
+    open: HashMap<Key, Open>,
+    parked: Parked,
+    /// Decisions of this batch that are in no slot yet. May name ones that are complete by now.
+    loose: Vec<Key>,
+    /// Slots whose final line is among `lines`.
+    finished: Vec<u32>,
+    /// Final lines that the file already had when we started.
+    seen: HashSet<Key>,
+    /// What is to be written, whole lines.
+    pub(super) lines: Vec<u8>,
+    /// How many lines that is.
+    pub(super) count: u64,
+}
+
+struct Open {
+    payload: Vec<u8>,
+    slot: Option<u32>,
+    since: Monotonic,
+    told: bool,
+}
+
+impl Joiner {
+    pub(super) fn new(parked: Parked, seen: HashSet<Key>) -> Self {
+        Self {
+            open: HashMap::new(),
+            parked,
+            loose: Vec::new(),
+            finished: Vec::new(),
+            seen,
+            lines: Vec::new(),
+            count: 0,
+        }
+    }
+
+    /// A decision that an earlier process had parked.
+    pub(super) fn adopt(&mut self, key: Key, slot: u32, payload: Vec<u8>) {
+        if self.seen.contains(&key) {
+            // Its line was written, and then the process died before it could free the slot.
+            self.finished.push(slot);
+        } else {
+            let open = Open { payload, slot: Some(slot), since: Monotonic(0), told: true };
+            self.open.insert(key, open);
+        }
+    }
+
+    /// Takes one record of a ring.
+    pub(super) fn take(&mut self, instance: u64, core: u32, taken: &Taken<'_>, now: Now) {
+        let key = Key { instance, core, seq: taken.seq };
+        if self.seen.contains(&key) {
+            return;
+        }
+        match taken.kind {
+            Kind::Decision => {
+                if !self.open.contains_key(&key) {
+                    let payload = taken.payload.to_vec();
+                    let open = Open { payload, slot: None, since: now.mono, told: false };
+                    self.open.insert(key, open);
+                    self.loose.push(key);
+                }
+            }
+            Kind::Whole => self.write(key, taken.payload, None, State::Done, now),
+            Kind::Outcome => {
+                // Without its decision it belongs to a record that was ended as unknown.
+                let Some(open) = self.open.remove(&key) else { return };
+                self.finished.extend(open.slot);
+                self.write(key, &open.payload, Some(taken.payload), State::Done, now);
+            }
+            Kind::Gap => match Reader(taken.payload).gap() {
+                Some((time, dropped)) => self.gap(key, time, dropped),
+                None => self.torn(instance, core, now),
+            },
+        }
+    }
+
+    /// Tells of records that could not be kept.
+    pub(super) fn gap(&mut self, key: Key, time: u64, dropped: u64) {
+        if self.seen.contains(&key) {
+            return;
+        }
+        self.count += u64::from(line::write_gap(key, time, dropped, &mut self.lines));
+    }
+
+    /// Tells of bytes that are no record.
+    pub(super) fn torn(&mut self, instance: u64, core: u32, now: Now) {
+        self.count += u64::from(line::write_torn(instance, core, now.wall.0, &mut self.lines));
+    }
+
+    /// Writes an early line for every request that has been open too long.
+    pub(super) fn tell_long_open(&mut self, now: Now) {
+        let limit = AUDIT_OPEN_SECONDS_MAX * 1_000_000;
+        let late = |open: &Open| !open.told && now.mono.micros_since(open.since) > limit;
+        let mut late: Vec<Key> =
+            self.open.iter().filter(|(_, open)| late(open)).map(|(key, _)| *key).collect();
+        late.sort_unstable();
+        for key in late {
+            if let Some(mut open) = self.open.remove(&key) {
+                self.write(key, &open.payload, None, State::Opened, now);
+                open.told = true;
+                self.open.insert(key, open);
+            }
+        }
+    }
+
+    /// Ends every open record as unknown: nobody is left who could complete it.
+    pub(super) fn end_all(&mut self, now: Now) {
+        let mut open: Vec<(Key, Open)> = self.open.drain().collect();
+        open.sort_unstable_by_key(|(key, _)| *key);
+        for (key, open) in open {
+            self.finished.extend(open.slot);
+            self.write(key, &open.payload, None, State::Unknown, now);
+        }
+    }
+
+    /// Puts the decisions of this batch that are still open into slots. After this their words in
+    /// the ring may go. After an error, call again.
+    pub(super) fn park(&mut self) -> io::Result<()> {
+        while let Some(key) = self.loose.last() {
+            if let Some(open) = self.open.get_mut(key).filter(|open| open.slot.is_none()) {
+                open.slot = Some(self.parked.put(*key, &open.payload)?);
+            }
+            self.loose.pop();
+        }
+        Ok(())
+    }
+
+    /// The lines are in the sink: frees their slots. Answers how many could not be freed.
+    pub(super) fn lines_written(&mut self) -> usize {
+        self.lines.clear();
+        self.count = 0;
+        let finished = self.finished.drain(..);
+        finished.filter(|slot| self.parked.free(*slot).is_err()).count()
+    }
+
+    /// Every record has its final line: a clean slot file, and nothing remembered.
+    pub(super) fn start_clean(&mut self) -> io::Result<()> {
+        self.seen = HashSet::new();
+        self.parked.clear()
+    }
+
+    fn write(&mut self, key: Key, decision: &[u8], outcome: Option<&[u8]>, state: State, now: Now) {
+        let mut reader = Reader(decision);
+        let read = reader.decision().and_then(|decision| {
+            let outcome = match (state, outcome) {
+                (State::Done, Some(outcome)) => Some(Reader(outcome).outcome()?),
+                // A whole record has its outcome behind its decision.
+                (State::Done, None) => Some(reader.outcome()?),
+                (State::Opened | State::Unknown, _) => None,
+            };
+            Some((decision, outcome))
+        });
+        let written = read.is_some_and(|(decision, outcome)| {
+            line::write_request(key, &decision, outcome.as_ref(), state, &mut self.lines)
+        });
+        if written {
+            self.count += 1;
+        } else {
+            self.torn(key.instance, key.core, now);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+use std::net::IpAddr;
+
+use super::super::codec::{PAYLOAD_BYTES_MAX, Reader, write_decision, write_outcome};
+use super::super::entry::{CredentialCache, CredentialUse, Decision, Entry, List, Name, Outcome};
+use super::super::line::{Key, State, final_key, write_request};
+use super::{Random, TokenReference, done, permit};
+use crate::clock::UnixMicros;
+use crate::limits::AUDIT_RECORD_BYTES_MAX;
+use crate::reject::Reject;
+
+const KEY: Key = Key { instance: 0xabc, core: 1, seq: 42 };
+
+#[test]
+fn a_line_has_every_field_of_the_contract_in_order() {
+    let (mut decision, mut outcome, mut line) = (Vec::new(), Vec::new(), Vec::new());
+    write_decision(&permit(1_788_000_000_123_456), &mut decision);
+    write_outcome(&done(), &mut outcome);
+    let decision = Reader(&decision).decision().unwrap();
+    let outcome = Reader(&outcome).outcome().unwrap();
+    assert!(write_request(KEY, &decision, Some(&outcome), State::Done, &mut line));
+    let expected = concat!(
+        r#"{"time":"2026-08-29T10:40:00.123456Z","seq":42,"core":1,"event":"request","#,
+        r#""decision":"permit","reason":"ok","policy":["engineers-read"],"epoch":7,"#,
+        r#""user":"alice","issuer":"https://idp.example","groups":["engineering","staff"],"#,
+        r#""agent":"agent-1","server":"github","method":"tools/call","name":"get_issue","#,
+        r#""revision":"2026-07-28","credential":{"provider":"github-user","kind":"api_key","#,
+        r#""cache":"hit"},"status":200,"upstream_status":200,"bytes_in":300,"bytes_out":1000,"#,
+        r#""duration_us":900,"overhead_us":12,"source_ip":"127.0.0.1","#,
+        r#""trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","token":"ba7816bf8f01cfea","#,
+        r#""outcome":"done","instance":"0000000000000abc"}"#,
+        "\n"
+    );
+    assert_eq!(String::from_utf8(line.clone()).unwrap(), expected);
+    assert_eq!(final_key(&line), Some(KEY));
+}
+
+#[test]
+fn what_is_not_known_is_left_out_and_an_early_line_is_not_final() {
+    let (mut bytes, mut line) = (Vec::new(), Vec::new());
+    let entry = Entry {
+        policies: Some(List::Slices(&[])),
+        reason: Some(Reject::UpstreamTimeout),
+        ..Entry::new(UnixMicros(0), Decision::Error)
+    };
+    write_decision(&entry, &mut bytes);
+    let read = Reader(&bytes).decision().unwrap();
+    assert!(write_request(KEY, &read, None, State::Opened, &mut line));
+    let expected = concat!(
+        r#"{"time":"1970-01-01T00:00:00.000000Z","seq":42,"core":1,"event":"request","#,
+        r#""decision":"error","reason":"upstream_timeout","policy":[],"outcome":"opened","#,
+        r#""instance":"0000000000000abc"}"#,
+        "\n"
+    );
+    assert_eq!(String::from_utf8(line.clone()).unwrap(), expected);
+    assert_eq!(final_key(&line), None);
+    assert_eq!(final_key(b"not json"), None);
+}
+
+#[test]
+fn random_records_come_back_as_they_went_in() {
+    let seed = 0x5eed_0001;
+    let mut random = Random(seed);
+    for round in 0..3_000 {
+        let strings: Vec<String> = (0..8).map(|_| text(&mut random, 60)).collect();
+        let some = |random: &mut Random, index: usize| {
+            (random.below(3) > 0).then(|| strings[index].as_str())
+        };
+        let ip = match random.below(3) {
+            0 => None,
+            1 => Some(IpAddr::from((random.next() as u32).to_le_bytes())),
+            _ => Some(IpAddr::from(u128::from(random.next()).to_le_bytes())),
+        };
+        let entry = Entry {
+            policies: (random.below(2) > 0).then_some(List::Strings(&strings[..3])),
+            epoch: (random.below(2) > 0).then(|| random.next()),
+            user: some(&mut random, 0),
+            issuer: some(&mut random, 1),
+            groups: Some(List::Strings(&strings[..random.below(8) as usize])),
+            agent: some(&mut random, 2),
+            server: some(&mut random, 3),
+            method: some(&mut random, 4),
+            name: some(&mut random, 5).map(Name::Plain),
+            revision: some(&mut random, 6),
+            credential: some(&mut random, 7).map(|provider| CredentialUse {
+                provider,
+                kind: "api_key",
+                cache: CredentialCache::Miss,
+            }),
+            source_ip: ip,
+            token: (random.below(2) > 0).then(|| TokenReference::of(&random.next().to_le_bytes())),
+            ..Entry::new(UnixMicros(random.next()), Decision::Deny)
+        };
+        let outcome = Outcome {
+            status: (random.below(2) > 0).then_some(200 + random.below(400) as u16),
+            upstream_status: None,
+            bytes_in: random.next(),
+            bytes_out: random.next(),
+            duration_us: random.next(),
+            overhead_us: (random.below(2) > 0).then(|| random.next()),
+            reason: (random.below(2) > 0).then_some(Reject::UpstreamEof),
+        };
+        let mut bytes = Vec::new();
+        write_decision(&entry, &mut bytes);
+        write_outcome(&outcome, &mut bytes);
+        let mut reader = Reader(&bytes);
+        let read = reader.decision().unwrap();
+        let told = format!("seed {seed:#x} round {round}");
+        let list = |list: Option<List<'_>>| {
+            list.map(|list| (0..list.len()).map(|at| list.get(at).unwrap().to_owned()).collect())
+        };
+        let kept = |list: Option<super::super::codec::ListRead<'_>>| {
+            list.map(|list| list.kept.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!((read.time, read.decision), (entry.time.0, "deny"), "{told}");
+        assert_eq!((read.user, read.issuer, read.agent), (entry.user, entry.issuer, entry.agent));
+        assert_eq!((read.server, read.method), (entry.server, entry.method), "{told}");
+        assert_eq!((read.revision, read.epoch), (entry.revision, entry.epoch), "{told}");
+        assert_eq!(kept(read.groups), list(entry.groups), "{told}");
+        assert_eq!(kept(read.policies), list(entry.policies), "{told}");
+        assert_eq!(read.source_ip, ip, "{told}");
+        assert_eq!(read.token, entry.token.map(|token| token.0), "{told}");
+        let provider = read.credential.map(|(provider, ..)| provider);
+        assert_eq!(provider, entry.credential.map(|used| used.provider), "{told}");
+        let read = reader.outcome().unwrap();
+        assert_eq!((read.status, read.overhead_us), (outcome.status, outcome.overhead_us));
+        assert_eq!((read.bytes_in, read.bytes_out), (outcome.bytes_in, outcome.bytes_out));
+        assert_eq!(read.reason, outcome.reason.map(Reject::audit_code), "{told}");
+        assert!(reader.0.is_empty(), "{told}: nothing is left over");
+    }
+}
+
+#[test]
+fn no_record_exceeds_its_bound_whatever_is_sent() {
+    let long = "é".repeat(5_000);
+    let many: Vec<String> = (0..10_000).map(|number| format!("group-{number}")).collect();
+    let huge = [long.clone()];
+    let entry = Entry {
+        event: &long,
+        reason: Some(Reject::PolicyCredentialAmbiguous),
+        policies: Some(List::Strings(&huge)),
+        epoch: Some(u64::MAX),
+        user: Some(&long),
+        issuer: Some(&long),
+        groups: Some(List::Strings(&many)),
+        agent: Some(&long),
+        server: Some(&long),
+        method: Some(&long),
+        name: Some(Name::Uri(&long)),
+        revision: Some(&long),
+        credential: Some(CredentialUse {
+            provider: &long,
+            kind: &long,
+            cache: CredentialCache::None,
+        }),
+        source_ip: Some(IpAddr::from([0xff; 16])),
+        trace_id: Some(&long),
+        token: Some(TokenReference::of(b"")),
+        ..Entry::new(UnixMicros(u64::MAX), Decision::Permit)
+    };
+    let mut bytes = Vec::with_capacity(AUDIT_RECORD_BYTES_MAX);
+    write_decision(&entry, &mut bytes);
+    write_outcome(&done(), &mut bytes);
+    assert!(bytes.len() <= PAYLOAD_BYTES_MAX, "{}", bytes.len());
+    assert_eq!(bytes.capacity(), AUDIT_RECORD_BYTES_MAX, "nothing was allocated");
+    let read = Reader(&bytes).decision().unwrap();
+    let groups = read.groups.as_ref().unwrap();
+    assert_eq!(groups.kept.len() + usize::from(groups.left_out), many.len());
+    assert_eq!(read.policies.as_ref().unwrap().left_out, 1, "half an id is another id");
+    let mut line = Vec::new();
+    assert!(write_request(KEY, &read, None, State::Unknown, &mut line));
+    let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+    let marker = format!("… {} more", groups.left_out);
+    assert_eq!(line["groups"].as_array().unwrap().last().unwrap(), &serde_json::json!(marker));
+    assert_eq!(line["policy"], serde_json::json!(["… 1 more"]));
+    assert_eq!(line["name"].as_str().unwrap().len(), 256);
+}
+
+#[test]
+fn damaged_bytes_are_refused_not_trusted() {
+    let mut whole = Vec::new();
+    write_decision(&permit(1), &mut whole);
+    for length in 0..whole.len() {
+        assert_eq!(Reader(&whole[..length]).decision(), None, "cut at {length}");
+    }
+    let mut random = Random(0x5eed_0002);
+    for _ in 0..20_000 {
+        let mut bytes = whole.clone();
+        let at = random.below(bytes.len() as u64) as usize;
+        bytes[at] ^= 1 << random.below(8);
+        // Any answer is good but a panic or an endless loop.
+        let _ = Reader(&bytes).decision();
+    }
+}
+
+fn text(random: &mut Random, bytes_max: u64) -> String {
+    let alphabet = ['a', 'Z', '/', '"', '\\', '\n', 'é', '\u{2028}', '😀', '\0'];
+    let count = random.below(bytes_max / 4);
+    (0..count).map(|_| alphabet[random.below(alphabet.len() as u64) as usize]).collect()
+}
