@@ -1,1 +1,172 @@
-//! gateway
+//! THE WAY of a request. [`process`] reads as the list of stages and nothing else decides.
+//!
+//! Each stage returns a value that only it can make, and the next one demands it: a
+//! [`VerifiedToken`](crate::identity::VerifiedToken), a judged [`Call`](crate::mcp::Call), a
+//! [`Permit`], an upstream credential, an audit ticket. `handle` records exactly one event
+//! per request, whatever came back.
+
+mod decide;
+mod documents;
+mod exchange;
+mod oversight;
+mod refuse;
+mod route;
+
+use std::rc::Rc;
+
+use crate::credential::UpstreamCredential;
+use crate::listener::{Downstream, downstream::Next};
+use crate::net::Stream;
+use crate::policy::Permit;
+use crate::reject::Reject;
+use crate::relay::{Failed, Leg, Relayed};
+use crate::shard::Shard;
+
+use exchange::Exchange;
+use oversight::Watch;
+use route::Route;
+
+/// Serves one connection to its end.
+pub async fn serve(shard: Rc<Shard>, stream: Stream) {
+    let mut downstream = Downstream::new(stream);
+    loop {
+        let limits = shard.world().snapshot.config.limits.clone();
+        let head = downstream.next_head(&shard.timers, &limits).await;
+        shard.drain_bus();
+        match head {
+            Ok(Next::Quiet) => return,
+            Ok(Next::Request) => {}
+            Err(reject) => {
+                refuse::unread(&shard, &mut downstream, reject).await;
+                break;
+            }
+        }
+        let Some(_place) = shard.enter() else {
+            refuse::unread(&shard, &mut downstream, Reject::GatewayOverloaded).await;
+            break;
+        };
+        if !handle(&shard, &mut downstream).await {
+            break;
+        }
+    }
+    downstream.close(&shard.timers).await;
+}
+
+/// Answers a connection that finds no place: 503, and the end.
+pub async fn turn_away(shard: Rc<Shard>, stream: Stream) {
+    // Over TLS there is no session yet in which to say anything.
+    if shard.world().snapshot.tls.is_none() {
+        let mut downstream = Downstream::new(stream);
+        refuse::unread(&shard, &mut downstream, Reject::GatewayOverloaded).await;
+        downstream.close(&shard.timers).await;
+    }
+}
+
+/// One request: processed, answered, recorded. True when the connection can carry another.
+async fn handle(shard: &Shard, downstream: &mut Downstream) -> bool {
+    let mut exchange = Exchange::begin(shard, downstream);
+    match process(shard, downstream, &mut exchange).await {
+        Ok(relayed) => {
+            let keep = exchange.relayed(&relayed);
+            exchange.record(shard, None);
+            keep
+        }
+        Err(reject) => {
+            let keep = refuse::answer(shard, downstream, &mut exchange, reject).await;
+            exchange.record(shard, Some(reject));
+            keep
+        }
+    }
+}
+
+async fn process(
+    shard: &Shard,
+    downstream: &mut Downstream,
+    exchange: &mut Exchange,
+) -> Result<Relayed, Reject> {
+    let world = Rc::clone(&exchange.world);
+    match route::accept(downstream, &world.snapshot.config)? {
+        Route::Hub => exchange.name_server(None),
+        Route::Server(name) => exchange.name_server(Some(name)),
+        Route::Metadata(resource) => {
+            let document = documents::metadata(&world.snapshot.config, resource)?;
+            return documents::serve(shard, downstream, exchange, document).await;
+        }
+        Route::Preflight => {
+            let document = documents::preflight(downstream, &world.snapshot.config);
+            return documents::serve(shard, downstream, exchange, document).await;
+        }
+    }
+    exchange.identify(shard, downstream).await?;
+    exchange.read_call(shard, downstream).await?;
+    let permit = exchange.decide(shard)?;
+    let credential = exchange.obtain(shard, &permit)?;
+    exchange.commit(shard)?;
+    forward(shard, downstream, exchange, permit, credential).await
+}
+
+/// Stage 7. A credential that the server refuses is fetched anew once: it may have been rotated.
+async fn forward(
+    shard: &Shard,
+    downstream: &mut Downstream,
+    exchange: &mut Exchange,
+    permit: Permit,
+    credential: Option<Rc<UpstreamCredential>>,
+) -> Result<Relayed, Reject> {
+    let used = permit.credential();
+    let failed = match relay_once(shard, downstream, exchange, permit, credential).await {
+        Ok(relayed) => return Ok(relayed),
+        Err(failed) => failed,
+    };
+    let (Some(permit), Some(used)) = (failed.permit, used) else { return Err(failed.reject) };
+    shard.credentials.evict(used);
+    let fresh = exchange.obtain(shard, &permit)?;
+    let again = relay_once(shard, downstream, exchange, permit, fresh).await;
+    again.map_err(|failed| failed.reject)
+}
+
+async fn relay_once(
+    shard: &Shard,
+    downstream: &mut Downstream,
+    exchange: &mut Exchange,
+    permit: Permit,
+    credential: Option<Rc<UpstreamCredential>>,
+) -> Result<Relayed, Failed> {
+    let world = Rc::clone(&exchange.world);
+    let snapshot = &world.snapshot;
+    let (Some(server), Some(upstream)) =
+        (snapshot.config.servers.get(permit.server()), snapshot.upstreams.get(permit.server()))
+    else {
+        return Err(Reject::GatewayFault.into());
+    };
+    if upstream.addresses.is_empty()
+        && let Ok(server) = u16::try_from(permit.server())
+    {
+        shard.ask_addresses(server);
+    }
+    let mut body = std::mem::take(&mut exchange.scratch.body);
+    let origin = route::cors_origin(downstream, &snapshot.config).to_vec();
+    let watch = Watch::new(shard, exchange, downstream.head().0.keep_alive());
+    let leg = Leg {
+        server,
+        server_index: permit.server(),
+        upstream,
+        generation: snapshot.config_generation,
+        credential: credential.as_deref(),
+        credential_index: permit.credential(),
+        method: exchange.method,
+        body: &mut body,
+        session: exchange.session.as_deref(),
+        cancel_on_leave: exchange.cancels_on_leave(),
+        retryable: exchange.retryable(),
+        origin: &origin,
+        limits: &snapshot.config.limits,
+    };
+    let result = shard.relay.forward(permit, leg, downstream, &watch).await;
+    exchange.scratch.body = body;
+    exchange.outcome.upstream_status = match &result {
+        Ok(relayed) => Some(relayed.status),
+        Err(failed) => failed.upstream_status,
+    };
+    result
+}

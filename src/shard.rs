@@ -1,1 +1,348 @@
-//! shard
+//! Everything one core owns, on one page. The worker drives it; a request reaches state only through
+//! `&Shard`, and no borrow of it lives across an await.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::audit::AuditRing;
+use crate::bus::{Drained, Inbox, Notice};
+use crate::clock::{Clock, Monotonic, Now};
+use crate::control::{Ask, Asker, Slot, Snapshot};
+use crate::core_cell::CoreCell;
+use crate::credential::{CacheOutcome, Credentials};
+use crate::identity::{Door, Identity, Trust};
+use crate::mcp::Call;
+use crate::mcp::session::SessionKeys;
+use crate::metrics::{Meter, NoticeKind};
+use crate::net::Timers;
+use crate::policy::Enforcer;
+use crate::relay::Relay;
+
+/// One core's share of the gateway. Not `Send` once built: the `Rc` inside proves it.
+pub struct Shard {
+    // -- fixed at start, shared read-only --
+    /// Position among the workers, as in audit records and metrics.
+    pub core: u16,
+    /// Both clocks.
+    pub clock: Clock,
+    /// Where newer snapshots lie.
+    pub slot: Arc<Slot>,
+
+    // -- this core only --
+    /// Deadlines.
+    pub timers: Timers,
+    /// Verified tokens, and who waits for keys.
+    pub identity: Identity,
+    /// The policy enforcement point with its decisions.
+    pub enforcer: Enforcer,
+    /// Upstream credentials of the last 60 s.
+    pub credentials: Credentials,
+    /// Upstream connections and buffers.
+    pub relay: Relay,
+    /// The producer's end of the audit ring.
+    pub audit: AuditRing,
+    /// Counters; this core is their one writer.
+    pub meter: Meter,
+    world: CoreCell<Rc<World>>,
+    scratch: CoreCell<Vec<Box<Scratch>>>,
+    connections: Cell<usize>,
+    inflight: Cell<usize>,
+
+    // -- crosses cores --
+    /// Notices from the control thread.
+    inbox: Inbox,
+    /// Questions to the control thread.
+    asker: Asker,
+}
+
+/// One snapshot as this core uses it. A request keeps the one it began with.
+pub struct World {
+    /// What the control thread published.
+    pub snapshot: Arc<Snapshot>,
+    /// Seals and opens session ids.
+    pub sessions: Arc<SessionKeys>,
+    servers: HashMap<Box<str>, u16>,
+}
+
+/// Buffers of one request; pooled, so that a warm request allocates nothing.
+#[derive(Default)]
+pub struct Scratch {
+    /// The message reader with its own buffers.
+    pub call: Call,
+    /// The body as it arrived.
+    pub body: Vec<u8>,
+    /// Name of the server in the path; empty for `/mcp`.
+    pub server: String,
+}
+
+/// A request counted as in flight for as long as this lives.
+pub struct Place<'a>(&'a Cell<usize>, &'a Meter);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+        self.1.counters().inflight.sub(1);
+    }
+}
+
+/// A connection counted as open for as long as this lives.
+pub struct Seat(Rc<Shard>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get().saturating_sub(1));
+        self.0.meter.counters().connections.sub(1);
+    }
+}
+
+/// What a worker hands over to its shard.
+pub struct Parts {
+    /// Position among the workers.
+    pub core: u16,
+    /// Both clocks.
+    pub clock: Clock,
+    /// Where snapshots lie.
+    pub slot: Arc<Slot>,
+    /// The audit ring of this core.
+    pub audit: AuditRing,
+    /// The counters of this core.
+    pub meter: Meter,
+    /// The bus.
+    pub inbox: Inbox,
+    /// The way up.
+    pub asker: Asker,
+}
+
+impl Shard {
+    /// Builds the shard on the thread that will own it.
+    #[must_use]
+    pub fn new(parts: Parts, timers: Timers) -> Rc<Self> {
+        let world = Rc::new(World::new(parts.slot.newest()));
+        let idle_max = world.snapshot.config.limits.upstream_idle_per_core_max;
+        let shard = Self {
+            core: parts.core,
+            clock: parts.clock,
+            slot: parts.slot,
+            relay: Relay::new(timers.clone(), idle_max),
+            timers,
+            identity: Identity::new(),
+            enforcer: Enforcer::default(),
+            credentials: Credentials::new(),
+            audit: parts.audit,
+            meter: parts.meter,
+            world: CoreCell::new(world),
+            scratch: CoreCell::default(),
+            connections: Cell::new(0),
+            inflight: Cell::new(0),
+            inbox: parts.inbox,
+            asker: parts.asker,
+        };
+        shard.name_servers();
+        Rc::new(shard)
+    }
+
+    /// The snapshot in force.
+    #[must_use]
+    pub fn world(&self) -> Rc<World> {
+        self.world.with(|world| Rc::clone(world))
+    }
+
+    /// Acts on what the control thread said. Called at the start of every request and when the doorbell
+    /// rings; one relaxed load when there is nothing.
+    pub fn drain_bus(&self) {
+        let Some(Drained { notices, overflowed }) = self.inbox.drain() else { return };
+        if overflowed {
+            self.meter.counters().bus_overflows.add(1);
+            self.credentials.purge();
+            self.identity.purge();
+            self.enforcer.purge();
+        }
+        let mut published = overflowed;
+        for notice in notices {
+            self.meter.notice(kind(notice));
+            match notice {
+                Notice::Published { .. } | Notice::Drain => published = true,
+                Notice::KeysUnchanged { provider } => self.identity.keys_unchanged(provider),
+                Notice::CredentialsRevoked => self.credentials.purge(),
+            }
+        }
+        if published {
+            self.take_snapshot();
+        }
+    }
+
+    /// Once a second: what is too old is wiped, not only unreachable.
+    pub fn sweep(&self) {
+        let now = self.clock.monotonic();
+        self.credentials.sweep(now);
+        self.identity.sweep(now, SWEEP_ENTRIES);
+        self.relay.sweep(now);
+        self.count_gauges();
+        self.meter.counters().heartbeat.add(1);
+    }
+
+    /// A place among the requests in flight; `None` when the core has enough of them.
+    #[must_use]
+    pub fn enter(&self) -> Option<Place<'_>> {
+        let limit = self.world.with(|world| world.snapshot.config.limits.inflight_per_core_max);
+        if self.inflight.get() >= limit {
+            return None;
+        }
+        self.inflight.set(self.inflight.get() + 1);
+        self.meter.counters().inflight.add(1);
+        Some(Place(&self.inflight, &self.meter))
+    }
+
+    /// A place among the open connections; `None` when the core has enough of them.
+    #[must_use]
+    pub fn seat(self: &Rc<Self>) -> Option<Seat> {
+        let limit = self.world.with(|world| world.snapshot.config.limits.connections_per_core_max);
+        if self.connections.get() >= limit {
+            return None;
+        }
+        self.connections.set(self.connections.get() + 1);
+        self.meter.counters().connections.add(1);
+        Some(Seat(Rc::clone(self)))
+    }
+
+    /// True from SIGTERM on.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.world.with(|world| world.snapshot.draining)
+    }
+
+    /// Requests in flight.
+    #[must_use]
+    pub fn inflight(&self) -> usize {
+        self.inflight.get()
+    }
+
+    /// Buffers for one request.
+    #[must_use]
+    pub fn take_scratch(&self) -> Box<Scratch> {
+        self.scratch.with(Vec::pop).unwrap_or_default()
+    }
+
+    /// Gives them back, emptied; what grew far beyond a usual request is freed.
+    pub fn release_scratch(&self, mut scratch: Box<Scratch>) {
+        scratch.body.clear();
+        if scratch.body.capacity() > SCRATCH_BYTES_KEPT_MAX {
+            scratch.body = Vec::new();
+        }
+        self.scratch.with(|pool| {
+            if pool.len() < SCRATCH_KEPT_MAX {
+                pool.push(scratch);
+            }
+        });
+    }
+
+    /// Asks the control thread for addresses of a server.
+    pub fn ask_addresses(&self, server: u16) {
+        self.asker.ask(Ask::Resolve { server });
+    }
+
+    /// Counts where a credential came from.
+    pub fn count_credential(&self, cache: CacheOutcome) {
+        match cache {
+            CacheOutcome::Hit => self.meter.counters().credential_hits.add(1),
+            CacheOutcome::Miss => self.meter.counters().credential_misses.add(1),
+            CacheOutcome::None => {}
+        }
+    }
+
+    fn take_snapshot(&self) {
+        let snapshot = self.slot.newest();
+        let old = self.world.with(|world| {
+            if world.snapshot.generation >= snapshot.generation {
+                return None;
+            }
+            Some(std::mem::replace(world, Rc::new(World::new(snapshot))))
+        });
+        let Some(old) = old else { return };
+        let new = self.world();
+        if old.snapshot.config_generation != new.snapshot.config_generation {
+            self.credentials.purge();
+            self.relay.forget_connections();
+            self.name_servers();
+        }
+        self.with_trust(|trust| self.identity.keys_published(trust));
+        // Requests may still hold the old one; whoever is last sends it up to be freed.
+        self.asker.ask(Ask::Retire(Arc::clone(&old.snapshot)));
+    }
+
+    fn name_servers(&self) {
+        let world = self.world();
+        let names = world.snapshot.config.servers.iter().map(|server| Arc::from(&*server.name));
+        self.meter.set_servers(names);
+    }
+
+    fn count_gauges(&self) {
+        let counters = self.meter.counters();
+        let decisions = self.enforcer.counts();
+        counters.decision_hits.set(decisions.hits);
+        counters.decision_misses.set(decisions.misses + decisions.unkept);
+        counters.loop_lag_micros.set(self.timers.take_lag().max_micros);
+    }
+}
+
+impl Door for Shard {
+    fn with_trust<R>(&self, read: impl FnOnce(&Trust<'_>) -> R) -> R {
+        let world = self.world();
+        let snapshot = &world.snapshot;
+        read(&Trust {
+            epoch: snapshot.config_generation,
+            providers: &snapshot.config.trust_providers,
+            keys: &snapshot.keys,
+        })
+    }
+
+    fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    fn ask(&self, provider: u16) {
+        self.asker.ask(Ask::Keys { provider });
+    }
+
+    async fn sleep_until(&self, until: Monotonic) {
+        self.timers.sleep_until(until).await;
+    }
+}
+
+impl World {
+    fn new(snapshot: Arc<Snapshot>) -> Self {
+        let servers = (0_u16..)
+            .zip(&snapshot.config.servers)
+            .map(|(index, server)| (server.name.clone().into_boxed_str(), index))
+            .collect();
+        Self { sessions: Arc::clone(&snapshot.sessions), servers, snapshot }
+    }
+
+    /// Index of the server with this name.
+    #[must_use]
+    pub fn server(&self, name: &str) -> Option<u16> {
+        self.servers.get(name).copied()
+    }
+
+    /// Place of a configured extension method.
+    #[must_use]
+    pub fn extension(&self, name: &str) -> Option<u16> {
+        let methods = &self.snapshot.config.methods;
+        methods.iter().position(|method| method.name == name).and_then(|at| u16::try_from(at).ok())
+    }
+}
+
+const fn kind(notice: Notice) -> NoticeKind {
+    match notice {
+        Notice::Published { .. } => NoticeKind::Published,
+        Notice::KeysUnchanged { .. } => NoticeKind::KeysUnchanged,
+        Notice::CredentialsRevoked => NoticeKind::CredentialsRevoked,
+        Notice::Drain => NoticeKind::Drain,
+    }
+}
+
+const SWEEP_ENTRIES: usize = 1024;
+const SCRATCH_KEPT_MAX: usize = 64;
+const SCRATCH_BYTES_KEPT_MAX: usize = 256 * 1024;

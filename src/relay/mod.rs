@@ -1,1 +1,298 @@
-//! relay
+//! Carries one permitted request to its MCP server and the answer back.
+//!
+//! Nothing is relayed without a [`Permit`], which `forward` takes by value: one permit, one relayed
+//! request. Towards the server go allow-listed fields and the credential, never the agent's own
+//! authorization; towards the agent go allow-listed fields, never the server's secrets.
+
+mod pump;
+mod request;
+mod response;
+
+use std::time::Duration;
+
+use crate::clock::Monotonic;
+use crate::config::Server;
+use crate::control::Upstream;
+use crate::core_cell::CoreCell;
+use crate::credential::UpstreamCredential;
+use crate::http::Method;
+use crate::limits::{Limits, RELAY_BUFFER_BYTES};
+use crate::listener::Downstream;
+use crate::net::dial::dial;
+use crate::net::pool::Pool;
+use crate::net::{NetError, Stream, Timers};
+use crate::policy::Permit;
+use crate::reject::Reject;
+
+/// What one core needs to relay.
+pub struct Relay {
+    timers: Timers,
+    pool: Pool<PoolKey>,
+    buffers: CoreCell<Vec<Vec<u8>>>,
+}
+
+/// Idle connections are shared only within one server and one credential: some servers bind identity
+/// to the connection.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct PoolKey {
+    server: usize,
+    credential: Option<usize>,
+    /// Grows with every configuration, so that a changed server is dialled anew.
+    generation: u64,
+}
+
+/// One request on its way, as judged.
+pub struct Leg<'a> {
+    /// Where it goes.
+    pub server: &'a Server,
+    /// Its index; must be the permit's.
+    pub server_index: usize,
+    /// Its checked addresses.
+    pub upstream: &'a Upstream,
+    /// Generation of the configuration that `server` is from.
+    pub generation: u64,
+    /// Written into the head, and nowhere else; `None` when the server gets none.
+    pub credential: Option<&'a UpstreamCredential>,
+    /// Which one it is, for keeping connections of different accounts apart.
+    pub credential_index: Option<usize>,
+    /// `Post`, `Get` or `Delete`.
+    pub method: Method,
+    /// The agent's body, byte for byte.
+    pub body: &'a mut Vec<u8>,
+    /// The upstream's own session id, opened from the sealed one.
+    pub session: Option<&'a [u8]>,
+    /// A client that leaves cancels the request (MCP 2026-07-28, transports, "Cancellation"); a legacy
+    /// POST goes on without it (2025-11-25, transports, "Sending Messages").
+    pub cancel_on_leave: bool,
+    /// May be sent a second time when a pooled connection turns out to be dead.
+    pub retryable: bool,
+    /// Allowed foreign origin for CORS; empty for none.
+    pub origin: &'a [u8],
+    /// Time to connect.
+    pub limits: &'a Limits,
+}
+
+/// How the gateway oversees an answer under way.
+pub trait Oversight {
+    /// Judges the open answer again; asked at least once a second while nothing arrives, and between
+    /// events otherwise.
+    fn review(&self) -> Review;
+    /// Seals the upstream's session id for the agent.
+    ///
+    /// # Errors
+    /// `UpstreamMalformed` for an id that is none.
+    fn seal_session(&self, upstream_id: &[u8], out: &mut Vec<u8>) -> Result<(), Reject>;
+    /// The connection is to be closed after this answer.
+    fn last_answer(&self) -> bool;
+}
+
+/// What [`Oversight::review`] says.
+pub enum Review {
+    /// Go on.
+    Continue,
+    /// End at the next event boundary: the gateway is leaving.
+    Finish,
+    /// Cut now.
+    Cut(Reject),
+}
+
+/// What was relayed.
+#[derive(Debug, Default)]
+pub struct Relayed {
+    /// Status that the agent saw.
+    pub status: u16,
+    /// Body bytes towards the agent.
+    pub bytes_out: u64,
+    /// Why the answer ended early, if it did.
+    pub cut: Option<Reject>,
+    /// The agent left before the end.
+    pub client_left: bool,
+    /// The agent's connection can carry another request.
+    pub reusable: bool,
+}
+
+/// Nothing was written to the agent yet, so the refusal can still be answered.
+pub struct Failed {
+    /// Why.
+    pub reject: Reject,
+    /// The upstream's status, when it answered.
+    pub upstream_status: Option<u16>,
+    /// Given back when the upstream refused the credential before acting (401): one more try with a
+    /// fresh one is allowed.
+    pub permit: Option<Permit>,
+}
+
+impl From<Reject> for Failed {
+    fn from(reject: Reject) -> Self {
+        Self { reject, upstream_status: None, permit: None }
+    }
+}
+
+impl Relay {
+    /// A relay without connections.
+    #[must_use]
+    pub fn new(timers: Timers, idle_per_server_max: usize) -> Self {
+        Self { timers, pool: Pool::new(idle_per_server_max), buffers: CoreCell::new(Vec::new()) }
+    }
+
+    /// Sends the request and streams the answer to `downstream`.
+    ///
+    /// # Errors
+    /// [`Failed`] when nothing was written to the agent.
+    pub async fn forward(
+        &self,
+        permit: Permit,
+        mut leg: Leg<'_>,
+        downstream: &mut Downstream,
+        oversight: &impl Oversight,
+    ) -> Result<Relayed, Failed> {
+        // The one check that pairs what was judged with where it goes; a mismatch is our own fault.
+        if permit.server() != leg.server_index {
+            return Err(Reject::GatewayFault.into());
+        }
+        let (mut stream, pooled) = self.connect(&leg, true).await?;
+        let first = self.exchange(&mut stream, &mut leg, downstream, oversight).await;
+        let mut answered = match first {
+            // RFC 9110 §9.2.2: only what is safe to repeat, only when not one byte came back.
+            Err(NoAnswer::Silent) if pooled && leg.retryable => {
+                (stream, _) = self.connect(&leg, false).await?;
+                self.exchange(&mut stream, &mut leg, downstream, oversight).await
+            }
+            other => other,
+        }
+        .map_err(NoAnswer::reject)?;
+        if answered.head.status() == 401 {
+            self.release_buffer(answered.input);
+            return Err(Failed {
+                reject: Reject::UpstreamAuth,
+                upstream_status: Some(401),
+                permit: Some(permit),
+            });
+        }
+        let relayed = answered.stream_to(&mut stream, &leg, downstream, oversight, self).await?;
+        if answered.connection_reusable() {
+            let now = self.timers.now();
+            self.pool.put(key(&leg), stream, now);
+        }
+        self.release_buffer(std::mem::take(&mut answered.input));
+        Ok(relayed)
+    }
+
+    /// Idle upstream connections, for the metrics.
+    #[must_use]
+    pub fn idle_connections(&self) -> usize {
+        self.pool.count()
+    }
+
+    /// Closes what was idle for too long.
+    pub fn sweep(&self, now: Monotonic) {
+        self.pool.sweep(now);
+    }
+
+    /// Forgets every idle connection (new configuration).
+    pub fn forget_connections(&self) {
+        self.pool.clear();
+    }
+
+    async fn connect(&self, leg: &Leg<'_>, pooled: bool) -> Result<(Stream, bool), Reject> {
+        let now = self.timers.now();
+        if pooled && let Some(stream) = self.pool.take(&key(leg), now).await {
+            return Ok((stream, true));
+        }
+        if leg.upstream.refused {
+            return Err(Reject::UpstreamAddress);
+        }
+        let tls = leg.upstream.tls.as_deref().map(|tls| (tls, leg.server.url.host.as_str()));
+        if leg.server.url.tls != tls.is_some() {
+            return Err(Reject::UpstreamTls);
+        }
+        let until = now.after(Duration::from_millis(leg.limits.connect_ms_max));
+        let stream = dial(&leg.upstream.addresses, tls, &self.timers, until).await?;
+        Ok((stream, false))
+    }
+
+    /// Writes the request and reads the final response head.
+    async fn exchange<'s>(
+        &self,
+        stream: &mut Stream,
+        leg: &mut Leg<'_>,
+        downstream: &mut Downstream,
+        oversight: &impl Oversight,
+    ) -> Result<response::Answered, NoAnswer> {
+        let until = self.timers.now().after(Duration::from_secs(leg.server.timeout_seconds));
+        let mut head = self.take_buffer();
+        request::write_head(leg, downstream, &mut head).map_err(NoAnswer::Refused)?;
+        let apart = leg.body.len() > RELAY_BUFFER_BYTES;
+        if !apart {
+            head.extend_from_slice(leg.body);
+        }
+        let (mut written, head) = stream.write_all(head, until).await;
+        self.release_wiped(head);
+        if apart && written.is_ok() {
+            let (result, body) = stream.write_all(std::mem::take(leg.body), until).await;
+            *leg.body = body;
+            written = result;
+        }
+        written.map_err(NoAnswer::from_write)?;
+        let input = self.take_buffer();
+        response::read(stream, input, leg, downstream, oversight, &self.timers, until).await
+    }
+
+    fn take_buffer(&self) -> Vec<u8> {
+        let mut buffer = self.buffers.with(Vec::pop).unwrap_or_default();
+        buffer.reserve(RELAY_BUFFER_BYTES);
+        buffer
+    }
+
+    fn release_buffer(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        if buffer.capacity() <= 2 * RELAY_BUFFER_BYTES {
+            self.buffers.with(|pool| {
+                if pool.len() < BUFFERS_KEPT_MAX {
+                    pool.push(buffer);
+                }
+            });
+        }
+    }
+
+    /// For a buffer that carried a credential: wiped before anyone can use it again.
+    fn release_wiped(&self, mut buffer: Vec<u8>) {
+        zeroize::Zeroize::zeroize(&mut buffer);
+        self.release_buffer(buffer);
+    }
+}
+
+/// Why there is no response head.
+enum NoAnswer {
+    /// The connection ended before one byte of an answer.
+    Silent,
+    /// Anything else.
+    Refused(Reject),
+}
+
+impl NoAnswer {
+    const fn from_write(error: NetError) -> Self {
+        match error {
+            NetError::Timeout => Self::Refused(Reject::UpstreamTimeout),
+            NetError::Closed | NetError::Io(_) => Self::Silent,
+            NetError::Tls => Self::Refused(Reject::UpstreamTls),
+        }
+    }
+
+    const fn reject(self) -> Reject {
+        match self {
+            Self::Silent => Reject::UpstreamEof,
+            Self::Refused(reject) => reject,
+        }
+    }
+}
+
+fn key(leg: &Leg<'_>) -> PoolKey {
+    PoolKey {
+        server: leg.server_index,
+        credential: leg.credential_index,
+        generation: leg.generation,
+    }
+}
+
+const BUFFERS_KEPT_MAX: usize = 256;

@@ -1,0 +1,365 @@
+//! What is known about one request while it goes its way, and what the audit will say of it.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use super::decide;
+use crate::audit::{
+    CredentialCache, CredentialUse, Decision, Entry, List, Name, Outcome, Ticket, TokenReference,
+    trace_id,
+};
+use crate::clock::{Monotonic, Now};
+use crate::config::Config;
+use crate::credential::{CacheOutcome, UpstreamCredential};
+use crate::http::{Field, Method as HttpMethod, RequestHead, write};
+use crate::identity::{Audiences, Resource, VerifiedToken};
+use crate::listener::Downstream;
+use crate::mcp::session::Binding;
+use crate::mcp::{Call, Era, Kind, Method, Mirrored, Target};
+use crate::metrics;
+use crate::policy::{Denial, Permit, PolicyIds};
+use crate::reject::Reject;
+use crate::relay::Relayed;
+use crate::shard::{Scratch, Shard, World};
+
+/// One request under way.
+pub(super) struct Exchange {
+    /// The snapshot it is judged by from beginning to end.
+    pub(super) world: Rc<World>,
+    pub(super) scratch: Box<Scratch>,
+    pub(super) token: Option<Rc<VerifiedToken>>,
+    pub(super) method: HttpMethod,
+    /// Index into `Config::servers`; `None` for `/mcp` and for a name that is no server's.
+    pub(super) server: Option<u16>,
+    pub(super) peer: IpAddr,
+    pub(super) started: Now,
+    relay_began: Option<Monotonic>,
+    /// A JSON-RPC message was read and may be named in the audit and in the answer.
+    pub(super) call_read: bool,
+    /// The upstream's session id, opened from the sealed one.
+    pub(super) session: Option<Vec<u8>>,
+    policies: Option<PolicyIds>,
+    credential: Option<CredentialUsed>,
+    ticket: Option<Ticket>,
+    pub(super) outcome: Outcome,
+}
+
+/// Which credential went along.
+struct CredentialUsed {
+    index: usize,
+    cache: CacheOutcome,
+}
+
+impl Exchange {
+    pub(super) fn begin(shard: &Shard, downstream: &Downstream) -> Self {
+        Self {
+            world: shard.world(),
+            scratch: shard.take_scratch(),
+            token: None,
+            method: downstream.head().0.method(),
+            server: None,
+            peer: downstream.peer(),
+            started: shard.clock.now(),
+            relay_began: None,
+            call_read: false,
+            session: None,
+            policies: None,
+            credential: None,
+            ticket: None,
+            outcome: Outcome::default(),
+        }
+    }
+
+    /// Stage 2, its result: which server the path names, `None` for `/mcp`.
+    pub(super) fn name_server(&mut self, name: Option<&str>) {
+        self.scratch.server.clear();
+        if let Some(name) = name {
+            self.scratch.server.push_str(name);
+            self.server = self.world.server(name);
+        }
+    }
+
+    /// Stage 3: who asks. Before the body is read, so that a stranger cannot make us buffer or parse.
+    pub(super) async fn identify(
+        &mut self,
+        shard: &Shard,
+        downstream: &Downstream,
+    ) -> Result<(), Reject> {
+        let (head, bytes) = downstream.head();
+        let authorization = head.field(bytes, Field::Authorization);
+        let config = &self.world.snapshot.config;
+        let audiences = Audiences::new(&config.public_url, resource(&self.scratch.server));
+        let wait = config.limits.keys_wait_ms_max;
+        let token = decide::verify(shard, authorization, &audiences, self.started, wait).await?;
+        self.token = Some(token);
+        Ok(())
+    }
+
+    /// Stage 4: what is asked. The body is read within bounds and judged as one MCP message.
+    pub(super) async fn read_call(
+        &mut self,
+        shard: &Shard,
+        downstream: &mut Downstream,
+    ) -> Result<(), Reject> {
+        let world = Rc::clone(&self.world);
+        let config = &world.snapshot.config;
+        if self.method == HttpMethod::Post {
+            check_media(downstream)?;
+            downstream.expect_body(config.limits.body_bytes_max)?;
+            if downstream.head().0.expects_continue() {
+                let until = shard.timers.now().after(STALL);
+                downstream.write(write::CONTINUE.to_vec(), until).await;
+            }
+            let body = &mut self.scratch.body;
+            downstream.read_body(&shard.timers, &config.limits, body).await?;
+            self.outcome.bytes_in = body.len() as u64;
+            let read = self.scratch.call.read(&self.scratch.body, |name| world.extension(name));
+            self.call_read = read.is_ok() || self.scratch.call.id_raw(&self.scratch.body).is_some();
+            read?;
+            let (head, bytes) = downstream.head();
+            self.scratch.call.agree(&mirrored(head, bytes))?;
+        }
+        self.open_session(downstream, config)
+    }
+
+    /// A legacy session id is opened for its owner only (case M12); modern requests have none, and one
+    /// that is sent all the same is ignored (MCP 2026-07-28, transports, "Earlier Revisions").
+    fn open_session(&mut self, downstream: &Downstream, config: &Config) -> Result<(), Reject> {
+        let (head, bytes) = downstream.head();
+        let Some(sealed) = head.field(bytes, Field::McpSessionId) else { return Ok(()) };
+        if self.is_modern() {
+            return Ok(());
+        }
+        let token = self.token.as_ref().ok_or(Reject::GatewayFault)?;
+        let now = self.started.wall.seconds();
+        let binding = binding(token, &self.scratch.server);
+        let lifetime = config.sessions.lifetime_seconds;
+        self.session = Some(self.world.sessions.open(sealed, &binding, now, lifetime)?);
+        Ok(())
+    }
+
+    /// Stage 5: may they.
+    pub(super) fn decide(&mut self, shard: &Shard) -> Result<Permit, Reject> {
+        match decide::permit(shard, &self.world, self, self.started.wall.seconds()) {
+            Ok(permit) => {
+                self.policies = Some(permit.policies_shared());
+                Ok(permit)
+            }
+            Err(Denial { reject, policies, .. }) => {
+                self.policies = Some(policies);
+                Err(reject)
+            }
+        }
+    }
+
+    /// Stage 6: the credential for the server.
+    pub(super) fn obtain(
+        &mut self,
+        shard: &Shard,
+        permit: &Permit,
+    ) -> Result<Option<Rc<UpstreamCredential>>, Reject> {
+        let snapshot = &self.world.snapshot;
+        let now = shard.clock.monotonic();
+        let (credential, cache) = shard.credentials.obtain(
+            &snapshot.config,
+            snapshot.config_generation,
+            permit.credential(),
+            permit.server(),
+            now,
+        )?;
+        shard.count_credential(cache);
+        self.credential = permit.credential().map(|index| CredentialUsed { index, cache });
+        Ok(credential)
+    }
+
+    /// Stage 7: the decision is kept before the upstream hears of it.
+    pub(super) fn commit(&mut self, shard: &Shard) -> Result<(), Reject> {
+        if self.ticket.is_none() {
+            let ticket = shard.audit.decide(&self.entry(Decision::Permit, None))?;
+            self.ticket = Some(ticket);
+        }
+        self.relay_began = Some(shard.clock.monotonic());
+        Ok(())
+    }
+
+    /// Stage 8, its result. True when the connection can carry another request.
+    pub(super) fn relayed(&mut self, relayed: &Relayed) -> bool {
+        self.outcome.status = Some(relayed.status);
+        self.outcome.bytes_out = relayed.bytes_out;
+        self.outcome.reason = relayed.cut;
+        relayed.reusable
+    }
+
+    /// The one record of this request, and its numbers.
+    pub(super) fn record(mut self, shard: &Shard, refused: Option<Reject>) {
+        let now = shard.clock.monotonic();
+        self.outcome.duration_us = now.micros_since(self.started.mono);
+        let until = self.relay_began.unwrap_or(now);
+        self.outcome.overhead_us = Some(until.micros_since(self.started.mono));
+        let decision = match refused {
+            None => Decision::Permit,
+            Some(reject) if reject.status() >= 500 => Decision::Error,
+            Some(_) => Decision::Deny,
+        };
+        match self.ticket.take() {
+            Some(ticket) => {
+                self.outcome.reason = self.outcome.reason.or(refused);
+                shard.audit.complete(ticket, &self.outcome);
+            }
+            None => shard.audit.refuse(&self.entry(decision, refused), &self.outcome),
+        }
+        self.count(shard, decision, refused);
+        shard.release_scratch(self.scratch);
+    }
+
+    fn count(&self, shard: &Shard, decision: Decision, refused: Option<Reject>) {
+        let decision = match decision {
+            Decision::Permit => metrics::Decision::Permit,
+            Decision::Deny => metrics::Decision::Deny,
+            Decision::Error => metrics::Decision::Error,
+        };
+        let method = self.mcp_method().map_or(METHOD_NONE, Method::id);
+        let status = self.outcome.status.unwrap_or(0);
+        shard.meter.request(self.server, method, decision, status);
+        if let Some(reject) = refused {
+            shard.meter.refusal(reject);
+        }
+        let counters = shard.meter.counters();
+        counters.duration.record(self.outcome.duration_us);
+        counters.overhead.record(self.outcome.overhead_us.unwrap_or_default());
+    }
+
+    /// The era that the answer's form follows; GET and DELETE are legacy unless the header says so.
+    pub(super) fn is_modern(&self) -> bool {
+        self.call_read && self.scratch.call.era() == Era::Modern
+    }
+
+    /// An open-ended stream, not the answer to one call: the legacy GET stream, or a modern listen.
+    pub(super) fn is_stream(&self) -> bool {
+        self.method == HttpMethod::Get || self.mcp_method() == Some(Method::SubscriptionsListen)
+    }
+
+    /// MCP 2026-07-28, transports, "Cancellation": closing is cancelling. A legacy POST goes on
+    /// without its client (2025-11-25, transports, "Sending Messages"), a GET stream is only a stream.
+    pub(super) fn cancels_on_leave(&self) -> bool {
+        self.is_modern() || self.method != HttpMethod::Post
+    }
+
+    /// May be sent twice when a pooled connection turns out to be dead; never a call.
+    pub(super) fn retryable(&self) -> bool {
+        self.method == HttpMethod::Get || self.mcp_method().is_some_and(Method::is_retryable)
+    }
+
+    /// The MCP method for metrics and audit; `None` before one was read.
+    pub(super) fn mcp_method(&self) -> Option<Method> {
+        let named = self.call_read && self.scratch.call.kind() != Kind::Response;
+        named.then(|| self.scratch.call.method())
+    }
+
+    fn entry(&self, decision: Decision, reason: Option<Reject>) -> Entry<'_> {
+        let call = self.call_read.then_some(&self.scratch.call);
+        let principal = self.token.as_deref().map(VerifiedToken::principal);
+        let config = &self.world.snapshot.config;
+        Entry {
+            reason,
+            policies: self.policies.as_deref().map(List::Shared),
+            epoch: Some(self.world.snapshot.policy.epoch()),
+            user: principal.and_then(|principal| principal.user()),
+            issuer: principal.map(|principal| principal.issuer()),
+            groups: principal.map(|principal| List::Strings(principal.groups())),
+            agent: principal.map(|principal| principal.agent()),
+            server: (!self.scratch.server.is_empty()).then_some(self.scratch.server.as_str()),
+            method: self.mcp_method().map(|_| self.scratch.call.method_name()),
+            name: call.and_then(audit_name),
+            revision: call.and_then(Call::revision),
+            credential: self.credential.as_ref().and_then(|used| used.describe(config)),
+            source_ip: Some(self.peer),
+            trace_id: call.and_then(Call::traceparent).and_then(trace_id),
+            token: self
+                .token
+                .as_deref()
+                .and_then(|token| TokenReference::from_hex(token.reference())),
+            ..Entry::new(self.started.wall, decision)
+        }
+    }
+}
+
+impl CredentialUsed {
+    fn describe<'c>(&self, config: &'c Config) -> Option<CredentialUse<'c>> {
+        let credential = config.credentials.get(self.index)?;
+        let cache = match self.cache {
+            CacheOutcome::Hit => CredentialCache::Hit,
+            CacheOutcome::Miss => CredentialCache::Miss,
+            CacheOutcome::None => CredentialCache::None,
+        };
+        Some(CredentialUse { provider: &credential.name, kind: credential.kind.word(), cache })
+    }
+}
+
+/// Whose session it is; the same values seal and open it.
+pub(super) fn binding<'a>(token: &'a VerifiedToken, server: &'a str) -> Binding<'a> {
+    let principal = token.principal();
+    Binding {
+        issuer: principal.issuer(),
+        subject: principal.subject(),
+        agent: principal.agent(),
+        server,
+    }
+}
+
+/// The protected resource that a path stands for; the empty name is `/mcp`.
+pub(super) fn resource(server: &str) -> Resource<'_> {
+    if server.is_empty() { Resource::Federation } else { Resource::Server(server) }
+}
+
+/// MCP 2026-07-28 and 2025-11-25, transports, "Sending Messages": JSON in, and the client lists both
+/// kinds of answer. A content coding would hide what is judged.
+fn check_media(downstream: &Downstream) -> Result<(), Reject> {
+    let (head, bytes) = downstream.head();
+    let coding = head.field(bytes, Field::ContentEncoding);
+    if coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
+        return Err(Reject::RequestContentEncoding);
+    }
+    let kind = head.field(bytes, Field::ContentType).unwrap_or_default();
+    let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    if !kind.eq_ignore_ascii_case(b"application/json") {
+        return Err(Reject::RequestContentType);
+    }
+    let accepts = |wanted: &[u8]| {
+        head.values(bytes, Field::Accept).flat_map(|line| line.split(|byte| *byte == b',')).any(
+            |range| {
+                let kind = range.split(|byte| *byte == b';').next().unwrap_or_default();
+                let kind = kind.trim_ascii();
+                let family = wanted.split(|byte| *byte == b'/').next().unwrap_or_default();
+                kind == b"*/*"
+                    || kind.eq_ignore_ascii_case(wanted)
+                    || kind.strip_suffix(b"/*").is_some_and(|own| own.eq_ignore_ascii_case(family))
+            },
+        )
+    };
+    if accepts(b"application/json") && accepts(b"text/event-stream") {
+        Ok(())
+    } else {
+        Err(Reject::RequestNotAcceptable)
+    }
+}
+
+fn mirrored<'a>(head: &RequestHead, bytes: &'a [u8]) -> Mirrored<'a> {
+    Mirrored {
+        protocol_version: head.field(bytes, Field::McpProtocolVersion),
+        method: head.field(bytes, Field::McpMethod),
+        name: head.field(bytes, Field::McpName),
+    }
+}
+
+fn audit_name(call: &Call) -> Option<Name<'_>> {
+    if let Some(task) = call.task_id() {
+        return Some(Name::Task(task));
+    }
+    let resource = call.targets().any(|target| matches!(target, Target::Resource(_)));
+    call.name().map(if resource { Name::Uri } else { Name::Plain })
+}
+
+/// The dense number of "no MCP method" in metrics.
+pub(crate) const METHOD_NONE: u8 = u8::MAX;
+const STALL: std::time::Duration = std::time::Duration::from_secs(5);

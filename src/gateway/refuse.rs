@@ -1,0 +1,106 @@
+//! How a refusal leaves: one answer, then the connection goes on or ends.
+
+use std::time::Duration;
+
+use super::exchange::{Exchange, resource};
+use super::route;
+use crate::identity::challenge::{self, StepUp};
+use crate::listener::Downstream;
+use crate::listener::answer::Refusal;
+use crate::mcp::{Kind, MODERN_REVISIONS};
+use crate::reject::Reject;
+use crate::shard::Shard;
+
+/// Refuses a request whose head could not be read, or that finds no place. The connection ends.
+pub(super) async fn unread(shard: &Shard, downstream: &mut Downstream, reject: Reject) {
+    let mut exchange = Exchange::begin(shard, downstream);
+    answer(shard, downstream, &mut exchange, reject).await;
+    exchange.record(shard, Some(reject));
+}
+
+/// Writes the refusal. True when the connection can carry another request.
+pub(super) async fn answer(
+    shard: &Shard,
+    downstream: &mut Downstream,
+    exchange: &mut Exchange,
+    reject: Reject,
+) -> bool {
+    let config = &exchange.world.snapshot.config;
+    let limits = &config.limits;
+    let head_known = !downstream.head().1.is_empty();
+    let keep = head_known
+        && !breaks_framing(reject)
+        && downstream.head().0.keep_alive()
+        && !shard.draining()
+        && downstream.discard_body(&shard.timers, limits).await;
+    let mut challenge = Vec::new();
+    challenge::write(
+        &mut challenge,
+        reject.challenge(),
+        &config.public_url,
+        resource(&exchange.scratch.server),
+        &StepUp::default(),
+    );
+    let mut data = Vec::new();
+    revision_data(exchange, reject, &mut data);
+    let refusal = Refusal {
+        reject,
+        id: answerable_id(exchange),
+        challenge: &challenge,
+        data: &data,
+        origin: route::cors_origin(downstream, config),
+        close: !keep,
+    };
+    let mut out = Vec::with_capacity(1024);
+    exchange.outcome.status = Some(refusal.write(&mut out));
+    exchange.outcome.bytes_out = out.len() as u64;
+    let until = shard.timers.now().after(Duration::from_millis(limits.stall_ms_max));
+    let (written, _) = downstream.write(out, until).await;
+    keep && written
+}
+
+/// The id to echo; only requests are answered in JSON-RPC.
+fn answerable_id(exchange: &Exchange) -> Option<&[u8]> {
+    let call = &exchange.scratch.call;
+    if !exchange.call_read || call.kind() != Kind::Request {
+        return None;
+    }
+    call.id_raw(&exchange.scratch.body)
+}
+
+/// MCP 2026-07-28, basic/versioning: an unsupported revision is answered with what is supported.
+fn revision_data(exchange: &Exchange, reject: Reject, out: &mut Vec<u8>) {
+    if reject != Reject::RpcVersion {
+        return;
+    }
+    let requested = exchange.scratch.call.requested().unwrap_or_default();
+    let supported = serde_json::json!(MODERN_REVISIONS).to_string();
+    let requested = serde_json::json!(requested).to_string();
+    out.extend_from_slice(b",\"supported\":");
+    out.extend_from_slice(supported.as_bytes());
+    out.extend_from_slice(b",\"requested\":");
+    out.extend_from_slice(requested.as_bytes());
+}
+
+/// After these, where the next request begins is not known, or nobody should care.
+fn breaks_framing(reject: Reject) -> bool {
+    matches!(
+        reject,
+        Reject::RequestMalformed
+            | Reject::RequestClTe
+            | Reject::RequestFraming
+            | Reject::RequestTransferCoding
+            | Reject::RequestVersion
+            | Reject::RequestTimeout
+            | Reject::RequestHeadTooLarge
+            | Reject::RequestTargetTooLong
+            | Reject::RequestBodyTooLarge
+            | Reject::RequestExpectation
+            | Reject::RequestHost
+            | Reject::RequestHostForeign
+            | Reject::RequestAborted
+            | Reject::GatewayOverloaded
+            | Reject::GatewayDraining
+            | Reject::GatewayFault
+    )
+}

@@ -1,0 +1,126 @@
+//! Where a request wants to go, judged on the undecoded path: nothing is decoded or normalised, so
+//! there is one spelling of each route and no way to hide one behind an escape.
+
+use crate::config::Config;
+use crate::http::{Field, Method, host};
+use crate::listener::Downstream;
+use crate::reject::Reject;
+
+/// A served path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route<'a> {
+    /// `/mcp`, all servers.
+    Hub,
+    /// `/mcp/{server}`; the name has a valid form, but there need not be such a server.
+    Server(&'a str),
+    /// RFC 9728 metadata of the resource with this path (`""`, `"/mcp"`, `"/mcp/{server}"`).
+    Metadata(&'a str),
+    /// A CORS preflight from an allowed origin.
+    Preflight,
+}
+
+/// Checks `Host`, SNI and `Origin`, then finds the route.
+///
+/// # Errors
+/// `RequestHostForeign`, `RequestOriginForeign`, `RequestPath`, `RequestMethod`.
+pub(super) fn accept<'a>(downstream: &'a Downstream, config: &Config) -> Result<Route<'a>, Reject> {
+    let (head, bytes) = downstream.head();
+    let named = head.field(bytes, Field::Host).ok_or(Reject::RequestHost)?;
+    if !host::host_allowed(named, &config.listen.hosts, config.listen.loopback) {
+        return Err(Reject::RequestHostForeign);
+    }
+    // RFC 9110 §7.4: a request for another authority than the connection was secured for (case S07).
+    if let Some(sni) = downstream.server_name()
+        && !host::same_name(named, sni)
+    {
+        return Err(Reject::RequestHostForeign);
+    }
+    let origin = head.field(bytes, Field::Origin);
+    if origin.is_some_and(|origin| !origin_allowed(origin, config)) {
+        return Err(Reject::RequestOriginForeign);
+    }
+    let route = find(head.target(bytes)).ok_or(Reject::RequestPath)?;
+    match (route, head.method()) {
+        (Route::Hub | Route::Server(_), Method::Post | Method::Get | Method::Delete) => Ok(route),
+        (Route::Metadata(_), Method::Get) => Ok(route),
+        (_, Method::Options) if origin.is_some() => Ok(Route::Preflight),
+        _ => Err(Reject::RequestMethod),
+    }
+}
+
+/// The origin to which an answer may be shown by a browser; empty when there is none.
+#[must_use]
+pub(super) fn cors_origin<'a>(downstream: &'a Downstream, config: &Config) -> &'a [u8] {
+    let (head, bytes) = downstream.head();
+    match head.field(bytes, Field::Origin) {
+        Some(origin) if origin_allowed(origin, config) => origin,
+        _ => b"",
+    }
+}
+
+fn origin_allowed(origin: &[u8], config: &Config) -> bool {
+    host::origin_allowed(origin, &config.public_url, &config.listen.origins, config.listen.loopback)
+}
+
+fn find(target: &[u8]) -> Option<Route<'_>> {
+    let path = target.split(|byte| *byte == b'?').next()?;
+    let path = str::from_utf8(path).ok()?;
+    if let Some(resource) = path.strip_prefix("/.well-known/oauth-protected-resource") {
+        let known = resource.is_empty() || mcp(resource).is_some();
+        return known.then_some(Route::Metadata(resource));
+    }
+    mcp(path)
+}
+
+fn mcp(path: &str) -> Option<Route<'_>> {
+    if path == "/mcp" {
+        return Some(Route::Hub);
+    }
+    let name = path.strip_prefix("/mcp/")?;
+    valid_name(name.as_bytes()).then_some(Route::Server(name))
+}
+
+/// `[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?`
+fn valid_name(name: &[u8]) -> bool {
+    let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    name.len() <= 32
+        && name.first().is_some_and(alphanumeric)
+        && name.last().is_some_and(alphanumeric)
+        && name.iter().all(|byte| alphanumeric(byte) || *byte == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_spelling_of_each_route() {
+        assert_eq!(find(b"/mcp"), Some(Route::Hub));
+        assert_eq!(find(b"/mcp?access_token=x"), Some(Route::Hub));
+        assert_eq!(find(b"/mcp/git-hub"), Some(Route::Server("git-hub")));
+        assert_eq!(find(b"/.well-known/oauth-protected-resource"), Some(Route::Metadata("")));
+        assert_eq!(
+            find(b"/.well-known/oauth-protected-resource/mcp/a"),
+            Some(Route::Metadata("/mcp/a"))
+        );
+        for foreign in [
+            "/",
+            "/mcp/",
+            "/MCP",
+            "/mcp//a",
+            "/mcp/a/",
+            "/mcp/a/b",
+            "/mcp/%61",
+            "/mcp/-a",
+            "/mcp/A",
+            "/mcp/../mcp",
+            "//mcp",
+            "/.well-known/oauth-protected-resource/",
+            "/mcp/a;b",
+            "*",
+            "/mcp/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        ] {
+            assert_eq!(find(foreign.as_bytes()), None, "{foreign}");
+        }
+    }
+}

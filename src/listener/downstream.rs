@@ -1,0 +1,256 @@
+//! One agent's connection: reads heads and bodies within their limits and deadlines.
+//!
+//! An idle connection holds no buffer; a request's bytes are read once into `input` and stay there
+//! until the request is over, so that spans of the head remain valid.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::clock::Monotonic;
+use crate::http::{BodyDecoder, RequestHead};
+use crate::limits::{HEAD_BYTES_MAX, Limits, PIPELINE_BYTES_MAX, RELAY_BUFFER_BYTES, WHEEL_TICK};
+use crate::net::{Either, NetError, Stream, Timers, first};
+use crate::reject::Reject;
+
+/// A connection from an agent.
+pub struct Downstream {
+    stream: Stream,
+    /// Bytes read and not yet consumed. INVARIANT: while a request is handled, it starts with the head.
+    input: Vec<u8>,
+    head: RequestHead,
+    /// Length of the current head; 0 between requests.
+    head_bytes: usize,
+    /// Bytes of `input` that belong to the current request, its body included as far as read.
+    used: usize,
+    /// How far the current body was read.
+    body: Body,
+    /// Peer closed its side or the stream broke.
+    gone: bool,
+}
+
+enum Body {
+    /// Nobody asked for it yet.
+    Unasked,
+    /// Being read.
+    Rest(BodyDecoder),
+    /// Read to its end, or there is none.
+    Done,
+}
+
+/// What [`Downstream::next_head`] found.
+pub enum Next {
+    /// A whole head; see [`Downstream::head`].
+    Request,
+    /// Closed or idle for too long, between requests: nothing to answer.
+    Quiet,
+}
+
+impl Downstream {
+    /// Wraps a connection whose TLS handshake, if any, is done.
+    #[must_use]
+    pub fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            input: Vec::new(),
+            head: RequestHead::new(),
+            head_bytes: 0,
+            used: 0,
+            body: Body::Done,
+            gone: false,
+        }
+    }
+
+    /// The peer's address, IPv4-mapped ones as IPv4.
+    #[must_use]
+    pub fn peer(&self) -> IpAddr {
+        self.stream.peer().ip().to_canonical()
+    }
+
+    /// The name that the client asked for in its TLS handshake.
+    #[must_use]
+    pub fn server_name(&self) -> Option<&str> {
+        self.stream.server_name()
+    }
+
+    /// The current head and the bytes that its spans point into.
+    #[must_use]
+    pub fn head(&self) -> (&RequestHead, &[u8]) {
+        (&self.head, self.input.get(..self.head_bytes).unwrap_or_default())
+    }
+
+    /// Waits for the next request and reads its head.
+    ///
+    /// # Errors
+    /// The head's fault, `RequestTimeout` or `RequestAborted`; the connection cannot go on after it.
+    pub async fn next_head(&mut self, timers: &Timers, limits: &Limits) -> Result<Next, Reject> {
+        self.forget_request();
+        if self.input.is_empty() {
+            self.input = Vec::new();
+            let idle = timers.now().after(Duration::from_millis(limits.idle_ms_max));
+            match first(self.stream.readable(), timers.sleep_until(idle)).await {
+                Either::Left(()) => {}
+                Either::Right(()) => return Ok(Next::Quiet),
+            }
+        }
+        let until = timers.now().after(Duration::from_millis(limits.head_ms_max));
+        loop {
+            if let Some(length) = self.head.parse(&self.input)? {
+                self.head_bytes = length;
+                self.used = length;
+                self.body = Body::Unasked;
+                return Ok(Next::Request);
+            }
+            match self.fill(HEAD_READ_BYTES, until).await {
+                Ok(0) | Err(NetError::Closed | NetError::Io(_) | NetError::Tls) => {
+                    self.gone = true;
+                    return if self.input.is_empty() {
+                        Ok(Next::Quiet)
+                    } else {
+                        Err(Reject::RequestAborted)
+                    };
+                }
+                Ok(_) => {}
+                Err(NetError::Timeout) => return Err(Reject::RequestTimeout),
+            }
+        }
+    }
+
+    /// Prepares reading the current request's body.
+    ///
+    /// # Errors
+    /// `RequestBodyTooLarge` when the declared length alone says so.
+    pub fn expect_body(&mut self, bytes_max: usize) -> Result<(), Reject> {
+        let decoder = BodyDecoder::new(self.head.framing(), bytes_max as u64)?;
+        self.body = if decoder.finished() { Body::Done } else { Body::Rest(decoder) };
+        Ok(())
+    }
+
+    /// Reads the rest of the body, appending it to `body`.
+    ///
+    /// # Errors
+    /// The framing's fault, `RequestBodyTooLarge`, `RequestTimeout` after a pause of `stall_ms_max`,
+    /// `RequestAborted` when the peer closes in the middle.
+    pub async fn read_body(
+        &mut self,
+        timers: &Timers,
+        limits: &Limits,
+        body: &mut Vec<u8>,
+    ) -> Result<(), Reject> {
+        while let Body::Rest(decoder) = &mut self.body {
+            let step = decoder.decode(self.input.get(self.used..).unwrap_or_default())?;
+            let pending = self.input.get(self.used..).unwrap_or_default();
+            body.extend_from_slice(pending.get(step.data.clone()).unwrap_or_default());
+            self.used += step.consumed;
+            if step.done {
+                self.body = Body::Done;
+                break;
+            }
+            if step.consumed > 0 {
+                continue;
+            }
+            self.make_room();
+            let until = timers.now().after(Duration::from_millis(limits.stall_ms_max));
+            match self.fill(RELAY_BUFFER_BYTES, until).await {
+                Ok(0) | Err(NetError::Closed | NetError::Io(_) | NetError::Tls) => {
+                    self.gone = true;
+                    return Err(Reject::RequestAborted);
+                }
+                Ok(_) => {}
+                Err(NetError::Timeout) => return Err(Reject::RequestTimeout),
+            }
+        }
+        Ok(())
+    }
+
+    /// After an answer that did not need the body: reads a small rest so that the connection can go on.
+    /// Returns false when it cannot.
+    pub async fn discard_body(&mut self, timers: &Timers, limits: &Limits) -> bool {
+        if matches!(self.body, Body::Unasked) && self.expect_body(DISCARD_BYTES_MAX).is_err() {
+            return false;
+        }
+        if self.head.expects_continue() && matches!(self.body, Body::Rest(_)) {
+            // The client may send it or not (RFC 9110 §10.1.1): the next bytes are ambiguous.
+            return false;
+        }
+        let mut sink = Vec::new();
+        self.read_body(timers, limits, &mut sink).await.is_ok()
+    }
+
+    /// Writes `bytes` and gives the buffer back. False when the client is gone.
+    pub async fn write(&mut self, bytes: Vec<u8>, until: Monotonic) -> (bool, Vec<u8>) {
+        if self.gone {
+            return (false, bytes);
+        }
+        let (result, bytes) = self.stream.write_all(bytes, until).await;
+        self.gone |= result.is_err();
+        (result.is_ok(), bytes)
+    }
+
+    /// Waits until the client says something or leaves; [`Downstream::take_pending`] then tells which.
+    /// Once a full head's worth of pipelined bytes is kept, the client is no longer watched. May be
+    /// dropped at any time.
+    pub async fn stirs(&self) {
+        if self.gone || self.input.len() >= PIPELINE_BYTES_MAX {
+            std::future::pending::<()>().await;
+        }
+        self.stream.readable().await;
+    }
+
+    /// Reads what `stirs` announced and keeps it for the next request. True when the client is gone.
+    pub async fn take_pending(&mut self, timers: &Timers) -> bool {
+        // Over TLS, bytes may have arrived that are no plaintext: the short deadline ends that read.
+        let until = timers.now().after(WHEEL_TICK);
+        match self.fill(HEAD_READ_BYTES, until).await {
+            Ok(0) | Err(NetError::Closed | NetError::Io(_) | NetError::Tls) => self.gone = true,
+            Ok(_) | Err(NetError::Timeout) => {}
+        }
+        self.gone
+    }
+
+    /// True once the peer closed or the stream broke.
+    #[must_use]
+    pub const fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// Ends the connection so that an answer already written reaches the peer: our side is closed, then
+    /// what the peer still sends is read for a moment (a reset would discard the answer, RFC 9112 §9.6).
+    pub async fn close(self, timers: &Timers) {
+        if !self.gone {
+            self.stream.close(timers.now().after(LINGER)).await;
+        }
+    }
+
+    async fn fill(&mut self, bytes: usize, until: Monotonic) -> Result<usize, NetError> {
+        let mut input = std::mem::take(&mut self.input);
+        if input.capacity() - input.len() < bytes.min(MIN_READ_BYTES) {
+            input.reserve(bytes);
+        }
+        let (result, input) = self.stream.read(input, until).await;
+        self.input = input;
+        result
+    }
+
+    /// Body bytes already handed out need not be kept; the head must.
+    fn make_room(&mut self) {
+        if self.used > self.head_bytes {
+            self.input.drain(self.head_bytes..self.used);
+            self.used = self.head_bytes;
+        }
+    }
+
+    fn forget_request(&mut self) {
+        self.input.drain(..self.used.min(self.input.len()));
+        self.used = 0;
+        self.head_bytes = 0;
+        self.body = Body::Done;
+        self.head.reset();
+    }
+}
+
+const HEAD_READ_BYTES: usize = 4096;
+const MIN_READ_BYTES: usize = 1024;
+const DISCARD_BYTES_MAX: usize = 64 * 1024;
+const LINGER: Duration = Duration::from_secs(1);
+
+const _: () = assert!(HEAD_READ_BYTES < HEAD_BYTES_MAX);

@@ -1,0 +1,6 @@
+//! The agents' side: accepted connections, their requests read within bounds, and our own answers.
+
+pub mod answer;
+pub mod downstream;
+
+pub use downstream::Downstream;

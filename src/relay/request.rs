@@ -1,0 +1,57 @@
+//! The head that goes upstream: built from the judged request, never copied from it as a whole.
+
+use super::Leg;
+use crate::credential::UpstreamCredential;
+use crate::http::{Method, write};
+use crate::listener::Downstream;
+use crate::reject::Reject;
+
+/// Appends the request head to `out`, credential included.
+///
+/// # Errors
+/// `CredentialUnavailable` when the credential may not go to this server.
+pub(super) fn write_head(
+    leg: &Leg<'_>,
+    downstream: &Downstream,
+    out: &mut Vec<u8>,
+) -> Result<(), Reject> {
+    let (head, bytes) = downstream.head();
+    let credential = leg.credential.map_or(0, UpstreamCredential::written_bytes_max);
+    // Room for all of it at once: a vector that grows leaves an unwiped copy of the credential behind.
+    out.reserve(
+        bytes.len() + leg.server.url.target.len() + credential + leg.body.len() + FIXED_BYTES,
+    );
+    out.extend_from_slice(leg.method.as_str().as_bytes());
+    out.push(b' ');
+    let target_start = out.len();
+    out.extend_from_slice(leg.server.url.target.as_bytes());
+    if let Some(credential) = leg.credential {
+        credential.write_query(leg.server_index, target_start, out)?;
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    write::header(b"host", leg.server.url.authority.as_bytes(), out)?;
+    let occupied = leg.credential.and_then(UpstreamCredential::header_name);
+    for (name, value) in head.upstream_fields(bytes) {
+        // The session id is ours; the upstream gets its own below. And no client field may stand in
+        // for the credential.
+        let ours = name.eq_ignore_ascii_case(b"mcp-session-id")
+            || occupied.is_some_and(|field| name.eq_ignore_ascii_case(field.as_bytes()));
+        if !ours {
+            write::header(name, value, out)?;
+        }
+    }
+    if let Some(session) = leg.session {
+        write::header(b"mcp-session-id", session, out)?;
+    }
+    if let Some(credential) = leg.credential {
+        credential.write_header(leg.server_index, out)?;
+    }
+    if leg.method == Method::Post {
+        write::content_length(leg.body.len() as u64, out);
+    }
+    out.extend_from_slice(write::CRLF);
+    Ok(())
+}
+
+/// More than the fixed parts of a head need: names, separators, `Content-Length`, session id.
+const FIXED_BYTES: usize = 2048;

@@ -1,0 +1,380 @@
+//! The upstream's answer: its head read strictly, translated, and its body streamed.
+
+use super::pump::{Heard, Pump};
+use super::{Leg, NoAnswer, Oversight, Relay, Relayed, Review};
+use crate::clock::Monotonic;
+use crate::http::{BodyDecoder, Field, Framing, ResponseHead, sse, write};
+use crate::limits::{RELAY_BUFFER_BYTES, UPSTREAM_HEAD_BYTES_MAX, UPSTREAM_INTERIM_MAX};
+use crate::listener::{Downstream, answer};
+use crate::net::{Stream, Timers};
+use crate::reject::Reject;
+
+/// A final response head, with what of the body came along.
+pub(super) struct Answered {
+    pub(super) head: ResponseHead,
+    /// The head, then body bytes.
+    pub(super) input: Vec<u8>,
+    head_bytes: usize,
+    /// The answer ended where its framing says and the connection may stay open.
+    complete: bool,
+}
+
+/// What the body is, as far as the relay cares.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Body {
+    /// Streamed as it is.
+    Json,
+    /// Streamed with event boundaries tracked.
+    Events,
+    /// Nothing to send on.
+    Withheld,
+}
+
+/// Reads up to the final head, past a bounded number of interim ones.
+pub(super) async fn read(
+    stream: &mut Stream,
+    mut input: Vec<u8>,
+    leg: &Leg<'_>,
+    downstream: &mut Downstream,
+    oversight: &impl Oversight,
+    timers: &Timers,
+    until: Monotonic,
+) -> Result<Answered, NoAnswer> {
+    let mut head = ResponseHead::new();
+    let mut interim = 0;
+    let mut pump = Pump::new(timers, leg.cancel_on_leave);
+    loop {
+        let parsed = head.parse(&input, leg.method).map_err(NoAnswer::Refused)?;
+        match parsed {
+            Some(length) if head.is_interim() => {
+                // RFC 9110 §15.2: interim answers precede the final one; 101 would change the protocol.
+                interim += 1;
+                if interim > UPSTREAM_INTERIM_MAX || head.status() == 101 {
+                    return Err(NoAnswer::Refused(Reject::UpstreamMalformed));
+                }
+                input.drain(..length);
+                head.reset();
+                continue;
+            }
+            Some(head_bytes) => return Ok(Answered { head, input, head_bytes, complete: false }),
+            None if input.len() > UPSTREAM_HEAD_BYTES_MAX => {
+                return Err(NoAnswer::Refused(Reject::UpstreamMalformed));
+            }
+            None => {}
+        }
+        if input.capacity() == input.len() {
+            input.reserve(RELAY_BUFFER_BYTES);
+        }
+        match pump.hear(stream, &mut input, downstream, until).await {
+            Heard::Bytes => {}
+            Heard::Tick => {
+                if let Review::Cut(reject) = oversight.review() {
+                    return Err(NoAnswer::Refused(reject));
+                }
+            }
+            Heard::End | Heard::Broken if input.is_empty() => return Err(NoAnswer::Silent),
+            Heard::End | Heard::Broken => return Err(NoAnswer::Refused(Reject::UpstreamEof)),
+            Heard::ClientLeft => return Err(NoAnswer::Refused(Reject::RequestAborted)),
+            Heard::Late => return Err(NoAnswer::Refused(Reject::UpstreamTimeout)),
+        }
+    }
+}
+
+impl Answered {
+    /// The connection may serve another request: the answer ended exactly where it should, and no
+    /// surplus bytes lie behind it (they would become somebody else's answer).
+    pub(super) fn connection_reusable(&self) -> bool {
+        self.complete
+            && self.head.framing() != Framing::UntilClose
+            && self.head.keep_alive()
+            && self.input.is_empty()
+    }
+
+    /// Translates the head and streams the body.
+    pub(super) async fn stream_to(
+        &mut self,
+        stream: &mut Stream,
+        leg: &Leg<'_>,
+        downstream: &mut Downstream,
+        oversight: &impl Oversight,
+        relay: &Relay,
+    ) -> Result<Relayed, Reject> {
+        let kind = self.kind()?;
+        let framing = self.head.framing();
+        let (request, _) = downstream.head();
+        let chunked = !matches!(framing, Framing::Length(_) | Framing::None);
+        let close =
+            oversight.last_answer() || !request.keep_alive() || (chunked && request.is_http_10());
+        let mut out = relay.take_buffer();
+        self.write_head(kind, leg, oversight, chunked && !request.is_http_10(), close, &mut out)?;
+        self.input.drain(..self.head_bytes);
+        let mut transfer = Transfer {
+            decoder: BodyDecoder::new(framing, u64::MAX).map_err(|_| Reject::UpstreamMalformed)?,
+            events: (kind == Body::Events).then(sse::EventTracker::new),
+            kind,
+            chunked: chunked && !downstream.head().0.is_http_10(),
+            relayed: Relayed { status: self.head.status(), ..Relayed::default() },
+        };
+        let mut pump = Pump::new(&relay.timers, leg.cancel_on_leave);
+        self.complete = transfer
+            .run(&mut pump, stream, &mut self.input, &mut out, leg, downstream, oversight)
+            .await;
+        relay.release_buffer(out);
+        transfer.relayed.reusable =
+            transfer.relayed.cut.is_none() && !close && !downstream.is_gone();
+        Ok(transfer.relayed)
+    }
+
+    /// What the agent may see of this answer.
+    fn kind(&self) -> Result<Body, Reject> {
+        let status = self.head.status();
+        match status {
+            300..=399 => return Err(Reject::UpstreamRedirect),
+            403 => return Err(Reject::UpstreamForbidden),
+            _ => {}
+        }
+        let bytes = self.input.get(..self.head_bytes).unwrap_or_default();
+        if self
+            .head
+            .field(bytes, Field::ContentEncoding)
+            .is_some_and(|coding| coding != b"identity")
+        {
+            // We asked for none, and cannot judge what we cannot read.
+            return Err(Reject::UpstreamContentType);
+        }
+        match self.head.field(bytes, Field::ContentType).map(media_type) {
+            _ if self.head.framing() == Framing::None
+                || self.head.framing() == Framing::Length(0) =>
+            {
+                Ok(Body::Withheld)
+            }
+            Some(kind) if kind.eq_ignore_ascii_case(b"application/json") => Ok(Body::Json),
+            Some(kind) if kind.eq_ignore_ascii_case(b"text/event-stream") => Ok(Body::Events),
+            // A plain-text or HTML error page: its status means something to clients (404 ends a
+            // session), its text is not part of MCP.
+            _ if status >= 400 => Ok(Body::Withheld),
+            _ => Err(Reject::UpstreamContentType),
+        }
+    }
+
+    fn write_head(
+        &self,
+        kind: Body,
+        leg: &Leg<'_>,
+        oversight: &impl Oversight,
+        chunked: bool,
+        close: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Reject> {
+        let bytes = self.input.get(..self.head_bytes).unwrap_or_default();
+        write::status_line(self.head.status(), out);
+        for (name, value) in self.head.downstream_fields(bytes) {
+            if name.eq_ignore_ascii_case(b"mcp-session-id") {
+                out.extend_from_slice(b"mcp-session-id: ");
+                oversight.seal_session(value, out)?;
+                out.extend_from_slice(write::CRLF);
+            } else if !(kind == Body::Withheld && name.eq_ignore_ascii_case(b"content-type")) {
+                write::header(name, value, out)?;
+            }
+        }
+        out.extend_from_slice(b"x-content-type-options: nosniff\r\n");
+        answer::cors(leg.origin, out);
+        match self.head.framing() {
+            // RFC 9110 §8.6: no Content-Length in a 204.
+            _ if self.head.status() == 204 => {}
+            _ if kind == Body::Withheld => write::content_length(0, out),
+            Framing::Length(length) => write::content_length(length, out),
+            Framing::None => write::content_length(0, out),
+            Framing::Chunked | Framing::UntilClose if chunked => {
+                out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+            }
+            Framing::Chunked | Framing::UntilClose => {}
+        }
+        if close {
+            out.extend_from_slice(b"connection: close\r\n");
+        }
+        out.extend_from_slice(write::CRLF);
+        Ok(())
+    }
+}
+
+/// One body under way.
+struct Transfer {
+    decoder: BodyDecoder,
+    events: Option<sse::EventTracker>,
+    kind: Body,
+    chunked: bool,
+    relayed: Relayed,
+}
+
+/// How a step of the transfer ended.
+enum Flow {
+    Go,
+    Done,
+    Stop,
+}
+
+impl Transfer {
+    /// Runs to the end of the body. True when the upstream's body is complete.
+    #[expect(clippy::too_many_arguments, reason = "the two sides, their buffers and their judge")]
+    async fn run(
+        &mut self,
+        pump: &mut Pump<'_>,
+        stream: &mut Stream,
+        input: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+        leg: &Leg<'_>,
+        downstream: &mut Downstream,
+        oversight: &impl Oversight,
+    ) -> bool {
+        pump.start_answer(leg.server);
+        loop {
+            let done = match self.decode(input, out) {
+                Ok(done) => done,
+                Err(reject) => return self.cut(reject),
+            };
+            if !out.is_empty() {
+                let (written, buffer) =
+                    downstream.write(std::mem::take(out), pump.write_until(leg)).await;
+                *out = buffer;
+                out.clear();
+                if !written {
+                    self.relayed.client_left = true;
+                    if leg.cancel_on_leave {
+                        return false;
+                    }
+                }
+            }
+            if done {
+                return self.relayed.cut.is_none();
+            }
+            if let Flow::Stop = self.review(out, oversight) {
+                return false;
+            }
+            match self.listen(pump, stream, input, out, downstream, oversight).await {
+                Flow::Go => {}
+                Flow::Done => return true,
+                Flow::Stop => return false,
+            }
+        }
+    }
+
+    async fn listen(
+        &mut self,
+        pump: &mut Pump<'_>,
+        stream: &mut Stream,
+        input: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+        downstream: &mut Downstream,
+        oversight: &impl Oversight,
+    ) -> Flow {
+        let until = pump.answer_until();
+        match pump.hear(stream, input, downstream, until).await {
+            Heard::Bytes => Flow::Go,
+            Heard::Tick => self.tick(pump, out, oversight),
+            Heard::End => match self.decoder.end_of_input() {
+                Ok(()) => {
+                    self.finish(out);
+                    let _ = downstream.write(std::mem::take(out), until).await;
+                    Flow::Done
+                }
+                Err(_) => self.stop(Reject::UpstreamEof),
+            },
+            Heard::Broken => self.stop(Reject::UpstreamEof),
+            Heard::Late => self.stop(Reject::UpstreamTimeout),
+            Heard::ClientLeft => {
+                self.relayed.client_left = true;
+                if pump.cancels() { Flow::Stop } else { Flow::Go }
+            }
+        }
+    }
+
+    /// Nothing arrived for a while.
+    fn tick(&mut self, pump: &Pump<'_>, out: &mut Vec<u8>, oversight: &impl Oversight) -> Flow {
+        if self.at_boundary() && pump.keepalive_due() {
+            // A comment line keeps middleboxes and clients from giving up (WHATWG HTML §9.2.7).
+            self.emit(b": keep-alive\n\n", out);
+        }
+        self.review(out, oversight)
+    }
+
+    /// Judges the open answer again, also between the events of a busy stream.
+    fn review(&mut self, out: &mut Vec<u8>, oversight: &impl Oversight) -> Flow {
+        match oversight.review() {
+            Review::Cut(reject) => self.stop(reject),
+            Review::Finish if self.at_boundary() && self.relayed.cut.is_none() => {
+                self.finish(out);
+                self.relayed.cut = Some(Reject::GatewayDraining);
+                Flow::Go
+            }
+            Review::Finish | Review::Continue => Flow::Go,
+        }
+    }
+
+    fn at_boundary(&self) -> bool {
+        self.events.as_ref().is_some_and(sse::EventTracker::at_boundary)
+    }
+
+    /// Moves what has arrived from `input` to `out`, framed for the agent. True at the end of the body.
+    fn decode(&mut self, input: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<bool, Reject> {
+        if self.relayed.cut.is_some() {
+            return Ok(true);
+        }
+        let mut at = 0;
+        let mut done = self.decoder.finished();
+        while !done {
+            let pending = input.get(at..).unwrap_or_default();
+            let step = self.decoder.decode(pending).map_err(|_| Reject::UpstreamMalformed)?;
+            let data = pending.get(step.data.clone()).unwrap_or_default();
+            if let Some(events) = &mut self.events {
+                events.feed(data)?;
+            }
+            self.emit(data, out);
+            at += step.consumed;
+            done = step.done;
+            if step.consumed == 0 {
+                break;
+            }
+        }
+        input.drain(..at);
+        if done {
+            self.finish(out);
+        }
+        Ok(done)
+    }
+
+    fn emit(&mut self, data: &[u8], out: &mut Vec<u8>) {
+        if data.is_empty() || self.kind == Body::Withheld {
+            return;
+        }
+        self.relayed.bytes_out += data.len() as u64;
+        if self.chunked {
+            write::chunk_header(data.len(), out);
+            out.extend_from_slice(data);
+            out.extend_from_slice(b"\r\n");
+        } else {
+            out.extend_from_slice(data);
+        }
+    }
+
+    fn finish(&self, out: &mut Vec<u8>) {
+        if self.chunked && self.kind != Body::Withheld {
+            out.extend_from_slice(write::LAST_CHUNK);
+        }
+    }
+
+    fn stop(&mut self, reject: Reject) -> Flow {
+        self.cut(reject);
+        Flow::Stop
+    }
+
+    fn cut(&mut self, reject: Reject) -> bool {
+        self.relayed.cut = Some(reject);
+        false
+    }
+}
+
+/// The media type without its parameters.
+fn media_type(value: &[u8]) -> &[u8] {
+    value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
+}
