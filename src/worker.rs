@@ -1,1 +1,154 @@
-//! worker
+//! The thread that drives one shard: pinned, with its own event loop, listener and doorbell.
+
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use monoio::io::AsyncReadRent;
+
+use crate::gateway;
+use crate::limits::WHEEL_TICK;
+use crate::net::listen::Acceptor;
+use crate::net::runtime::{self, Ring};
+use crate::net::{Stream, Timers, accept_tls, catch_unwind};
+use crate::shard::{Parts, Shard};
+
+/// What a worker is started with.
+pub struct Assignment {
+    /// The CPU it runs on; `None` leaves it to the scheduler.
+    pub cpu: Option<usize>,
+    /// Its event loop.
+    pub ring: Ring,
+    /// Its own sockets.
+    pub listeners: Vec<TcpListener>,
+    /// Rung when the inbox holds something.
+    pub doorbell: UnixStream,
+    /// What its shard is made of.
+    pub parts: Parts,
+    /// Where it says how it is.
+    pub reports: Sender<Report>,
+}
+
+/// What a worker says to the main thread.
+pub enum Report {
+    /// It accepts connections.
+    Ready,
+    /// It drained and ended, as it was told.
+    Drained,
+    /// It cannot go on; the process must end.
+    Failed(String),
+}
+
+/// The thread's body. Never panics outward: whatever ends it is reported.
+pub fn run(assignment: Assignment) {
+    let reports = assignment.reports.clone();
+    let core = assignment.parts.core;
+    let body = std::panic::AssertUnwindSafe(|| serve(assignment));
+    let report = match std::panic::catch_unwind(body) {
+        Ok(Ok(())) => Report::Drained,
+        Ok(Err(words)) => Report::Failed(format!("worker {core}: {words}")),
+        Err(_) => Report::Failed(format!("worker {core}: panicked")),
+    };
+    // A main thread that is gone has ended the process already.
+    let _ = reports.send(report);
+}
+
+fn serve(assignment: Assignment) -> Result<(), String> {
+    if let Some(cpu) = assignment.cpu {
+        runtime::pin(cpu).map_err(|error| format!("cannot be pinned to CPU {cpu}: {error}"))?;
+    }
+    let ring = assignment.ring;
+    let ended = runtime::block_on(ring, drive(assignment));
+    ended.map_err(|error| format!("the event loop cannot be started: {error}"))?
+}
+
+async fn drive(assignment: Assignment) -> Result<(), String> {
+    let timers = Timers::new(assignment.parts.clock);
+    runtime::spawn(timers.clone().run());
+    let shard = Shard::new(assignment.parts, timers.clone());
+    for listener in assignment.listeners {
+        let acceptor = Acceptor::new(listener, timers.clone())
+            .map_err(|error| format!("its listener cannot be used: {error}"))?;
+        runtime::spawn(accept(Rc::clone(&shard), acceptor, assignment.reports.clone()));
+    }
+    runtime::spawn(sweep(Rc::clone(&shard)));
+    let _ = assignment.reports.send(Report::Ready);
+    watch_doorbell(&shard, assignment.doorbell).await?;
+    finish(&shard).await;
+    Ok(())
+}
+
+/// Ends when the gateway drains, or when the control thread is gone.
+async fn watch_doorbell(shard: &Rc<Shard>, doorbell: UnixStream) -> Result<(), String> {
+    let fault = |error: std::io::Error| format!("its doorbell cannot be used: {error}");
+    doorbell.set_nonblocking(monoio::utils::is_legacy()).map_err(fault)?;
+    let mut doorbell = monoio::net::UnixStream::from_std(doorbell).map_err(fault)?;
+    let mut buffer = vec![0; 64];
+    loop {
+        let (result, returned) = doorbell.read(buffer).await;
+        buffer = returned;
+        if result.map_err(fault)? == 0 {
+            return Err("the control thread is gone".to_owned());
+        }
+        shard.drain_bus();
+        if shard.draining() {
+            return Ok(());
+        }
+    }
+}
+
+/// Lets requests in flight finish, within the configured time.
+async fn finish(shard: &Rc<Shard>) {
+    let limit = Duration::from_millis(shard.world().snapshot.config.limits.drain_ms_max);
+    let until = shard.timers.now().after(limit);
+    while shard.inflight() > 0 && shard.timers.now() < until {
+        shard.timers.sleep_until(shard.timers.now().after(WHEEL_TICK)).await;
+    }
+}
+
+async fn sweep(shard: Rc<Shard>) {
+    loop {
+        shard.timers.sleep_until(shard.timers.now().after(Duration::from_secs(1))).await;
+        shard.sweep();
+    }
+}
+
+async fn accept(shard: Rc<Shard>, mut acceptor: Acceptor, reports: Sender<Report>) {
+    loop {
+        match acceptor.accept().await {
+            // Left in the backlog is better than accepted and dropped: another process may serve it.
+            Ok(_) if shard.draining() => return,
+            Ok(stream) => runtime::spawn(connection(Rc::clone(&shard), stream)),
+            Err(error) => {
+                let _ = reports.send(Report::Failed(format!("cannot accept: {error}")));
+                return;
+            }
+        }
+    }
+}
+
+/// One connection. A panic in here costs this connection and nothing else.
+async fn connection(shard: Rc<Shard>, stream: Stream) {
+    let Some(_seat) = shard.seat() else {
+        gateway::turn_away(shard, stream).await;
+        return;
+    };
+    let world = shard.world();
+    let stream = match &world.snapshot.tls {
+        None => stream,
+        Some(tls) => {
+            let limit = Duration::from_millis(world.snapshot.config.limits.handshake_ms_max);
+            match accept_tls(stream, tls, shard.timers.now().after(limit)).await {
+                Ok(stream) => stream,
+                Err(_) => return,
+            }
+        }
+    };
+    drop(world);
+    if catch_unwind(gateway::serve(Rc::clone(&shard), stream)).await.is_err() {
+        shard.meter.refusal(crate::reject::Reject::GatewayFault);
+        tracing::error!(core = shard.core, "a request panicked; its connection was closed");
+    }
+}

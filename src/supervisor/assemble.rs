@@ -1,0 +1,156 @@
+//! From a checked configuration to what workers use: policies, certificates, keys for sealing. All of
+//! it or nothing, at start and at reload alike.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ring::rand::{SecureRandom, SystemRandom};
+use zeroize::Zeroizing;
+
+use crate::config::{Config, ListenTls, SecretSource, Server};
+use crate::control::jwks::ProviderKeys;
+use crate::control::{Snapshot, Upstream};
+use crate::judge::policy::{CredentialScope, PolicySet, Setting};
+use crate::mcp::session::SessionKeys;
+use crate::net::tls::{ClientTls, ServerTls, Ticketer};
+
+/// Everything that is made from one configuration.
+pub(super) struct Assembly {
+    pub(super) policy: Arc<PolicySet>,
+    pub(super) sessions: Arc<SessionKeys>,
+    pub(super) tls: Option<Arc<ServerTls>>,
+    /// One per server; `None` for plain HTTP.
+    pub(super) client_tls: Vec<Option<Arc<ClientTls>>>,
+}
+
+impl Assembly {
+    /// Reads and compiles everything that the configuration names.
+    ///
+    /// # Errors
+    /// Every fault, each with its file.
+    pub(super) fn make(
+        config: &Config,
+        epoch: u64,
+        ticketer: &Ticketer,
+    ) -> Result<Self, Vec<String>> {
+        let mut faults = Vec::new();
+        let policy = policies(config, epoch, &mut faults);
+        let sessions = note(sessions(config), &mut faults);
+        let tls = match &config.listen.tls {
+            None => None,
+            Some(tls) => note(server_tls(tls, ticketer), &mut faults).map(Arc::new),
+        };
+        let client_tls: Vec<_> = config
+            .servers
+            .iter()
+            .map(|server| note(client_tls(server), &mut faults).flatten())
+            .collect();
+        match (policy, sessions) {
+            (Some(policy), Some(sessions)) if faults.is_empty() => {
+                Ok(Self { policy, sessions: Arc::new(sessions), tls, client_tls })
+            }
+            _ => Err(faults),
+        }
+    }
+
+    /// The first snapshot: no keys and no addresses yet, so everything is refused until they come.
+    pub(super) fn snapshot(&self, config: &Arc<Config>) -> Snapshot {
+        Snapshot {
+            generation: 1,
+            config: Arc::clone(config),
+            config_generation: 1,
+            keys: config.trust_providers.iter().map(|_| ProviderKeys::none()).collect(),
+            policy: Arc::clone(&self.policy),
+            upstreams: self.upstreams(),
+            sessions: Arc::clone(&self.sessions),
+            tls: self.tls.clone(),
+            draining: false,
+        }
+    }
+
+    /// Servers without addresses yet.
+    pub(super) fn upstreams(&self) -> Vec<Upstream> {
+        let unknown = |tls: &Option<Arc<ClientTls>>| Upstream {
+            addresses: Arc::from([]),
+            refused: false,
+            tls: tls.clone(),
+        };
+        self.client_tls.iter().map(unknown).collect()
+    }
+}
+
+fn policies(config: &Config, epoch: u64, faults: &mut Vec<String>) -> Option<Arc<PolicySet>> {
+    let servers: Vec<&str> = config.servers.iter().map(|server| server.name.as_str()).collect();
+    let methods: Vec<&str> = config.methods.iter().map(|method| method.name.as_str()).collect();
+    let index = |server: &usize| u16::try_from(*server).ok();
+    let scopes: Vec<(&str, Vec<u16>)> = config
+        .credentials
+        .iter()
+        .map(|known| (known.name.as_str(), known.servers.iter().filter_map(index).collect()))
+        .collect();
+    let credentials: Vec<CredentialScope<'_>> =
+        scopes.iter().map(|(name, servers)| CredentialScope { name, servers }).collect();
+    let setting = Setting {
+        epoch,
+        servers: &servers,
+        credentials: &credentials,
+        methods: &methods,
+        timezone: &config.policy.timezone,
+    };
+    match PolicySet::load(&config.policy.directory, &setting) {
+        Ok(set) => Some(Arc::new(set)),
+        Err(found) => {
+            faults.extend(found.iter().map(ToString::to_string));
+            None
+        }
+    }
+}
+
+fn sessions(config: &Config) -> Result<SessionKeys, String> {
+    let mut current = Zeroizing::new([0; 32]);
+    match &config.sessions.key {
+        Some(source) => read_key(source, "key", &mut current)?,
+        None => SystemRandom::new()
+            .fill(current.as_mut())
+            .map_err(|_| "[sessions] key: no random bytes to be had".to_owned())?,
+    }
+    let mut previous = Zeroizing::new([0; 32]);
+    let has_previous = match &config.sessions.previous_key {
+        Some(source) => read_key(source, "previous_key", &mut previous).map(|()| true)?,
+        None => false,
+    };
+    SessionKeys::new(&config.public_url, &current, has_previous.then_some(&*previous))
+        .map_err(|_| "[sessions] key: cannot be used".to_owned())
+}
+
+fn read_key(source: &SecretSource, key: &str, out: &mut [u8; 32]) -> Result<(), String> {
+    let secret = source.read().map_err(|fault| format!("[sessions] {key}: {fault}"))?;
+    let bytes = Zeroizing::new(STANDARD.decode(secret.expose()).map_err(|_| {
+        format!("[sessions] {key}: not base64; make one with `openssl rand -base64 32`")
+    })?);
+    let bytes: &[u8; 32] = bytes.as_slice().try_into().map_err(|_| {
+        format!("[sessions] {key}: must be 32 bytes; make one with `openssl rand -base64 32`")
+    })?;
+    out.copy_from_slice(bytes);
+    Ok(())
+}
+
+fn server_tls(tls: &ListenTls, ticketer: &Ticketer) -> Result<ServerTls, String> {
+    let key =
+        tls.private_key.read().map_err(|fault| format!("[listen.tls] private_key: {fault}"))?;
+    ServerTls::load(&tls.certificate, &key, ticketer)
+        .map_err(|fault| format!("[listen.tls] {fault}"))
+}
+
+fn client_tls(server: &Server) -> Result<Option<Arc<ClientTls>>, String> {
+    if !server.url.tls {
+        return Ok(None);
+    }
+    let made = ClientTls::new(server.ca_file.as_deref());
+    made.map(|tls| Some(Arc::new(tls))).map_err(|fault| format!("server {}: {fault}", server.name))
+}
+
+fn note<T>(made: Result<T, String>, faults: &mut Vec<String>) -> Option<T> {
+    made.map_err(|fault| faults.push(fault)).ok()
+}

@@ -1,0 +1,518 @@
+//! The control thread: signals, keys, names, reloads, the admin listener. One event loop of its own,
+//! unpinned, so that nothing here takes time from a worker.
+
+use std::cell::{Cell, RefCell};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use monoio::io::AsyncReadRent;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use super::assemble::Assembly;
+use super::{notify, refresh};
+use crate::admin;
+use crate::audit::Writer;
+use crate::bus::{Notice, Outbox};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::control::jwks::ProviderKeys;
+use crate::control::{Ask, Slot, Snapshot, Upstream};
+use crate::event::Event;
+use crate::http::Method;
+use crate::listener::{Downstream, answer, downstream::Next};
+use crate::metrics::{AuditOutcome, Counters, ProcessCounters};
+use crate::net::listen::Acceptor;
+use crate::net::resolve::Resolver;
+use crate::net::runtime::{self, Ring};
+use crate::net::tls::Ticketer;
+use crate::net::{Timers, catch_unwind};
+use crate::worker::Report;
+
+/// What the control thread is started with.
+pub(super) struct Setup {
+    pub(super) clock: Clock,
+    pub(super) ring: Ring,
+    pub(super) config: Arc<Config>,
+    pub(super) assembly: Assembly,
+    pub(super) ticketer: Ticketer,
+    pub(super) slot: Arc<Slot>,
+    pub(super) outbox: Outbox,
+    pub(super) asks: Receiver<Ask>,
+    pub(super) ask_bell: UnixStream,
+    pub(super) admin: TcpListener,
+    pub(super) writer: Writer,
+    pub(super) counters: Vec<Arc<Counters>>,
+    pub(super) process: Arc<ProcessCounters>,
+    pub(super) reports: Sender<Report>,
+}
+
+/// The main thread's hold on it.
+pub(super) struct Handle {
+    thread: JoinHandle<bool>,
+    finish: UnixStream,
+    /// Where the admin listener is.
+    pub(super) admin: SocketAddr,
+}
+
+impl Handle {
+    /// After the workers ended: has the audit written out. True when all of it was.
+    pub(super) fn finish(self) -> bool {
+        drop(self.finish);
+        self.thread.join().unwrap_or(false)
+    }
+}
+
+/// State of the control thread; its tasks share it.
+pub(super) struct Control {
+    pub(super) clock: Clock,
+    pub(super) timers: Timers,
+    pub(super) resolver: Resolver,
+    pub(super) state: RefCell<State>,
+    /// Rung when someone asked for keys or addresses.
+    pub(super) asked: Event,
+    pub(super) process: Arc<ProcessCounters>,
+    slot: Arc<Slot>,
+    outbox: Outbox,
+    ticketer: Ticketer,
+    /// Taken at the end.
+    writer: RefCell<Option<Writer>>,
+    ring: Ring,
+    counters: Vec<Arc<Counters>>,
+    alive: Cell<bool>,
+}
+
+/// What the next snapshot is made of.
+pub(super) struct State {
+    pub(super) config: Arc<Config>,
+    pub(super) config_generation: u64,
+    pub(super) keys: Vec<ProviderKeys>,
+    /// Providers whose keys a worker asked for.
+    pub(super) wanted_keys: Vec<bool>,
+    pub(super) upstreams: Vec<Upstream>,
+    /// Servers whose addresses a worker asked for.
+    pub(super) wanted_addresses: Vec<bool>,
+    assembly: Assembly,
+    generation: u64,
+    draining: bool,
+    /// Snapshots that workers may still use; freed here when they are the last copy.
+    old: Vec<Arc<Snapshot>>,
+}
+
+/// Pairs for the doorbells: the workers' ends and ours, both non-blocking.
+pub(super) fn doorbells(count: usize) -> Result<(Vec<UnixStream>, Vec<UnixStream>), String> {
+    let pairs: Result<Vec<_>, String> = (0..count).map(|_| pair()).collect();
+    Ok(pairs?.into_iter().map(|(near, far)| (far, near)).unzip())
+}
+
+/// One pair; the first end is for writing and never blocks.
+pub(super) fn pair() -> Result<(UnixStream, UnixStream), String> {
+    let fault = |error| format!("no descriptors for a doorbell: {error}");
+    let (near, far) = UnixStream::pair().map_err(fault)?;
+    near.set_nonblocking(true).map_err(fault)?;
+    Ok((near, far))
+}
+
+/// Starts the thread.
+pub(super) fn start(setup: Setup) -> Result<Handle, String> {
+    let admin = setup.admin.local_addr().map_err(|error| format!("[admin] {error}"))?;
+    let (finish, finished) = pair()?;
+    let signals = Signals::register()?;
+    let reports = setup.reports.clone();
+    let thread = std::thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || {
+            let ring = setup.ring;
+            let body = std::panic::AssertUnwindSafe(|| {
+                runtime::block_on(ring, drive(setup, signals, finished))
+            });
+            let ended = match std::panic::catch_unwind(body) {
+                Ok(Ok(Ok(written))) => return written,
+                Ok(Ok(Err(words))) => words,
+                Ok(Err(error)) => format!("its event loop cannot be started: {error}"),
+                Err(_) => "panicked".to_owned(),
+            };
+            let _ = reports.send(Report::Failed(format!("control thread: {ended}")));
+            false
+        })
+        .map_err(|error| format!("the control thread cannot be started: {error}"))?;
+    Ok(Handle { thread, finish, admin })
+}
+
+/// One pipe per signal: what arrives says which.
+struct Signals {
+    reload: UnixStream,
+    terminate: UnixStream,
+}
+
+impl Signals {
+    fn register() -> Result<Self, String> {
+        let fault = |error: std::io::Error| format!("signals cannot be handled: {error}");
+        let (reload, hangup) = pair()?;
+        let (terminate, term) = pair()?;
+        let interrupt = terminate.try_clone().map_err(fault)?;
+        signal_hook::low_level::pipe::register(SIGHUP, reload).map_err(fault)?;
+        signal_hook::low_level::pipe::register(SIGTERM, terminate).map_err(fault)?;
+        signal_hook::low_level::pipe::register(SIGINT, interrupt).map_err(fault)?;
+        Ok(Self { reload: hangup, terminate: term })
+    }
+}
+
+async fn drive(setup: Setup, signals: Signals, finished: UnixStream) -> Result<bool, String> {
+    let timers = Timers::new(setup.clock);
+    runtime::spawn(timers.clone().run());
+    let resolver = Resolver::new().map_err(|error| format!("no resolver threads: {error}"))?;
+    let acceptor = Acceptor::new(setup.admin, timers.clone())
+        .map_err(|error| format!("the admin listener cannot be used: {error}"))?;
+    let state = State {
+        keys: setup.config.trust_providers.iter().map(|_| ProviderKeys::none()).collect(),
+        wanted_keys: vec![false; setup.config.trust_providers.len()],
+        upstreams: setup.assembly.upstreams(),
+        wanted_addresses: vec![false; setup.config.servers.len()],
+        config: setup.config,
+        config_generation: 1,
+        assembly: setup.assembly,
+        generation: 1,
+        draining: false,
+        old: Vec::new(),
+    };
+    let control = Rc::new(Control {
+        clock: setup.clock,
+        timers,
+        resolver,
+        state: RefCell::new(state),
+        asked: Event::default(),
+        process: setup.process,
+        slot: setup.slot,
+        outbox: setup.outbox,
+        ticketer: setup.ticketer,
+        writer: RefCell::new(Some(setup.writer)),
+        ring: setup.ring,
+        counters: setup.counters,
+        alive: Cell::new(true),
+    });
+    control.process.set_policy_epoch(super::FIRST_EPOCH);
+    refresh::start(&control);
+    runtime::spawn(listen_to_workers(Rc::clone(&control), setup.asks, setup.ask_bell));
+    runtime::spawn(on_hangup(Rc::clone(&control), signals.reload));
+    runtime::spawn(on_terminate(Rc::clone(&control), signals.terminate));
+    runtime::spawn(serve_admin(Rc::clone(&control), acceptor));
+    runtime::spawn(watch_cores(Rc::clone(&control)));
+    let mut finished = adopt(finished)?;
+    let (_, _) = finished.read(vec![0; 1]).await;
+    // The process ends right after this, and with it every task that still holds the control.
+    let writer = control.writer.borrow_mut().take();
+    Ok(writer.is_some_and(|writer| writer.shutdown(AUDIT_WITHIN)))
+}
+
+impl Control {
+    /// Publishes the state as the newest snapshot and tells every core.
+    pub(super) fn publish(&self) {
+        let mut state = self.state.borrow_mut();
+        state.generation += 1;
+        let snapshot = Arc::new(Snapshot {
+            generation: state.generation,
+            config: Arc::clone(&state.config),
+            config_generation: state.config_generation,
+            keys: state.keys.clone(),
+            policy: Arc::clone(&state.assembly.policy),
+            upstreams: state.upstreams.clone(),
+            sessions: Arc::clone(&state.assembly.sessions),
+            tls: state.assembly.tls.clone(),
+            draining: state.draining,
+        });
+        let old = self.slot.publish(snapshot);
+        state.old.push(old);
+        state.old.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        let generation = state.generation;
+        drop(state);
+        self.tell(Notice::Published { generation });
+    }
+
+    /// Tells every core.
+    pub(super) fn tell(&self, notice: Notice) {
+        let overflowed = self.outbox.send(notice);
+        if overflowed > 0 {
+            tracing::warn!(cores = overflowed, "an inbox is full; those cores forget everything");
+        }
+    }
+
+    /// All or nothing: on any fault the old configuration stays.
+    fn reload(self: &Rc<Self>) {
+        if let Some(writer) = self.writer.borrow().as_ref() {
+            writer.reopen();
+        }
+        let (path, epoch) = {
+            let state = self.state.borrow();
+            (state.config.path.clone(), state.assembly.policy.epoch() + 1)
+        };
+        notify::say("RELOADING=1");
+        let made = Config::load(&path).map_err(|faults| super::lines(&faults)).and_then(|config| {
+            let assembly = Assembly::make(&config, epoch, &self.ticketer)?;
+            Ok((config, assembly))
+        });
+        match made {
+            Ok((config, assembly)) => self.take(config, assembly),
+            Err(faults) => {
+                for fault in &faults {
+                    tracing::error!("{fault}");
+                }
+                tracing::error!(
+                    faults = faults.len(),
+                    "reload refused; the old configuration stays"
+                );
+            }
+        }
+        notify::say("READY=1");
+    }
+
+    fn take(self: &Rc<Self>, config: Config, assembly: Assembly) {
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
+        let epoch = assembly.policy.epoch();
+        {
+            let mut state = self.state.borrow_mut();
+            if needs_restart(&state.config, &config) {
+                tracing::warn!(
+                    "listen, cores, audit and admin settings change only with a restart"
+                );
+            }
+            state.adopt(config, assembly);
+        }
+        self.process.set_reload(true);
+        self.process.set_policy_epoch(epoch);
+        refresh::start(self);
+        self.publish();
+        tracing::info!(epoch, "configuration reloaded");
+    }
+
+    /// What the admin listener shows.
+    fn answer(&self, path: &str) -> (u16, &'static str, String) {
+        let state = self.state.borrow();
+        let now = self.clock.monotonic();
+        let mut not_ready = Vec::new();
+        let mut providers = Vec::new();
+        for (provider, keys) in state.config.trust_providers.iter().zip(&state.keys) {
+            let usable = keys.usable(now);
+            if usable.is_none() {
+                not_ready.push(format!("no keys of trust provider {}", provider.name));
+            }
+            providers.push(admin::ProviderStatus {
+                name: provider.name.clone(),
+                keys: usable.map_or(0, crate::judge::keys::KeySet::count),
+                age_seconds: usable.map(|_| now.micros_since(keys.fetched_at()) / 1_000_000),
+            });
+        }
+        let writer = self.writer.borrow();
+        if !writer.as_ref().is_some_and(Writer::healthy) {
+            not_ready.push("the audit cannot be written".to_owned());
+        }
+        admin::answer(
+            path,
+            &admin::Status {
+                version: env!("CARGO_PKG_VERSION"),
+                commit: option_env!("PORTCULLIS_COMMIT").unwrap_or("unknown"),
+                instance: writer.as_ref().map_or("", Writer::instance),
+                driver: &self.ring.to_string(),
+                uptime_seconds: now.0 / 1_000_000,
+                workers: self.counters.len(),
+                alive: self.alive.get(),
+                draining: state.draining,
+                not_ready: &not_ready,
+                generation: state.generation,
+                providers: &providers,
+                invalidations: false,
+                cores: &self.counters,
+                process: &self.process,
+                method_name,
+            },
+        )
+    }
+}
+
+impl State {
+    fn adopt(&mut self, config: Config, assembly: Assembly) {
+        let same = |old: &crate::config::TrustProvider, new: &crate::config::TrustProvider| {
+            old.issuer == new.issuer && old.keys == new.keys
+        };
+        // Keys of a provider that did not change keep serving, so that a reload costs no 503.
+        self.keys = config
+            .trust_providers
+            .iter()
+            .map(|new| {
+                let old = self.config.trust_providers.iter().position(|old| same(old, new));
+                old.and_then(|at| self.keys.get(at).cloned()).unwrap_or_else(ProviderKeys::none)
+            })
+            .collect();
+        let mut upstreams = assembly.upstreams();
+        for (new, upstream) in config.servers.iter().zip(&mut upstreams) {
+            let old = self.config.servers.iter().position(|old| {
+                old.url == new.url && old.trust_private_addresses == new.trust_private_addresses
+            });
+            if let Some(known) = old.and_then(|at| self.upstreams.get(at)) {
+                upstream.addresses = Arc::clone(&known.addresses);
+                upstream.refused = known.refused;
+            }
+        }
+        self.upstreams = upstreams;
+        self.wanted_keys = vec![false; config.trust_providers.len()];
+        self.wanted_addresses = vec![false; config.servers.len()];
+        self.config = Arc::new(config);
+        self.config_generation += 1;
+        self.assembly = assembly;
+    }
+}
+
+fn needs_restart(old: &Config, new: &Config) -> bool {
+    old.listen.address != new.listen.address
+        || old.cores != new.cores
+        || old.audit != new.audit
+        || old.admin != new.admin
+}
+
+async fn listen_to_workers(control: Rc<Control>, asks: Receiver<Ask>, bell: UnixStream) {
+    let Ok(mut bell) = adopt(bell) else { return };
+    let mut buffer = vec![0; 64];
+    loop {
+        let (result, returned) = bell.read(buffer).await;
+        buffer = returned;
+        if !matches!(result, Ok(count) if count > 0) {
+            return;
+        }
+        while let Ok(ask) = asks.try_recv() {
+            let mut state = control.state.borrow_mut();
+            match ask {
+                Ask::Keys { provider } => {
+                    if let Some(wanted) = state.wanted_keys.get_mut(usize::from(provider)) {
+                        *wanted = true;
+                    }
+                }
+                Ask::Resolve { server } => {
+                    if let Some(wanted) = state.wanted_addresses.get_mut(usize::from(server)) {
+                        *wanted = true;
+                    }
+                }
+                Ask::Retire(snapshot) => {
+                    drop(snapshot);
+                    state.old.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+                    continue;
+                }
+            }
+            drop(state);
+            control.asked.ring();
+        }
+    }
+}
+
+async fn on_hangup(control: Rc<Control>, pipe: UnixStream) {
+    let Ok(mut pipe) = adopt(pipe) else { return };
+    loop {
+        let (result, _) = pipe.read(vec![0; 16]).await;
+        if !matches!(result, Ok(count) if count > 0) {
+            return;
+        }
+        control.reload();
+    }
+}
+
+async fn on_terminate(control: Rc<Control>, pipe: UnixStream) {
+    let Ok(mut pipe) = adopt(pipe) else { return };
+    let (mut told, mut buffer) = (0, vec![0; 1]);
+    loop {
+        let (result, returned) = pipe.read(buffer).await;
+        buffer = returned;
+        if !matches!(result, Ok(count) if count > 0) {
+            return;
+        }
+        told += 1;
+        if told > 1 {
+            end_at_once();
+        }
+        notify::say("STOPPING=1");
+        tracing::info!("draining; a second signal ends the process at once");
+        control.state.borrow_mut().draining = true;
+        control.publish();
+        control.tell(Notice::Drain);
+    }
+}
+
+#[expect(clippy::exit, clippy::disallowed_methods, reason = "the operator asked twice")]
+fn end_at_once() -> ! {
+    std::process::exit(i32::from(super::EX_SOFTWARE))
+}
+
+async fn serve_admin(control: Rc<Control>, mut acceptor: Acceptor) {
+    loop {
+        let Ok(stream) = acceptor.accept().await else { return };
+        let control = Rc::clone(&control);
+        runtime::spawn(async move {
+            let _ = catch_unwind(serve_admin_connection(&control, stream)).await;
+        });
+    }
+}
+
+/// One request per connection; the listener is on loopback and bounded by its deadlines.
+async fn serve_admin_connection(control: &Control, stream: crate::net::Stream) {
+    let mut downstream = Downstream::new(stream);
+    let limits = crate::limits::Limits::default();
+    if matches!(downstream.next_head(&control.timers, &limits).await, Ok(Next::Request)) {
+        let (head, bytes) = downstream.head();
+        let path = String::from_utf8_lossy(head.target(bytes)).into_owned();
+        let mut out = Vec::new();
+        if head.method() == Method::Get {
+            let (status, kind, body) = control.answer(&path);
+            answer::document(status, kind.as_bytes(), b"no-store", body.as_bytes(), &mut out);
+        } else {
+            answer::document(405, b"text/plain", b"no-store", b"GET only\n", &mut out);
+        }
+        let until = control.timers.now().after(Duration::from_secs(5));
+        let _ = downstream.write(out, until).await;
+    }
+    downstream.close(&control.timers).await;
+}
+
+/// The `method` label of a dense method number.
+fn method_name(number: u8) -> &'static str {
+    crate::mcp::Method::from_id(number).map_or("", crate::mcp::Method::as_str)
+}
+
+/// Says that the gateway lives only while every core turns its loop.
+async fn watch_cores(control: Rc<Control>) {
+    let mut seen: Vec<(u64, u32)> =
+        control.counters.iter().map(|core| (core.heartbeat.get(), 0)).collect();
+    let pet = notify::watchdog();
+    let pause = pet.unwrap_or(Duration::from_secs(1)).min(Duration::from_secs(1));
+    loop {
+        control.timers.sleep_until(control.timers.now().after(pause)).await;
+        for (core, (beat, still)) in control.counters.iter().zip(&mut seen) {
+            let now = core.heartbeat.get();
+            *still = if now == *beat { still.saturating_add(1) } else { 0 };
+            *beat = now;
+        }
+        let limit = (STILL_MAX.as_micros() / pause.as_micros().max(1)) as u32;
+        let alive = seen.iter().all(|(_, still)| *still <= limit);
+        control.alive.set(alive);
+        let counts = control.writer.borrow().as_ref().map(Writer::counts).unwrap_or_default();
+        control.process.set_audit(AuditOutcome::Written, counts.written);
+        control.process.set_audit(AuditOutcome::Dropped, counts.dropped);
+        control.process.set_audit(AuditOutcome::Failed, counts.errors);
+        if alive && pet.is_some() {
+            notify::say("WATCHDOG=1");
+        }
+    }
+}
+
+fn adopt(stream: UnixStream) -> Result<monoio::net::UnixStream, String> {
+    let fault = |error| format!("a doorbell cannot be used: {error}");
+    stream.set_nonblocking(monoio::utils::is_legacy()).map_err(fault)?;
+    monoio::net::UnixStream::from_std(stream).map_err(fault)
+}
+
+const AUDIT_WITHIN: Duration = Duration::from_secs(5);
+/// A core that does not turn for this long is dead to the watchdog.
+const STILL_MAX: Duration = Duration::from_secs(5);

@@ -1,0 +1,219 @@
+//! Starts the gateway and watches over it: checks everything before a port is opened, starts the
+//! workers, the control thread and the audit writer, and ends the process when one of them is lost.
+
+mod assemble;
+mod control;
+mod listener;
+mod notify;
+mod refresh;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use crate::audit::Writer;
+use crate::bus;
+use crate::cli::say;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::control::{Asker, Slot};
+use crate::metrics::{Meter, ProcessCounters};
+use crate::net::runtime::{self, Ring};
+use crate::net::tls::Ticketer;
+use crate::shard::Parts;
+use crate::worker::{self, Assignment, Report};
+
+use assemble::Assembly;
+
+/// Checks a configuration and everything it names, without opening a port. Answers its warnings.
+///
+/// # Errors
+/// Every fault, each with its file and place.
+pub fn check(path: &Path) -> Result<Vec<String>, Vec<String>> {
+    let config = Config::load(path).map_err(|faults| lines(&faults))?;
+    let warnings = config.warnings.iter().map(ToString::to_string).collect();
+    let ticketer = Ticketer::new().map_err(|fault| vec![fault])?;
+    Assembly::make(&config, FIRST_EPOCH, &ticketer)?;
+    Ok(warnings)
+}
+
+/// Runs the gateway until it is told to end.
+#[must_use]
+pub fn run(config: Config, clock: Clock) -> ExitCode {
+    init_log();
+    for warning in &config.warnings {
+        say(&format!("warning: {warning}"));
+    }
+    match start(config, clock) {
+        Ok(running) => running.watch(),
+        Err(faults) => {
+            faults.iter().for_each(|fault| say(fault));
+            ExitCode::from(crate::cli::EX_CONFIG)
+        }
+    }
+}
+
+/// A gateway whose workers accept.
+struct Running {
+    reports: Receiver<Report>,
+    workers: usize,
+    control: control::Handle,
+}
+
+fn start(config: Config, clock: Clock) -> Result<Running, Vec<String>> {
+    let one = |fault: String| vec![fault];
+    let (ring, why) = runtime::choose(config.cores.driver).map_err(one)?;
+    if let Some(why) = why {
+        say(&why);
+    }
+    let cpus = choose_cpus(&config).map_err(one)?;
+    let ticketer = Ticketer::new().map_err(one)?;
+    let assembly = Assembly::make(&config, FIRST_EPOCH, &ticketer)?;
+    let listeners = listener::open(&config, cpus.len()).map_err(one)?;
+    let address = listeners.address;
+    let admin_socket = TcpListener::bind(config.admin.address)
+        .map_err(|error| vec![format!("[admin] {}: {error}", config.admin.address)])?;
+    let cores: Vec<u32> = (0..).take(cpus.len()).collect();
+    let audit = Writer::start(&config.audit, &cores, clock).map_err(one)?;
+    audit.notes.iter().for_each(|note| say(note));
+
+    let (reports_in, reports) = mpsc::channel();
+    let (asks_in, asks) = mpsc::channel();
+    let (bells, near) = control::doorbells(cpus.len()).map_err(one)?;
+    let (outbox, inboxes) = bus::channels(near);
+    let (ask_bell, ask_far) = control::pair().map_err(one)?;
+    let config = Arc::new(config);
+    let slot = Slot::new(Arc::new(assembly.snapshot(&config)));
+    let meters: Vec<Meter> = (0..cpus.len()).map(Meter::new).collect();
+    let scheme = if config.listen.tls.is_some() { "https" } else { "http" };
+    let control = control::Setup {
+        clock,
+        ring,
+        config: Arc::clone(&config),
+        assembly,
+        ticketer,
+        slot: Arc::clone(&slot),
+        outbox,
+        asks,
+        ask_bell: ask_far,
+        admin: admin_socket,
+        writer: audit.writer,
+        counters: meters.iter().map(Meter::share).collect(),
+        process: Arc::new(ProcessCounters::default()),
+        reports: reports_in.clone(),
+    };
+    let control = control::start(control).map_err(one)?;
+    let parts = inboxes.into_iter().zip(audit.rings).zip(meters).zip(bells);
+    for (((((inbox, ring_file), meter), doorbell), cpu), (core, listeners)) in
+        parts.zip(&cpus).zip((0_u16..).zip(listeners.per_worker))
+    {
+        let asker = Asker::new(asks_in.clone(), clone_bell(&ask_bell).map_err(one)?);
+        let slot = Arc::clone(&slot);
+        let parts = Parts { core, clock, slot, audit: ring_file, meter, inbox, asker };
+        let reports = reports_in.clone();
+        spawn(Assignment { cpu: Some(*cpu), ring, listeners, doorbell, parts, reports })
+            .map_err(one)?;
+    }
+    wait_until_ready(&reports, cpus.len()).map_err(one)?;
+    announce(scheme, address, cpus.len(), ring, &control);
+    Ok(Running { reports, workers: cpus.len(), control })
+}
+
+impl Running {
+    /// Waits for the end. A worker that fails ends the process at once: a core less would leave its
+    /// listener collecting connections that nobody accepts.
+    fn watch(self) -> ExitCode {
+        let mut left = self.workers;
+        while left > 0 {
+            match self.reports.recv() {
+                Ok(Report::Ready) => {}
+                Ok(Report::Drained) => left -= 1,
+                Ok(Report::Failed(words)) => {
+                    say(&format!("{words}; ending the process"));
+                    return ExitCode::from(EX_SOFTWARE);
+                }
+                Err(_) => return ExitCode::from(EX_SOFTWARE),
+            }
+        }
+        if self.control.finish() {
+            ExitCode::SUCCESS
+        } else {
+            say("not every audit record could be written; the rest is in the ring files");
+            ExitCode::from(EX_SOFTWARE)
+        }
+    }
+}
+
+fn wait_until_ready(reports: &Receiver<Report>, workers: usize) -> Result<(), String> {
+    for _ in 0..workers {
+        match reports.recv_timeout(START_WITHIN) {
+            Ok(Report::Ready) => {}
+            Ok(Report::Failed(words)) => return Err(words),
+            Ok(Report::Drained) | Err(_) => return Err("a worker did not start".to_owned()),
+        }
+    }
+    Ok(())
+}
+
+fn announce(
+    scheme: &str,
+    address: SocketAddr,
+    workers: usize,
+    ring: Ring,
+    control: &control::Handle,
+) {
+    say(&format!("event loop: {ring}"));
+    say(&format!("listening on {scheme}://{address} with {workers} workers"));
+    say(&format!("admin on http://{}", control.admin));
+    notify::say("READY=1");
+}
+
+fn spawn(assignment: Assignment) -> Result<(), String> {
+    let name = format!("worker-{}", assignment.parts.core);
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(move || worker::run(assignment))
+        .map(|_| ())
+        .map_err(|error| format!("a worker cannot be started: {error}"))
+}
+
+fn choose_cpus(config: &Config) -> Result<Vec<usize>, String> {
+    let allowed = runtime::allowed_cpus();
+    let Some(wanted) = &config.cores.cpus else { return Ok(allowed) };
+    match wanted.iter().find(|cpu| !allowed.contains(cpu)) {
+        None => Ok(wanted.clone()),
+        Some(cpu) => Err(format!(
+            "[cores] cpus: CPU {cpu} is not in the allowed mask {allowed:?}; \
+             leave it out, or widen AllowedCPUs= or the cpuset"
+        )),
+    }
+}
+
+fn clone_bell(
+    bell: &std::os::unix::net::UnixStream,
+) -> Result<std::os::unix::net::UnixStream, String> {
+    bell.try_clone().map_err(|error| format!("no descriptor for a doorbell: {error}"))
+}
+
+fn init_log() {
+    let log = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_max_level(tracing::Level::INFO)
+        .with_ansi(false)
+        .finish();
+    // A second gateway in one process (tests) keeps the first one's log.
+    let _ = tracing::subscriber::set_global_default(log);
+}
+
+fn lines(faults: &impl ToString) -> Vec<String> {
+    faults.to_string().lines().map(str::to_owned).collect()
+}
+
+const FIRST_EPOCH: u64 = 1;
+const START_WITHIN: Duration = Duration::from_secs(10);
+/// sysexits: internal software error.
+const EX_SOFTWARE: u8 = 70;
