@@ -1,1 +1,7 @@
-fn main() {}
+//! The edge of the process: arguments in, exit code out.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    portcullis::cli::run()
+}
