@@ -1,0 +1,145 @@
+"""The Python SDK's client, driven by a plan; prints one JSON object of what it saw.
+
+usage: [TOKEN=...] python py_client.py URL MODE PLAN
+(MODE: legacy, auto or 2026-07-28; PLAN: JSON, see tests/interop.rs)
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import warnings
+
+import httpx2
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPDeprecationWarning
+
+from mcp import Client, types
+
+warnings.simplefilter("ignore", MCPDeprecationWarning)
+TIMEOUT_SECONDS = 60
+ANNOUNCE_TRIES = 30
+ANNOUNCE_WAIT_SECONDS = 1
+
+
+async def outcome(run):
+    """What a call came to: its value, or the class, code and message of the error."""
+    try:
+        return {"value": await run()}
+    except Exception as error:  # noqa: BLE001
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        kind, code = type(error).__name__, getattr(error, "code", None)
+        return {"error": {"kind": kind, "code": code, "message": str(error)}}
+
+
+def texts(result):
+    content = [getattr(block, "text", block.type) for block in result.content]
+    return {"isError": bool(result.is_error), "content": content}
+
+
+async def changed(client, trigger, announced):
+    """Has a change of the tools announced until the announcement arrives.
+
+    It comes on the listen stream, or in the legacy era on the standalone stream, which may not be
+    open yet at the first try.
+    """
+
+    async def forward(events):
+        async for _ in events:
+            announced.set()
+
+    async with contextlib.AsyncExitStack() as stack:
+        listener = None
+        if client.protocol_version >= "2026":
+            events = await stack.enter_async_context(client.listen(tools_list_changed=True))
+            listener = asyncio.create_task(forward(events))
+        for _ in range(ANNOUNCE_TRIES):
+            await client.call_tool(trigger["name"], {})
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(announced.wait(), ANNOUNCE_WAIT_SECONDS)
+                break
+        if listener is not None:
+            listener.cancel()
+    return announced.is_set()
+
+
+async def drive(client, plan, elicited, announced):
+    modern = client.protocol_version >= "2026"
+    seen = {"era": "modern" if modern else "legacy", "version": client.protocol_version}
+
+    async def call(what, **extra):
+        return texts(await client.call_tool(what["name"], what.get("arguments", {}), **extra))
+
+    async def tools():
+        return [tool.name for tool in (await client.list_tools()).tools]
+
+    async def read(uri):
+        contents = (await client.read_resource(uri)).contents
+        return [getattr(c, "text", None) or getattr(c, "blob", None) for c in contents]
+
+    async def prompt(what):
+        got = await client.get_prompt(what["name"], what.get("arguments"))
+        return [getattr(m.content, "text", m.content.type) for m in got.messages]
+
+    seen["tools"] = await outcome(tools)
+    for key in ("call", "failing", "unknown"):
+        if key in plan:
+            seen[key] = await outcome(lambda key=key: call(plan[key]))
+    if "progress" in plan:
+        steps = []
+
+        async def on_progress(progress, total, message):
+            steps.append(int(progress))
+
+        seen["progress"] = await outcome(
+            lambda: call(plan["progress"], progress_callback=on_progress)
+        )
+        seen["steps"] = steps
+    if "elicit" in plan:
+        ask = {
+            "name": plan["elicit"][seen["era"]],
+            "arguments": plan["elicit"].get("arguments", {}),
+        }
+        seen["elicit"] = await outcome(lambda: call(ask))
+        seen["elicited"] = elicited
+    for key in ("read", "readUnknown"):
+        if key in plan:
+            seen[key] = await outcome(lambda key=key: read(plan[key]))
+    if "prompt" in plan:
+        seen["prompt"] = await outcome(lambda: prompt(plan["prompt"]))
+    if "change" in plan:
+        seen["changed"] = await outcome(lambda: changed(client, plan["change"], announced))
+    return seen
+
+
+async def main():
+    url, mode, plan = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+    token = os.environ.get("TOKEN")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    elicited = []
+    announced = asyncio.Event()
+
+    async def on_elicit(context, params):
+        elicited.append(params.message)
+        return types.ElicitResult(
+            action="accept", content=plan.get("elicit", {}).get("content", {})
+        )
+
+    async def on_message(message):
+        if isinstance(message, types.ToolListChangedNotification):
+            announced.set()
+
+    async def connect_and_drive():
+        async with httpx2.AsyncClient(headers=headers, timeout=TIMEOUT_SECONDS) as http:
+            transport = streamable_http_client(url, http_client=http)
+            callbacks = {"elicitation_callback": on_elicit, "message_handler": on_message}
+            async with Client(transport, mode=mode, **callbacks) as client:
+                return await drive(client, plan, elicited, announced)
+
+    result = await outcome(connect_and_drive)
+    print(json.dumps(result.get("value") or {"connect": result}))
+
+
+asyncio.run(main())
