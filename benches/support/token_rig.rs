@@ -1,0 +1,104 @@
+//! One issuer with an ES256 key, one provider, one identity.
+
+use std::rc::Rc;
+
+use portcullis::clock::{Monotonic, Now, UnixMicros, UnixSeconds};
+use portcullis::config::{Algorithm, KeySource, TrustProvider};
+use portcullis::control::jwks::{Fetched, Next, ProviderKeys, Refresher};
+use portcullis::devtoken::{self, Request, SigningKey};
+use portcullis::identity::{Audiences, Identity, Outcome, Resource, Trust, VerifiedToken};
+use portcullis::reject::Reject;
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+
+const URL: &str = "https://gw.example.com";
+const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
+
+pub(crate) struct Rig {
+    pub(crate) identity: Identity,
+    key: SigningKey,
+    token: String,
+    providers: Vec<TrustProvider>,
+    keys: Vec<ProviderKeys>,
+}
+
+impl Rig {
+    pub(crate) fn new() -> Self {
+        let random = SystemRandom::new();
+        let pkcs8 =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
+        let text = pem(pkcs8.as_ref());
+        let key = SigningKey::from_pem(text.as_bytes()).unwrap();
+        let document = key.jwks().unwrap().to_string().into_bytes();
+        let mut refresher = Refresher::new(Monotonic(0));
+        assert_eq!(refresher.poll(Monotonic(0)), Next::Fetch);
+        refresher.fetched(Monotonic(0), Ok(Fetched { document, max_age: None }));
+        let token = mint(&key);
+        Self {
+            identity: Identity::new(),
+            key,
+            token,
+            providers: vec![provider()],
+            keys: vec![refresher.snapshot(Monotonic(0))],
+        }
+    }
+
+    pub(crate) fn judge(&self) -> Result<Rc<VerifiedToken>, Reject> {
+        self.judge_this(&self.token)
+    }
+
+    #[allow(dead_code, reason = "one of the two benches fills the cache")]
+    pub(crate) fn judge_another(&self) -> Result<Rc<VerifiedToken>, Reject> {
+        self.judge_this(&mint(&self.key))
+    }
+
+    fn judge_this(&self, token: &str) -> Result<Rc<VerifiedToken>, Reject> {
+        let trust = Trust { epoch: 1, providers: &self.providers, keys: &self.keys };
+        let audiences = Audiences::new(URL, Resource::Server("github"));
+        let now = Now { wall: UnixMicros(NOW.0 * 1_000_000), mono: Monotonic(1) };
+        match self.identity.judge_token(token.as_bytes(), &audiences, &trust, now, false) {
+            Outcome::Verified(verified) => Ok(verified),
+            Outcome::Refused(reject) => Err(reject),
+            Outcome::NeedKeys { .. } => Err(Reject::KeysPending),
+        }
+    }
+}
+
+fn mint(key: &SigningKey) -> String {
+    let request = Request {
+        issuer: "https://idp.example.com".into(),
+        audiences: vec![format!("{URL}/mcp/github")],
+        subject: "00u1a2b3c4d5e6f7g8h9".into(),
+        claims: ["email=\"ada@example.com\"", "groups=[\"engineering\",\"staff\"]"]
+            .map(|argument| devtoken::claim(argument).unwrap())
+            .into(),
+        expires_seconds: 3_600,
+    };
+    devtoken::mint(key, &request, NOW).unwrap()
+}
+
+fn provider() -> TrustProvider {
+    TrustProvider {
+        name: "corp".into(),
+        issuer: "https://idp.example.com".into(),
+        keys: KeySource::Discovery,
+        algorithms: vec![Algorithm::Es256],
+        namespace: String::new(),
+        token_type: Some("at+jwt".into()),
+        leeway_seconds: 30,
+        audiences: Vec::new(),
+        trust_private_addresses: false,
+        ca_file: None,
+        user_claim: "email".into(),
+        groups_claim: "groups".into(),
+        agent_claim: "client_id".into(),
+        require: Vec::new(),
+        workload: Vec::new(),
+    }
+}
+
+fn pem(der: &[u8]) -> String {
+    use base64::Engine as _;
+    let body = base64::engine::general_purpose::STANDARD.encode(der);
+    format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n")
+}
