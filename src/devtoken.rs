@@ -1,7 +1,7 @@
 //! Development tokens: `portcullis token mint` and `portcullis token decode`.
 //!
-//! A stand-in for an identity provider on a developer's machine. It signs with a key file of its own
-//! making, so nothing here weakens a gateway whose trust providers do not name that key.
+//! A stand-in for an identity provider on a developer's machine. It signs with a key file of its
+//! own making, so nothing here weakens a gateway whose trust providers do not name that key.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read as _, Write as _};

@@ -1,13 +1,14 @@
 //! When to fetch the keys of an issuer, and how long they serve. Pure: time and answers come in as
 //! arguments; `fetch` does the asking through a door that the control thread opens.
 //!
-//! One [`Refresher`] per trust provider lives on the control thread, so a fetch happens once per process
-//! whatever the number of cores. What it knows goes out as a [`ProviderKeys`] snapshot, in which each
-//! worker reads for itself whether the keys may still serve: if the control thread dies, keys end on
-//! their own.
+//! One [`Refresher`] per trust provider lives on the control thread, so a fetch happens once per
+//! process whatever the number of cores. What it knows goes out as a [`ProviderKeys`] snapshot, in
+//! which each worker reads for itself whether the keys may still serve: if the control thread dies,
+//! keys end on their own.
 //!
-//! Which error is safe: refusing good keys costs a 503; serving removed keys lets a withdrawn key sign.
-//! So freshness counts from the moment a fetch began, and nothing extends it but a good answer.
+//! Which error is safe: refusing good keys costs a 503; serving removed keys lets a withdrawn key
+//! sign. So freshness counts from the moment a fetch began, and nothing extends it but a good
+//! answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,7 +78,8 @@ impl ProviderKeys {
         self.fetched_at
     }
 
-    /// What to do about an unknown key id; `waited` = a refetch was already asked for and has ended.
+    /// What to do about an unknown key id; `waited` = a refetch was already asked for and has
+    /// ended.
     #[must_use]
     pub fn unknown_key(&self, now: Monotonic, waited: bool) -> UnknownKey {
         if !waited && now >= self.refetch_from {
@@ -112,8 +114,8 @@ pub enum Asked {
     Throttled,
 }
 
-/// What came of a fetch. After every outcome the snapshot is published anew, because it also says when
-/// the next refetch is allowed.
+/// What came of a fetch. After every outcome the snapshot is published anew, because it also says
+/// when the next refetch is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// A new set with a new generation.

@@ -1,8 +1,8 @@
 //! Which audiences a route accepts, by exact bytes (DESIGN §5; RFC 8707 §2, RFC 9068 §4).
 //!
-//! `/mcp/{s}` takes `<url>`, `<url>/`, `<url>/mcp` and `<url>/mcp/{s}`; `/mcp` the first three. No case
-//! folding, no dot segments, no trailing slash beyond the one named: a lenient comparison is how a token
-//! for one server opens another (cases T11, T24).
+//! `/mcp/{s}` takes `<url>`, `<url>/`, `<url>/mcp` and `<url>/mcp/{s}`; `/mcp` the first three. No
+//! case folding, no dot segments, no trailing slash beyond the one named: a lenient comparison is
+//! how a token for one server opens another (cases T11, T24).
 
 /// A protected resource of this gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

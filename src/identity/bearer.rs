@@ -1,7 +1,7 @@
 //! The bearer token of a request (RFC 6750 §2.1), from the `Authorization` field and nowhere else.
 //!
-//! A token in the query or in a form body is not looked for (RFC 6750 §2.2, §2.3 are optional and MCP
-//! forbids the query): such a request simply has no token (case T21).
+//! A token in the query or in a form body is not looked for (RFC 6750 §2.2, §2.3 are optional and
+//! MCP forbids the query): such a request simply has no token (case T21).
 
 use crate::limits::TOKEN_BYTES_MAX;
 use crate::reject::Reject;

@@ -1,9 +1,9 @@
 //! Tokens that this core has verified: a hit skips the signature and nothing else.
 //!
-//! Only full successes go in. Which error is safe: a false miss costs a signature check; a false hit
-//! would let a forged or withdrawn token in, so a hit needs every byte of the token equal, the same trust
-//! configuration, the same key generation and an age under a minute; time and audience are judged by the
-//! caller at every use.
+//! Only full successes go in. Which error is safe: a false miss costs a signature check; a false
+//! hit would let a forged or withdrawn token in, so a hit needs every byte of the token equal, the
+//! same trust configuration, the same key generation and an age under a minute; time and audience
+//! are judged by the caller at every use.
 
 use std::hash::BuildHasher;
 use std::rc::Rc;
@@ -113,8 +113,8 @@ impl<S: BuildHasher + Default> TokenCache<S> {
         });
     }
 
-    /// Wipes what is too old among the next `budget` slots. Expiry is checked on read; this only keeps
-    /// old tokens from lying in memory.
+    /// Wipes what is too old among the next `budget` slots. Expiry is checked on read; this only
+    /// keeps old tokens from lying in memory.
     pub(crate) fn sweep(&mut self, now: Monotonic, budget: usize) {
         for _ in 0..budget.min(self.slots.len()) {
             let slot = self.advance();

@@ -1,7 +1,7 @@
 //! The value of `WWW-Authenticate` (RFC 6750 §3, RFC 9728 §5.1, RFC 9470 §3).
 //!
-//! Built from `public_url` and the route, never from what the client sent: a reflected `Host` would let
-//! an attacker point clients at a login page of its own.
+//! Built from `public_url` and the route, never from what the client sent: a reflected `Host` would
+//! let an attacker point clients at a login page of its own.
 
 use crate::identity::audience::Resource;
 use crate::identity::metadata;
@@ -48,8 +48,8 @@ pub fn write(
     true
 }
 
-/// RFC 6750 §3: printable ASCII without `"` and `\`. A value outside that is left out whole: it comes
-/// from a policy annotation, and half a list would send the client for the wrong token.
+/// RFC 6750 §3: printable ASCII without `"` and `\`. A value outside that is left out whole: it
+/// comes from a policy annotation, and half a list would send the client for the wrong token.
 fn parameter(out: &mut Vec<u8>, name: &str, value: &str) {
     let printable = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b'"' && byte != b'\\';
     if value.is_empty() || !value.bytes().all(printable) {

@@ -1,7 +1,8 @@
 //! Protected-resource metadata (RFC 9728): who issues tokens for which resource.
 //!
-//! Every path of valid form has a document, whether or not such a server exists, so that nobody can find
-//! out which servers there are (DESIGN §5). `resource` is built from `public_url` and the path.
+//! Every path of valid form has a document, whether or not such a server exists, so that nobody can
+//! find out which servers there are (DESIGN §5). `resource` is built from `public_url` and the
+//! path.
 
 use serde_json::json;
 
@@ -10,14 +11,15 @@ use crate::identity::audience::Resource;
 /// How long clients may keep a document. Short, because a new trust provider must be seen soon.
 pub const CACHE_CONTROL: &str = "public, max-age=300";
 
-/// The resource that a metadata path names: `/.well-known/oauth-protected-resource[/mcp[/{server}]]`.
+/// The resource that a metadata path names:
+/// `/.well-known/oauth-protected-resource[/mcp[/{server}]]`.
 #[must_use]
 pub fn resource_of(path: &[u8]) -> Option<Resource<'_>> {
     Resource::of_path(path.strip_prefix(WELL_KNOWN.as_bytes())?)
 }
 
-/// Appends the URL of the document of `resource` (RFC 9728 §3.1: the well-known part goes between the
-/// host and the path).
+/// Appends the URL of the document of `resource` (RFC 9728 §3.1: the well-known part goes between
+/// the host and the path).
 pub fn write_url(out: &mut Vec<u8>, public_url: &str, resource: Resource<'_>) {
     out.extend_from_slice(public_url.as_bytes());
     out.extend_from_slice(WELL_KNOWN.as_bytes());

@@ -1,7 +1,7 @@
 //! Stage 3: whose request is this? A bearer token becomes a [`VerifiedToken`], or a refusal.
 //!
-//! [`Identity`] is one core's: its cache of verified tokens, and who waits for keys. The judging itself
-//! is `judge`'s; this stage remembers, waits and makes the proof.
+//! [`Identity`] is one core's: its cache of verified tokens, and who waits for keys. The judging
+//! itself is `judge`'s; this stage remembers, waits and makes the proof.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -94,8 +94,8 @@ impl Identity {
         }
     }
 
-    /// Verifies the token of a request for the route whose `audiences` are given. `now` is the reading
-    /// of this request; `keys_wait` bounds a wait for keys.
+    /// Verifies the token of a request for the route whose `audiences` are given. `now` is the
+    /// reading of this request; `keys_wait` bounds a wait for keys.
     ///
     /// # Errors
     /// 401 for the token's faults, 503 when keys are not to be had.
@@ -298,8 +298,8 @@ fn trouble(
     }
 }
 
-/// Still verified under what holds now: same configuration, same key generation, keys not past their
-/// limit.
+/// Still verified under what holds now: same configuration, same key generation, keys not past
+/// their limit.
 fn is_current(verified: &VerifiedToken, trust: &Trust<'_>, now: Monotonic) -> bool {
     let basis = verified.basis();
     let keys = trust.keys.get(usize::from(basis.provider));

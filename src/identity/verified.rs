@@ -8,8 +8,8 @@ use crate::judge::jwt::Times;
 use crate::judge::principal::Principal;
 use crate::reject::Reject;
 
-/// A verified token. Holding one proves signature, type, issuer and claim rules; time and audience are
-/// judged again at every use by [`VerifiedToken::judge`].
+/// A verified token. Holding one proves signature, type, issuer and claim rules; time and audience
+/// are judged again at every use by [`VerifiedToken::judge`].
 pub struct VerifiedToken {
     principal: Principal,
     audiences: Vec<String>,

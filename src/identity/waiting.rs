@@ -1,4 +1,5 @@
-//! Waiting without blocking: for keys that the control thread fetches, and for a turn at the crypto.
+//! Waiting without blocking: for keys that the control thread fetches, and for a turn at the
+//! crypto.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -143,8 +144,8 @@ pub(in crate::identity) struct Budget {
 }
 
 impl Budget {
-    /// Comes back when there is room in this turn. Whoever is polled again first in the same turn began
-    /// a new one; no flag is held over the wait, so a dropped waiter leaves nothing behind.
+    /// Comes back when there is room in this turn. Whoever is polled again first in the same turn
+    /// began a new one; no flag is held over the wait, so a dropped waiter leaves nothing behind.
     pub(in crate::identity) async fn admit(&self) {
         while self.used.get() >= VERIFY_PER_TURN_MAX {
             let turn = self.turn.get();

@@ -1,8 +1,8 @@
 //! The cryptography under jsonwebtoken: *ring*, and only the four algorithms of the profile.
 //!
 //! jsonwebtoken 11 brings formats and asks the application for a provider. This one refuses by
-//! construction what must never verify: HMAC (a public key used as a secret, RFC 8725 §2.1), `none`,
-//! and the long tail of RSA and ECDSA variants.
+//! construction what must never verify: HMAC (a public key used as a secret, RFC 8725 §2.1),
+//! `none`, and the long tail of RSA and ECDSA variants.
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error, ErrorKind, Result};

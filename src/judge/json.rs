@@ -1,7 +1,8 @@
 //! JSON that means one thing: an object with a repeated member name is refused at any depth.
 //!
-//! RFC 8259 §4 leaves repeated names to the reader, so two readers may see two different tokens. We and
-//! whoever else looks at the same bytes must agree (RFC 7515 §4, RFC 7519 §4: names must be unique).
+//! RFC 8259 §4 leaves repeated names to the reader, so two readers may see two different tokens. We
+//! and whoever else looks at the same bytes must agree (RFC 7515 §4, RFC 7519 §4: names must be
+//! unique).
 
 use std::fmt;
 

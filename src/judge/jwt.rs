@@ -46,7 +46,8 @@ pub struct Fault {
     pub unknown_kid: bool,
 }
 
-/// A token read but not believed: its issuer may be looked at to find whose keys to use, nothing else.
+/// A token read but not believed: its issuer may be looked at to find whose keys to use, nothing
+/// else.
 pub struct Unverified<'t> {
     jws: Jws<'t>,
     claims: Claims,
@@ -175,8 +176,8 @@ impl<'t> Unverified<'t> {
             return Err(Reject::TokenIssuer.into());
         }
         token_type(self.jws.header.typ.as_deref(), provider.token_type.as_deref())?;
-        // OIDC Core §2, §3.3.2.11: only ID tokens carry these. An ID token tells a client who logged in;
-        // it is not a right to call anything (RFC 9068 §5 warns of the mix-up).
+        // OIDC Core §2, §3.3.2.11: only ID tokens carry these. An ID token tells a client who
+        // logged in; it is not a right to call anything (RFC 9068 §5 warns of the mix-up).
         if ID_TOKEN_CLAIMS.iter().any(|name| self.claims.all.contains_key(*name)) {
             return Err(Reject::TokenType.into());
         }
@@ -198,8 +199,8 @@ pub(crate) struct Jws<'t> {
     signed: &'t str,
 }
 
-/// What we act on. `jku`, `x5u`, `x5c` and `jwk` would let a token bring its own key; they are never
-/// read (RFC 8725 §3.10, case T08).
+/// What we act on. `jku`, `x5u`, `x5c` and `jwk` would let a token bring its own key; they are
+/// never read (RFC 8725 §3.10, case T08).
 struct Header {
     algorithm: String,
     key_id: Option<String>,
@@ -248,7 +249,8 @@ impl<'t> Jws<'t> {
         };
         match keys.by_id(id, algorithm) {
             Found::Key(key) => Ok(key),
-            // RFC 8725 §3.1: the key says which algorithm it serves, not the token (cases T02, T03).
+            // RFC 8725 §3.1: the key says which algorithm it serves, not the token (cases T02,
+            // T03).
             Found::OtherAlgorithm => Err(Reject::TokenAlgorithm.into()),
             Found::Unknown => Err(Fault { reject: Reject::TokenKeyUnknown, unknown_kid: true }),
         }
@@ -317,8 +319,8 @@ fn required_text(all: &Map<String, Value>, name: &str) -> Result<String, Reject>
     }
 }
 
-/// RFC 7519 §2 `NumericDate`, of which we take whole seconds that fit: a float, a string or a negative
-/// number is a token we cannot date (case T13).
+/// RFC 7519 §2 `NumericDate`, of which we take whole seconds that fit: a float, a string or a
+/// negative number is a token we cannot date (case T13).
 fn moment(all: &Map<String, Value>, name: &str) -> Result<Option<UnixSeconds>, Reject> {
     match all.get(name) {
         None => Ok(None),
@@ -345,8 +347,8 @@ fn is_base64url(part: &str) -> bool {
     part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
-/// Strict: no padding, no white space, no set bits after the last octet (RFC 7515 §2, RFC 4648 §3.5),
-/// so that one token has one spelling.
+/// Strict: no padding, no white space, no set bits after the last octet (RFC 7515 §2, RFC 4648
+/// §3.5), so that one token has one spelling.
 fn decode(part: &str) -> Result<Vec<u8>, Reject> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| Reject::TokenMalformed)
 }

@@ -1,7 +1,7 @@
 //! Signature keys of one issuer (RFC 7517): which of them count, parsed once per document.
 //!
-//! A set is never empty: a document without one usable key is a fault, so that a poisoned or truncated
-//! answer cannot replace good keys (cases T22, F04, F05).
+//! A set is never empty: a document without one usable key is a fault, so that a poisoned or
+//! truncated answer cannot replace good keys (cases T22, F04, F05).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -62,9 +62,9 @@ pub enum Found<'k> {
 impl KeySet {
     /// Reads a key set document.
     ///
-    /// Keys that cannot verify a signature of ours are left out one by one, as RFC 7517 §5 asks: `oct`,
-    /// foreign curves, RSA under 2048 bits, `use` other than `sig`, `key_ops` without `verify`, foreign
-    /// `alg`, and a key that repeats an earlier id with another `kty`.
+    /// Keys that cannot verify a signature of ours are left out one by one, as RFC 7517 §5 asks:
+    /// `oct`, foreign curves, RSA under 2048 bits, `use` other than `sig`, `key_ops` without
+    /// `verify`, foreign `alg`, and a key that repeats an earlier id with another `kty`.
     ///
     /// # Errors
     /// See [`KeySetFault`]; the caller keeps what it had.
@@ -82,8 +82,8 @@ impl KeySet {
         }
         let mut keys: Vec<Key> = Vec::with_capacity(entries.len());
         for key in entries.into_iter().filter_map(Key::from_entry) {
-            // RFC 7517 §4.5 lets keys of different type share an id. Which one a token means would then
-            // hang on the token's own `alg`, so the first one keeps the id.
+            // RFC 7517 §4.5 lets keys of different type share an id. Which one a token means would
+            // then hang on the token's own `alg`, so the first one keeps the id.
             let taken = |old: &Key| key.id.is_some() && old.id == key.id && old.kind != key.kind;
             if !keys.iter().any(taken) {
                 keys.push(key);
@@ -140,8 +140,8 @@ impl Key {
 
     fn from_entry(entry: Value) -> Option<Self> {
         let jwk: Jwk = serde_json::from_value(entry).ok()?;
-        // RFC 7517 §4.2, §4.3: a key says what it is for. One that is for something else would let its
-        // holder sign tokens with a key that was never meant for that.
+        // RFC 7517 §4.2, §4.3: a key says what it is for. One that is for something else would let
+        // its holder sign tokens with a key that was never meant for that.
         if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
             return None;
         }
@@ -209,7 +209,8 @@ fn decoded_len(text: &str) -> Option<usize> {
     URL_SAFE_NO_PAD.decode(text).ok().map(|bytes| bytes.len())
 }
 
-/// Bits of a big-endian modulus. `None` with a leading zero octet, which RFC 7518 §6.3.1.1 forbids and
+/// Bits of a big-endian modulus. `None` with a leading zero octet, which RFC 7518 §6.3.1.1 forbids
+/// and
 /// *ring* refuses: better no key at load than one that never verifies.
 fn modulus_bits(modulus: &[u8]) -> Option<usize> {
     let first = *modulus.first()?;

@@ -19,14 +19,14 @@ pub struct Principal {
     scopes: Vec<String>,
     acr: Option<String>,
     auth_time: Option<u64>,
-    /// INVARIANT: covers every other field. A field that policy reads and the digest misses would let
-    /// one caller's cached decision or credential answer another's request.
+    /// INVARIANT: covers every other field. A field that policy reads and the digest misses would
+    /// let one caller's cached decision or credential answer another's request.
     digest: [u8; 32],
 }
 
 impl Principal {
-    /// Reads a verified token by the rules of `provider`; `providers` are all of them, whose namespaces
-    /// the provider without one may not imitate.
+    /// Reads a verified token by the rules of `provider`; `providers` are all of them, whose
+    /// namespaces the provider without one may not imitate.
     ///
     /// # Errors
     /// [`Reject::TokenRule`], [`Reject::TokenUserClaimMissing`] or [`Reject::TokenClaim`].
@@ -52,8 +52,8 @@ impl Principal {
         Ok(Self::assemble(parts))
     }
 
-    /// A principal from its parts. Only for `explain` and `policy test`, which judge callers that do
-    /// not exist; on the request path there is [`Principal::from_claims`] alone.
+    /// A principal from its parts. Only for `explain` and `policy test`, which judge callers that
+    /// do not exist; on the request path there is [`Principal::from_claims`] alone.
     pub(crate) fn assemble(mut parts: Parts) -> Self {
         for list in [&mut parts.groups, &mut parts.scopes] {
             list.sort_unstable();
@@ -179,8 +179,9 @@ struct Names<'a> {
 }
 
 impl Names<'_> {
-    /// `<namespace>/<claim>`. Without a namespace the claim stands alone, unless it would read as an id
-    /// of another provider's namespace: `hr/alice` of this issuer must never be `alice` of `hr`.
+    /// `<namespace>/<claim>`. Without a namespace the claim stands alone, unless it would read as
+    /// an id of another provider's namespace: `hr/alice` of this issuer must never be `alice` of
+    /// `hr`.
     fn id(&self, claim: &str) -> Option<String> {
         if claim.is_empty() {
             return None;
@@ -217,8 +218,8 @@ fn user(claims: &Claims, names: &Names<'_>) -> Result<Option<String>, Reject> {
     names.id(claim).map(Some).ok_or(missing)
 }
 
-/// Absent is left to the operator's trust in the issuer; anything but true is a no (some issuers send
-/// the string).
+/// Absent is left to the operator's trust in the issuer; anything but true is a no (some issuers
+/// send the string).
 fn email_may_be_verified(claims: &Claims) -> bool {
     match claims.get("email_verified") {
         None | Some(Value::Bool(true)) => true,
@@ -249,8 +250,8 @@ fn groups(claims: &Claims, names: &Names<'_>) -> Result<Vec<String>, Reject> {
         .collect()
 }
 
-/// OIDC Core §5.6.2: the claim's value lies elsewhere (how some issuers shorten long group lists), so
-/// what the token shows is not the whole truth.
+/// OIDC Core §5.6.2: the claim's value lies elsewhere (how some issuers shorten long group lists),
+/// so what the token shows is not the whole truth.
 fn not_elsewhere(claims: &Claims, claim: &str) -> Result<(), Reject> {
     match claims.get("_claim_names").map(|names| names.get(claim)) {
         Some(Some(_)) => Err(Reject::TokenClaim),

@@ -49,7 +49,8 @@ impl TestKey {
         match self {
             Self::Ec(pair) => {
                 let point = pair.public_key().as_ref();
-                json!({"kty": "EC", "crv": "P-256", "x": text(&point[1..33]), "y": text(&point[33..])})
+                let (x, y) = point[1..].split_at(32);
+                json!({"kty": "EC", "crv": "P-256", "x": text(x), "y": text(y)})
             }
             Self::Ed(pair) => {
                 json!({"kty": "OKP", "crv": "Ed25519", "x": text(pair.public_key().as_ref())})

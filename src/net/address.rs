@@ -1,7 +1,7 @@
 //! Which addresses an upstream or a key server may have (cases O07, O08).
 //!
-//! A name is resolved once; what comes out is judged here, and exactly that address is dialled. So a
-//! name that answers differently the second time gains nothing. Unknown ground is forbidden.
+//! A name is resolved once; what comes out is judged here, and exactly that address is dialled. So
+//! a name that answers differently the second time gains nothing. Unknown ground is forbidden.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -59,11 +59,13 @@ fn reach_v6(address: Ipv6Addr) -> Reach {
         let mask = u128::MAX.checked_shl(128 - u32::from(*bits)).unwrap_or(0);
         (address.to_bits() ^ Ipv6Addr::from(*network).to_bits()) & mask == 0
     });
-    // Only 2000::/3 is handed out as global unicast (RFC 4291 §2.4); the rest is not ground we know.
+    // Only 2000::/3 is handed out as global unicast (RFC 4291 §2.4); the rest is not ground we
+    // know.
     known.map_or(Reach::Forbidden, |(_, _, reach)| *reach)
 }
 
-/// `::ffff:a.b.c.d` is that IPv4 address; under 64:ff9b::/96 a translator connects to it (RFC 6052).
+/// `::ffff:a.b.c.d` is that IPv4 address; under 64:ff9b::/96 a translator connects to it (RFC
+/// 6052).
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let [a, b, c, d, e, f, ..] = address.segments();
     let low = Ipv4Addr::from_bits(address.to_bits() as u32);

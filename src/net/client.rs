@@ -28,9 +28,9 @@ pub struct Answer {
 /// Fetches `url` from one of `addresses`, which were resolved from its host and permitted.
 ///
 /// # Errors
-/// As [`dial`]; [`Reject::UpstreamTimeout`] when `until` passes; [`Reject::UpstreamEof`] when the peer
-/// closes early; [`Reject::UpstreamMalformed`] when the answer is not HTTP, is coded, or its body is
-/// longer than `bytes_max`.
+/// As [`dial`]; [`Reject::UpstreamTimeout`] when `until` passes; [`Reject::UpstreamEof`] when the
+/// peer closes early; [`Reject::UpstreamMalformed`] when the answer is not HTTP, is coded, or its
+/// body is longer than `bytes_max`.
 pub async fn get(
     url: &UpstreamUrl,
     addresses: &[SocketAddr],

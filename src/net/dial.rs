@@ -1,4 +1,5 @@
-//! Connecting to an upstream. Names are resolved elsewhere; exactly the given addresses are dialled.
+//! Connecting to an upstream. Names are resolved elsewhere; exactly the given addresses are
+//! dialled.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,12 +16,13 @@ use crate::reject::Reject;
 /// Connects to the first address that answers, TLS handshake for `host` included, before `until`.
 ///
 /// The addresses come from [`super::address::permitted`]. Each gets its share of the time left, so
-/// that one which swallows packets does not use it all up. TLS is tried once, on the first connection:
-/// a peer that cannot prove its name is not asked again elsewhere.
+/// that one which swallows packets does not use it all up. TLS is tried once, on the first
+/// connection: a peer that cannot prove its name is not asked again elsewhere.
 ///
 /// # Errors
-/// [`Reject::UpstreamAddress`] when there is no address, or one that nobody may dial (cases O07, O08),
-/// [`Reject::UpstreamConnect`], [`Reject::UpstreamTls`] (case S05) or [`Reject::UpstreamTimeout`].
+/// [`Reject::UpstreamAddress`] when there is no address, or one that nobody may dial (cases O07,
+/// O08), [`Reject::UpstreamConnect`], [`Reject::UpstreamTls`] (case S05) or
+/// [`Reject::UpstreamTimeout`].
 pub async fn dial(
     addresses: &[SocketAddr],
     tls: Option<(&ClientTls, &str)>,

@@ -105,8 +105,8 @@ impl Acceptor {
         Ok(Self { listener, ready, timers, in_a_row: 0, short: Shortage::default() })
     }
 
-    /// The next connection, without TLS. May be dropped: a connection that was not returned stays in
-    /// the backlog. When descriptors or memory are short it backs off instead of spinning.
+    /// The next connection, without TLS. May be dropped: a connection that was not returned stays
+    /// in the backlog. When descriptors or memory are short it backs off instead of spinning.
     ///
     /// # Errors
     /// Only what makes the listener unusable.
@@ -165,7 +165,8 @@ impl Acceptor {
         if BROKEN_LISTENER.contains(&errno) {
             return Err(error);
         }
-        // What is left belongs to that one connection, which died in the backlog (accept(2), NOTES).
+        // What is left belongs to that one connection, which died in the backlog (accept(2),
+        // NOTES).
         self.in_a_row += 1;
         Ok(())
     }

@@ -1,7 +1,9 @@
-//! Sockets: the event loop, deadlines, streams, TLS, listening, dialling and idle upstream connections.
+//! Sockets: the event loop, deadlines, streams, TLS, listening, dialling and idle upstream
+//! connections.
 //!
-//! monoio is used here, in `worker.rs` and in `supervisor.rs` only, so that a driver can be replaced.
-//! Three rules hold everywhere in this room, because breaking them loses bytes or descriptors:
+//! monoio is used here, in `worker.rs` and in `supervisor.rs` only, so that a driver can be
+//! replaced. Three rules hold everywhere in this room, because breaking them loses bytes or
+//! descriptors:
 //!
 //! 1. A read or write in flight is never dropped. A deadline cancels it, and the operation is then
 //!    awaited to its end ([`Stream`]). Readiness, connecting and sleeping may be dropped.
@@ -85,8 +87,9 @@ pub struct Panicked;
 pub async fn catch_unwind<F: Future>(future: F) -> Result<F::Output, Panicked> {
     let mut future = pin!(future);
     poll_fn(|context| {
-        // Asserted: shared state is changed only inside `CoreCell::with`, which ends the process when
-        // it is unwound (DESIGN §4, panics); all else belongs to this future and is dropped with it.
+        // Asserted: shared state is changed only inside `CoreCell::with`, which ends the process
+        // when it is unwound (DESIGN §4, panics); all else belongs to this future and is dropped
+        // with it.
         match catch(AssertUnwindSafe(|| future.as_mut().poll(context))) {
             Ok(poll) => poll.map(Ok),
             Err(_) => Poll::Ready(Err(Panicked)),

@@ -9,7 +9,8 @@ use crate::clock::Monotonic;
 use crate::core_cell::CoreCell;
 use crate::limits::WHEEL_TICK_MS;
 
-/// Idle connections by key. The last one put is the first one taken, so that the others can age out.
+/// Idle connections by key. The last one put is the first one taken, so that the others can age
+/// out.
 pub struct Pool<K> {
     idle: CoreCell<HashMap<K, Vec<Idle>>>,
     per_key_max: usize,
@@ -39,8 +40,8 @@ impl<K: Eq + Hash> Pool<K> {
         }
     }
 
-    /// Keeps a connection whose last answer was read to its end. When the key has enough of them the
-    /// oldest one is closed.
+    /// Keeps a connection whose last answer was read to its end. When the key has enough of them
+    /// the oldest one is closed.
     pub fn put(&self, key: K, mut stream: Stream, now: Monotonic) {
         stream.park();
         let idle = Idle { stream, since: now };

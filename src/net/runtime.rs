@@ -1,9 +1,9 @@
 //! The event loop: which driver the kernel gives us, and how a core runs on it.
 //!
 //! Ladder: io_uring with cooperative task work (18 % less CPU than monoio's default flags), plain
-//! io_uring, epoll. Each step is tried for real, and a step down is said in plain words with its cure.
-//! Deferred task work and a polling kernel thread are left out: the first stalls under monoio 0.2, the
-//! second panics in it.
+//! io_uring, epoll. Each step is tried for real, and a step down is said in plain words with its
+//! cure. Deferred task work and a polling kernel thread are left out: the first stalls under monoio
+//! 0.2, the second panics in it.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -47,8 +47,8 @@ pub fn choose(driver: Driver) -> Result<(Ring, Option<String>), String> {
     pick(driver, probe)
 }
 
-/// Runs `future` to its end on this thread. The future is polled as the loop's own one; tasks that it
-/// spawns end with it.
+/// Runs `future` to its end on this thread. The future is polled as the loop's own one; tasks that
+/// it spawns end with it.
 ///
 /// # Errors
 /// What the kernel said when the loop could not be set up.
@@ -72,8 +72,9 @@ pub fn spawn(future: impl Future<Output = ()> + 'static) {
     drop(monoio::spawn(future));
 }
 
-/// Lets the other tasks of this core run. The driver looks for events between rounds of tasks, which
-/// need not be after every turn. For tasks: the future given to [`block_on`] is polled again at once.
+/// Lets the other tasks of this core run. The driver looks for events between rounds of tasks,
+/// which need not be after every turn. For tasks: the future given to [`block_on`] is polled again
+/// at once.
 pub async fn turn() {
     let mut waited = false;
     poll_fn(|context| {
@@ -119,7 +120,8 @@ fn pick(
     let Err(coop) = probe(Ring::Coop) else { return Ok((Ring::Coop, None)) };
     let Err(plain) = probe(Ring::Plain) else {
         let note = format!(
-            "io_uring runs without cooperative task work ({coop}), which costs about a fifth more CPU; \
+            "io_uring runs without cooperative task work ({coop}), which costs about a fifth \
+             more CPU; \
              Linux 5.19 or newer has it"
         );
         return Ok((Ring::Plain, Some(note)));

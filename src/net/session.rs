@@ -381,9 +381,9 @@ impl Ends<'_> {
         self.plain.extend_from_slice(rest);
     }
 
-    /// Encrypts the data. With none, makes rustls give out an answer to KeyUpdate, which it keeps for
-    /// the next write: one byte that finds no room is not encrypted, but queues the answer before it,
-    /// and the next step encodes that.
+    /// Encrypts the data. With none, makes rustls give out an answer to KeyUpdate, which it keeps
+    /// for the next write: one byte that finds no room is not encrypted, but queues the answer
+    /// before it, and the next step encodes that.
     fn encrypt<D>(&mut self, mut traffic: WriteTraffic<'_, D>) -> Result<Step, NetError> {
         let begin = self.outgoing.len();
         if self.data.is_empty() {

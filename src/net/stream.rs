@@ -20,8 +20,8 @@ use crate::clock::Monotonic;
 
 /// A connection to an agent or an upstream, owned by one task at a time.
 ///
-/// The futures of [`Stream::read`] and [`Stream::write_all`] must be awaited to their end; one that is
-/// dropped may have taken bytes with it, so the stream is dead from then on rather than wrong.
+/// The futures of [`Stream::read`] and [`Stream::write_all`] must be awaited to their end; one that
+/// is dropped may have taken bytes with it, so the stream is dead from then on rather than wrong.
 pub struct Stream {
     socket: Socket,
     peer: SocketAddr,
@@ -37,12 +37,12 @@ impl Stream {
         Ok(Self { socket, peer, tls: None })
     }
 
-    /// Appends to `buf`, within its spare capacity (grown when there is none). `Ok(0)` is the orderly
-    /// end: FIN on a plain stream, `close_notify` on TLS.
+    /// Appends to `buf`, within its spare capacity (grown when there is none). `Ok(0)` is the
+    /// orderly end: FIN on a plain stream, `close_notify` on TLS.
     ///
     /// # Errors
-    /// [`NetError::Timeout`] when `until` passes: the operation is cancelled and awaited, no byte is
-    /// lost, and the stream may be read again. [`NetError::Closed`] when a TLS peer goes without
+    /// [`NetError::Timeout`] when `until` passes: the operation is cancelled and awaited, no byte
+    /// is lost, and the stream may be read again. [`NetError::Closed`] when a TLS peer goes without
     /// `close_notify`: what came before may have been cut short (RFC 8446 §6.1).
     pub async fn read(
         &mut self,
@@ -90,8 +90,8 @@ impl Stream {
         (result, buf)
     }
 
-    /// Waits until a read would not block: data, the end or an error. May be dropped. On TLS a record
-    /// that carries no data may end the wait, too.
+    /// Waits until a read would not block: data, the end or an error. May be dropped. On TLS a
+    /// record that carries no data may end the wait, too.
     pub async fn readable(&self) {
         let buffered = self.tls.as_ref().is_some_and(|session| session.has_input());
         if !self.socket.broken && !buffered {

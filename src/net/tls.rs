@@ -68,8 +68,8 @@ impl ServerTls {
     }
 }
 
-/// The client's side: whom we believe. A clone is a handle; make one per core, since the sessions it
-/// remembers for resumption stand behind a lock.
+/// The client's side: whom we believe. A clone is a handle; make one per core, since the sessions
+/// it remembers for resumption stand behind a lock.
 #[derive(Clone)]
 pub struct ClientTls(Arc<ClientConfig>);
 

@@ -1,8 +1,8 @@
 //! A hashed timer wheel without I/O: ticks in, wakers out.
 //!
-//! Alarms are made once per stream and then only moved. Arming a later deadline than the one an alarm
-//! is queued for stores the deadline and nothing else: the alarm is found at its old place and put
-//! where it belongs then. So a request that sets and clears four deadlines touches no list.
+//! Alarms are made once per stream and then only moved. Arming a later deadline than the one an
+//! alarm is queued for stores the deadline and nothing else: the alarm is found at its old place
+//! and put where it belongs then. So a request that sets and clears four deadlines touches no list.
 
 use std::task::Waker;
 

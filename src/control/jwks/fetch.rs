@@ -1,5 +1,6 @@
 //! Fetching a key set: where it is, and what an answer must be to count. The sockets are behind
-//! [`KeyIo`], which the control thread implements over `net` (deadline, pinned address, no redirects).
+//! [`KeyIo`], which the control thread implements over `net` (deadline, pinned address, no
+//! redirects).
 
 use std::path::Path;
 use std::time::Duration;
@@ -136,8 +137,8 @@ impl Source {
     }
 }
 
-/// `max-age` of a `Cache-Control` value in seconds; 0 for `no-store` and `no-cache`; `None` when it does
-/// not say.
+/// `max-age` of a `Cache-Control` value in seconds; 0 for `no-store` and `no-cache`; `None` when it
+/// does not say.
 #[must_use]
 pub fn max_age(cache_control: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(cache_control).ok()?;
@@ -185,8 +186,8 @@ struct Metadata {
     jwks_uri: String,
 }
 
-/// Reads a metadata document. The issuer must be the configured one byte for byte, or any site that can
-/// answer at this URL could name its own keys (RFC 8414 §3.3).
+/// Reads a metadata document. The issuer must be the configured one byte for byte, or any site that
+/// can answer at this URL could name its own keys (RFC 8414 §3.3).
 fn jwks_uri(document: &[u8], issuer: &str, plain: bool) -> Result<String, FetchFault> {
     let metadata: Metadata =
         serde_json::from_slice(document).map_err(|_| FetchFault::DiscoveryMalformed)?;

@@ -408,7 +408,8 @@ fn thread_server(
 }
 
 /// Half a record has arrived when the deadline passes; the other half must complete it. Without
-/// `close_notify` the end is no end: a body that lasts until close could have been cut (RFC 8446 §6.1).
+/// `close_notify` the end is no end: a body that lasts until close could have been cut (RFC 8446
+/// §6.1).
 #[test]
 fn a_deadline_inside_a_record_loses_nothing_and_truncation_is_an_error() {
     on_every_driver(|timers| async move {

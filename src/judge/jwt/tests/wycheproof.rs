@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use super::super::*;
 
-/// Defective vectors and ones that we want refused: 367 and 370 are byte for byte valid tokens; 346 and
-/// 350 are signed by another algorithm than the key names; 347 and 351 say `ES521`; 372 and 373 are
-/// loose base64.
+/// Defective vectors and ones that we want refused: 367 and 370 are byte for byte valid tokens; 346
+/// and 350 are signed by another algorithm than the key names; 347 and 351 say `ES521`; 372 and 373
+/// are loose base64.
 const SKIPPED: [u64; 8] = [346, 347, 350, 351, 367, 370, 372, 373];
 const VECTORS: usize = 401;
 
