@@ -54,6 +54,12 @@ impl Assembly {
         }
     }
 
+    /// Once the real address is known: session ids are sealed for the public URL.
+    pub(super) fn bound(&mut self, config: &Config) -> Result<(), Vec<String>> {
+        self.sessions = Arc::new(sessions(config).map_err(|fault| vec![fault])?);
+        Ok(())
+    }
+
     /// The first snapshot: no keys and no addresses yet, so everything is refused until they come.
     pub(super) fn snapshot(&self, config: &Arc<Config>) -> Snapshot {
         Snapshot {

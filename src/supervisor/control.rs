@@ -49,6 +49,10 @@ pub(super) struct Setup {
     pub(super) counters: Vec<Arc<Counters>>,
     pub(super) process: Arc<ProcessCounters>,
     pub(super) reports: Sender<Report>,
+    /// Where the gateway listens, the port filled in.
+    pub(super) address: SocketAddr,
+    /// Dropped by every key and name once it was asked for the first time.
+    pub(super) first_round: Sender<()>,
 }
 
 /// The main thread's hold on it.
@@ -79,6 +83,7 @@ pub(super) struct Control {
     slot: Arc<Slot>,
     outbox: Outbox,
     ticketer: Ticketer,
+    address: SocketAddr,
     /// Taken at the end.
     writer: RefCell<Option<Writer>>,
     ring: Ring,
@@ -190,13 +195,14 @@ async fn drive(setup: Setup, signals: Signals, finished: UnixStream) -> Result<b
         slot: setup.slot,
         outbox: setup.outbox,
         ticketer: setup.ticketer,
+        address: setup.address,
         writer: RefCell::new(Some(setup.writer)),
         ring: setup.ring,
         counters: setup.counters,
         alive: Cell::new(true),
     });
     control.process.set_policy_epoch(super::FIRST_EPOCH);
-    refresh::start(&control);
+    refresh::start(&control, Some(setup.first_round));
     runtime::spawn(listen_to_workers(Rc::clone(&control), setup.asks, setup.ask_bell));
     runtime::spawn(on_hangup(Rc::clone(&control), signals.reload));
     runtime::spawn(on_terminate(Rc::clone(&control), signals.terminate));
@@ -251,16 +257,16 @@ impl Control {
             (state.config.path.clone(), state.assembly.policy.epoch() + 1)
         };
         notify::say("RELOADING=1");
-        let made = Config::load(&path).map_err(|faults| super::lines(&faults)).and_then(|config| {
-            let assembly = Assembly::make(&config, epoch, &self.ticketer)?;
-            Ok((config, assembly))
-        });
+        let made = Config::load(&path)
+            .map_err(|faults| super::lines(&faults))
+            .and_then(|config| self.prepare(config, epoch));
         match made {
             Ok((config, assembly)) => self.take(config, assembly),
             Err(faults) => {
                 for fault in &faults {
                     tracing::error!("{fault}");
                 }
+                self.process.set_reload(false);
                 tracing::error!(
                     faults = faults.len(),
                     "reload refused; the old configuration stays"
@@ -270,23 +276,30 @@ impl Control {
         notify::say("READY=1");
     }
 
+    /// A configuration that would need other sockets is refused whole: half of it in force, say plain
+    /// HTTP for a loopback address on a listener that is still public, would be a hole.
+    fn prepare(&self, mut config: Config, epoch: u64) -> Result<(Config, Assembly), Vec<String>> {
+        let old = Arc::clone(&self.state.borrow().config);
+        if needs_restart(&old, &config) {
+            let path = config.path.display();
+            return Err(vec![format!(
+                "{path}: [listen] address and tls, [cores], [audit] and [admin] change only with a restart"
+            )]);
+        }
+        config.bound(self.address);
+        let assembly = Assembly::make(&config, epoch, &self.ticketer)?;
+        Ok((config, assembly))
+    }
+
     fn take(self: &Rc<Self>, config: Config, assembly: Assembly) {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
         let epoch = assembly.policy.epoch();
-        {
-            let mut state = self.state.borrow_mut();
-            if needs_restart(&state.config, &config) {
-                tracing::warn!(
-                    "listen, cores, audit and admin settings change only with a restart"
-                );
-            }
-            state.adopt(config, assembly);
-        }
+        self.state.borrow_mut().adopt(config, assembly);
         self.process.set_reload(true);
         self.process.set_policy_epoch(epoch);
-        refresh::start(self);
+        refresh::start(self, None);
         self.publish();
         tracing::info!(epoch, "configuration reloaded");
     }
@@ -336,7 +349,12 @@ impl Control {
 }
 
 impl State {
-    fn adopt(&mut self, config: Config, assembly: Assembly) {
+    fn adopt(&mut self, config: Config, mut assembly: Assembly) {
+        let unnamed = config.sessions.key.is_none() && self.config.sessions.key.is_none();
+        if unnamed && config.public_url == self.config.public_url {
+            // The random key of this process: a new one would end every legacy session.
+            assembly.sessions = Arc::clone(&self.assembly.sessions);
+        }
         let same = |old: &crate::config::TrustProvider, new: &crate::config::TrustProvider| {
             old.issuer == new.issuer && old.keys == new.keys
         };
@@ -370,6 +388,7 @@ impl State {
 
 fn needs_restart(old: &Config, new: &Config) -> bool {
     old.listen.address != new.listen.address
+        || old.listen.tls.is_some() != new.listen.tls.is_some()
         || old.cores != new.cores
         || old.audit != new.audit
         || old.admin != new.admin

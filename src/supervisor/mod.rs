@@ -63,7 +63,7 @@ struct Running {
     control: control::Handle,
 }
 
-fn start(config: Config, clock: Clock) -> Result<Running, Vec<String>> {
+fn start(mut config: Config, clock: Clock) -> Result<Running, Vec<String>> {
     let one = |fault: String| vec![fault];
     let (ring, why) = runtime::choose(config.cores.driver).map_err(one)?;
     if let Some(why) = why {
@@ -71,9 +71,11 @@ fn start(config: Config, clock: Clock) -> Result<Running, Vec<String>> {
     }
     let cpus = choose_cpus(&config).map_err(one)?;
     let ticketer = Ticketer::new().map_err(one)?;
-    let assembly = Assembly::make(&config, FIRST_EPOCH, &ticketer)?;
+    let mut assembly = Assembly::make(&config, FIRST_EPOCH, &ticketer)?;
     let listeners = listener::open(&config, cpus.len()).map_err(one)?;
     let address = listeners.address;
+    config.bound(address);
+    assembly.bound(&config)?;
     let admin_socket = TcpListener::bind(config.admin.address)
         .map_err(|error| vec![format!("[admin] {}: {error}", config.admin.address)])?;
     let cores: Vec<u32> = (0..).take(cpus.len()).collect();
@@ -82,6 +84,7 @@ fn start(config: Config, clock: Clock) -> Result<Running, Vec<String>> {
 
     let (reports_in, reports) = mpsc::channel();
     let (asks_in, asks) = mpsc::channel();
+    let (first_round, first_answers) = mpsc::channel();
     let (bells, near) = control::doorbells(cpus.len()).map_err(one)?;
     let (outbox, inboxes) = bus::channels(near);
     let (ask_bell, ask_far) = control::pair().map_err(one)?;
@@ -104,6 +107,8 @@ fn start(config: Config, clock: Clock) -> Result<Running, Vec<String>> {
         counters: meters.iter().map(Meter::share).collect(),
         process: Arc::new(ProcessCounters::default()),
         reports: reports_in.clone(),
+        address,
+        first_round,
     };
     let control = control::start(control).map_err(one)?;
     let parts = inboxes.into_iter().zip(audit.rings).zip(meters).zip(bells);
@@ -118,6 +123,7 @@ fn start(config: Config, clock: Clock) -> Result<Running, Vec<String>> {
             .map_err(one)?;
     }
     wait_until_ready(&reports, cpus.len()).map_err(one)?;
+    wait_for_first_round(&first_answers, clock);
     announce(scheme, address, cpus.len(), ring, &control);
     Ok(Running { reports, workers: cpus.len(), control })
 }
@@ -156,6 +162,19 @@ fn wait_until_ready(reports: &Receiver<Report>, workers: usize) -> Result<(), St
         }
     }
     Ok(())
+}
+
+/// Keys and addresses are asked for once before the gateway calls itself ready, so that the first
+/// requests need not fail. What does not answer in time is reported by `/readyz`.
+fn wait_for_first_round(answers: &Receiver<()>, clock: Clock) {
+    let until = clock.monotonic().after(FIRST_ROUND_WITHIN);
+    while clock.monotonic() < until {
+        match answers.recv_timeout(FIRST_ROUND_WITHIN) {
+            Ok(()) => {}
+            // Disconnected: every task had its first answer. Timeout: the loop ends.
+            Err(_) => return,
+        }
+    }
 }
 
 fn announce(
@@ -214,6 +233,7 @@ fn lines(faults: &impl ToString) -> Vec<String> {
 }
 
 const FIRST_EPOCH: u64 = 1;
+const FIRST_ROUND_WITHIN: Duration = Duration::from_secs(4);
 const START_WITHIN: Duration = Duration::from_secs(10);
 /// sysexits: internal software error.
 const EX_SOFTWARE: u8 = 70;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime};
 
 use super::control::Control;
@@ -20,21 +21,28 @@ use crate::net::{Timers, catch_unwind, first, runtime};
 use crate::reject::Reject;
 
 /// Starts the tasks of the configuration in force. Those of an older one end by themselves.
-pub(super) fn start(control: &Rc<Control>) {
+///
+/// Each task drops its copy of `first_round` after its first attempt, whatever came of it.
+pub(super) fn start(control: &Rc<Control>, first_round: Option<Sender<()>>) {
     let (config, generation) = {
         let state = control.state.borrow();
         (Arc::clone(&state.config), state.config_generation)
     };
     for index in 0..config.trust_providers.len() {
-        runtime::spawn(keep_keys(Rc::clone(control), index, generation));
+        runtime::spawn(keep_keys(Rc::clone(control), index, generation, first_round.clone()));
     }
     for index in 0..config.servers.len() {
-        runtime::spawn(keep_addresses(Rc::clone(control), index, generation));
+        runtime::spawn(keep_addresses(Rc::clone(control), index, generation, first_round.clone()));
     }
 }
 
 /// Keeps the keys of one provider fresh for as long as its configuration is in force.
-async fn keep_keys(control: Rc<Control>, index: usize, generation: u64) {
+async fn keep_keys(
+    control: Rc<Control>,
+    index: usize,
+    generation: u64,
+    mut first_round: Option<Sender<()>>,
+) {
     let config = Arc::clone(&control.state.borrow().config);
     let Some(provider) = config.trust_providers.get(index) else { return };
     let io = Io { control: &control, provider };
@@ -61,6 +69,7 @@ async fn keep_keys(control: Rc<Control>, index: usize, generation: u64) {
         if fetch {
             fetch_once(&control, provider, &io, &mut source, &mut refresher).await;
             share(&control, index, &refresher, generation);
+            first_round.take();
             continue;
         }
         let until = match refresher.poll(now) {
@@ -148,7 +157,12 @@ fn take_wish(control: &Control, index: usize, generation: u64) -> Option<bool> {
 }
 
 /// Keeps the addresses of one server known and checked.
-async fn keep_addresses(control: Rc<Control>, index: usize, generation: u64) {
+async fn keep_addresses(
+    control: Rc<Control>,
+    index: usize,
+    generation: u64,
+    mut first_round: Option<Sender<()>>,
+) {
     let config = Arc::clone(&control.state.borrow().config);
     let Some(server) = config.servers.get(index) else { return };
     loop {
@@ -165,6 +179,7 @@ async fn keep_addresses(control: Rc<Control>, index: usize, generation: u64) {
             let allowed = permitted(&found, server.trust_private_addresses);
             set_addresses(&control, index, generation, &allowed, !found.is_empty());
         }
+        first_round.take();
         if server.url.literal.is_some() {
             return;
         }
