@@ -283,6 +283,9 @@ impl Shard {
         let decisions = self.enforcer.counts();
         counters.decision_hits.set(decisions.hits);
         counters.decision_misses.set(decisions.misses + decisions.unkept);
+        self.relay.connections(|server, active, idle| {
+            self.meter.upstream_connections(server, active, idle);
+        });
         counters.loop_lag_micros.set(self.timers.take_lag().max_micros);
     }
 }

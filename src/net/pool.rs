@@ -74,6 +74,11 @@ impl<K: Eq + Hash> Pool<K> {
         drop(self.idle.with(std::mem::take));
     }
 
+    /// How many are kept under each key.
+    pub fn for_each(&self, mut see: impl FnMut(&K, usize)) {
+        self.idle.with(|all| all.iter().for_each(|(key, list)| see(key, list.len())));
+    }
+
     /// Connections kept now, over all keys.
     #[must_use]
     pub fn count(&self) -> usize {

@@ -29,6 +29,8 @@ pub struct Relay {
     timers: Timers,
     pool: Pool<PoolKey>,
     buffers: CoreCell<Vec<Vec<u8>>>,
+    /// Requests under way per server.
+    active: CoreCell<Vec<u64>>,
 }
 
 /// Idle connections are shared only within one server and one credential: some servers bind identity
@@ -132,7 +134,12 @@ impl Relay {
     /// A relay without connections.
     #[must_use]
     pub fn new(timers: Timers, idle_per_server_max: usize) -> Self {
-        Self { timers, pool: Pool::new(idle_per_server_max), buffers: CoreCell::new(Vec::new()) }
+        Self {
+            timers,
+            pool: Pool::new(idle_per_server_max),
+            buffers: CoreCell::default(),
+            active: CoreCell::default(),
+        }
     }
 
     /// Sends the request and streams the answer to `downstream`.
@@ -150,6 +157,7 @@ impl Relay {
         if permit.server() != leg.server_index {
             return Err(Reject::GatewayFault.into());
         }
+        let _active = Active::begin(&self.active, leg.server_index);
         let (mut stream, pooled) = self.connect(&leg, true).await?;
         let first = self.exchange(&mut stream, &mut leg, downstream, oversight).await;
         let mut answered = match first {
@@ -178,10 +186,15 @@ impl Relay {
         Ok(relayed)
     }
 
-    /// Idle upstream connections, for the metrics.
-    #[must_use]
-    pub fn idle_connections(&self) -> usize {
-        self.pool.count()
+    /// Shows `(server, active, idle)` of every server that has or had connections, for the metrics.
+    pub fn connections(&self, mut see: impl FnMut(u16, u64, u64)) {
+        let mut idle: Vec<u64> = Vec::new();
+        self.pool.for_each(|key, count| add(&mut idle, key.server, count as u64));
+        let active = self.active.with(|active| active.clone());
+        for (server, index) in (0_u16..).zip(0..idle.len().max(active.len())) {
+            let of = |list: &[u64]| list.get(index).copied().unwrap_or_default();
+            see(server, of(&active), of(&idle));
+        }
     }
 
     /// Closes what was idle for too long.
@@ -259,6 +272,35 @@ impl Relay {
     fn release_wiped(&self, mut buffer: Vec<u8>) {
         zeroize::Zeroize::zeroize(&mut buffer);
         self.release_buffer(buffer);
+    }
+}
+
+/// One request under way, counted for as long as this lives.
+struct Active<'a>(&'a CoreCell<Vec<u64>>, usize);
+
+impl<'a> Active<'a> {
+    fn begin(all: &'a CoreCell<Vec<u64>>, server: usize) -> Self {
+        all.with(|active| add(active, server, 1));
+        Self(all, server)
+    }
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.with(|active| {
+            if let Some(count) = active.get_mut(self.1) {
+                *count = count.saturating_sub(1);
+            }
+        });
+    }
+}
+
+fn add(counts: &mut Vec<u64>, server: usize, by: u64) {
+    if counts.len() <= server {
+        counts.resize(server + 1, 0);
+    }
+    if let Some(count) = counts.get_mut(server) {
+        *count += by;
     }
 }
 

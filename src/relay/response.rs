@@ -74,7 +74,11 @@ pub(super) async fn read(
             }
             Heard::End | Heard::Broken if input.is_empty() => return Err(NoAnswer::Silent),
             Heard::End | Heard::Broken => return Err(NoAnswer::Refused(Reject::UpstreamEof)),
-            Heard::ClientLeft => return Err(NoAnswer::Refused(Reject::RequestAborted)),
+            Heard::ClientLeft if leg.cancel_on_leave => {
+                return Err(NoAnswer::Refused(Reject::RequestAborted));
+            }
+            // The server finishes a legacy call whether or not its client still listens.
+            Heard::ClientLeft => {}
             Heard::Late => return Err(NoAnswer::Refused(Reject::UpstreamTimeout)),
         }
     }
@@ -247,6 +251,10 @@ impl Transfer {
             }
             if done {
                 return self.relayed.cut.is_none();
+            }
+            if self.kind == Body::Withheld {
+                // Nobody will see the rest; reading it away could take as long as the server likes.
+                return false;
             }
             if let Flow::Stop = self.review(out, oversight) {
                 return false;
