@@ -46,6 +46,7 @@ pub struct Shard {
     /// Counters; this core is their one writer.
     pub meter: Meter,
     world: CoreCell<Rc<World>>,
+    #[expect(clippy::vec_box, reason = "a request takes the box with it; the scratch never moves")]
     scratch: CoreCell<Vec<Box<Scratch>>>,
     connections: Cell<usize>,
     inflight: Cell<usize>,

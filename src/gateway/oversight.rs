@@ -36,12 +36,11 @@ impl<'a> Watch<'a> {
     fn judge(&self) -> Review {
         let wall = self.shard.clock.now().wall.seconds();
         let world = self.shard.world();
-        if let Some(token) = self.exchange.token.as_deref() {
-            if self.ends_with_token
-                && let Err(reject) = decide::token_still_good(&world, token, wall)
-            {
-                return Review::Cut(reject);
-            }
+        if self.ends_with_token
+            && let Some(token) = self.exchange.token.as_deref()
+            && let Err(reject) = decide::token_still_good(&world, token, wall)
+        {
+            return Review::Cut(reject);
         }
         match decide::permit(self.shard, &world, self.exchange, wall) {
             Ok(_) => Review::Continue,

@@ -36,11 +36,12 @@ impl Refusal<'_> {
         if !self.challenge.is_empty() {
             field(b"www-authenticate", self.challenge, out);
         }
-        match self.reject {
-            Reject::RequestMethod => field(b"allow", b"POST, GET, DELETE", out),
+        if self.reject == Reject::RequestMethod {
+            field(b"allow", b"POST, GET, DELETE", out);
+        }
+        if self.reject.status() == 503 {
             // RFC 9110 §10.2.3; short, because each of these usually passes within seconds.
-            reject if reject.status() == 503 => field(b"retry-after", b"2", out),
-            _ => {}
+            field(b"retry-after", b"2", out);
         }
         common_fields(b"application/json", body.len(), self.origin, self.close, out);
         out.extend_from_slice(&body);

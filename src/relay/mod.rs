@@ -225,7 +225,7 @@ impl Relay {
     }
 
     /// Writes the request and reads the final response head.
-    async fn exchange<'s>(
+    async fn exchange(
         &self,
         stream: &mut Stream,
         leg: &mut Leg<'_>,

@@ -255,10 +255,14 @@ impl KeyIo for Io<'_> {
         let made = ClientTls::new(self.provider.ca_file.as_deref());
         let tls = made.map_err(|_| FetchFault::Unreachable)?;
         let got = client::get(&url, &addresses, &tls, bytes_max, timers, until).await;
-        let answer = got.map_err(|reject| match reject {
-            Reject::UpstreamTimeout => FetchFault::Timeout,
-            Reject::UpstreamAddress => FetchFault::Address,
-            _ => FetchFault::Unreachable,
+        let answer = got.map_err(|reject| {
+            if reject == Reject::UpstreamTimeout {
+                FetchFault::Timeout
+            } else if reject == Reject::UpstreamAddress {
+                FetchFault::Address
+            } else {
+                FetchFault::Unreachable
+            }
         })?;
         let age = answer.cache_control.as_deref().and_then(|value| max_age(value.as_bytes()));
         Ok(Answer { status: answer.status, max_age: age, body: answer.body })
