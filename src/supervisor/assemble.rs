@@ -1,5 +1,5 @@
-//! From a checked configuration to what workers use: policies, certificates, keys for sealing. All of
-//! it or nothing, at start and at reload alike.
+//! From a checked configuration to what workers use: policies, certificates, keys for sealing. All
+//! of it or nothing, at start and at reload alike.
 
 use std::sync::Arc;
 

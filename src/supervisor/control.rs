@@ -1,5 +1,5 @@
-//! The control thread: signals, keys, names, reloads, the admin listener. One event loop of its own,
-//! unpinned, so that nothing here takes time from a worker.
+//! The control thread: signals, keys, names, reloads, the admin listener. One event loop of its
+//! own, unpinned, so that nothing here takes time from a worker.
 
 use std::cell::{Cell, RefCell};
 use std::net::{SocketAddr, TcpListener};
@@ -14,6 +14,7 @@ use monoio::io::AsyncReadRent;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::assemble::Assembly;
+use super::state::{State, needs_restart};
 use super::{notify, refresh};
 use crate::admin;
 use crate::audit::Writer;
@@ -21,7 +22,7 @@ use crate::bus::{Notice, Outbox};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::jwks::ProviderKeys;
-use crate::control::{Ask, Slot, Snapshot, Upstream};
+use crate::control::{Ask, Slot, Snapshot};
 use crate::event::Event;
 use crate::http::Method;
 use crate::listener::{Downstream, answer, downstream::Next};
@@ -89,23 +90,6 @@ pub(super) struct Control {
     ring: Ring,
     counters: Vec<Arc<Counters>>,
     alive: Cell<bool>,
-}
-
-/// What the next snapshot is made of.
-pub(super) struct State {
-    pub(super) config: Arc<Config>,
-    pub(super) config_generation: u64,
-    pub(super) keys: Vec<ProviderKeys>,
-    /// Providers whose keys a worker asked for.
-    pub(super) wanted_keys: Vec<bool>,
-    pub(super) upstreams: Vec<Upstream>,
-    /// Servers whose addresses a worker asked for.
-    pub(super) wanted_addresses: Vec<bool>,
-    assembly: Assembly,
-    generation: u64,
-    draining: bool,
-    /// Snapshots that workers may still use; freed here when they are the last copy.
-    old: Vec<Arc<Snapshot>>,
 }
 
 /// Pairs for the doorbells: the workers' ends and ours, both non-blocking.
@@ -276,14 +260,15 @@ impl Control {
         notify::say("READY=1");
     }
 
-    /// A configuration that would need other sockets is refused whole: half of it in force, say plain
-    /// HTTP for a loopback address on a listener that is still public, would be a hole.
+    /// A configuration that would need other sockets is refused whole: half of it in force, say
+    /// plain HTTP for a loopback address on a listener that is still public, would be a hole.
     fn prepare(&self, mut config: Config, epoch: u64) -> Result<(Config, Assembly), Vec<String>> {
         let old = Arc::clone(&self.state.borrow().config);
         if needs_restart(&old, &config) {
             let path = config.path.display();
             return Err(vec![format!(
-                "{path}: [listen] address and tls, [cores], [audit] and [admin] change only with a restart"
+                "{path}: [listen] address and tls, [cores], [audit] and [admin] \
+                 change only with a restart"
             )]);
         }
         config.bound(self.address);
@@ -346,52 +331,6 @@ impl Control {
             },
         )
     }
-}
-
-impl State {
-    fn adopt(&mut self, config: Config, mut assembly: Assembly) {
-        let unnamed = config.sessions.key.is_none() && self.config.sessions.key.is_none();
-        if unnamed && config.public_url == self.config.public_url {
-            // The random key of this process: a new one would end every legacy session.
-            assembly.sessions = Arc::clone(&self.assembly.sessions);
-        }
-        let same = |old: &crate::config::TrustProvider, new: &crate::config::TrustProvider| {
-            old.issuer == new.issuer && old.keys == new.keys
-        };
-        // Keys of a provider that did not change keep serving, so that a reload costs no 503.
-        self.keys = config
-            .trust_providers
-            .iter()
-            .map(|new| {
-                let old = self.config.trust_providers.iter().position(|old| same(old, new));
-                old.and_then(|at| self.keys.get(at).cloned()).unwrap_or_else(ProviderKeys::none)
-            })
-            .collect();
-        let mut upstreams = assembly.upstreams();
-        for (new, upstream) in config.servers.iter().zip(&mut upstreams) {
-            let old = self.config.servers.iter().position(|old| {
-                old.url == new.url && old.trust_private_addresses == new.trust_private_addresses
-            });
-            if let Some(known) = old.and_then(|at| self.upstreams.get(at)) {
-                upstream.addresses = Arc::clone(&known.addresses);
-                upstream.refused = known.refused;
-            }
-        }
-        self.upstreams = upstreams;
-        self.wanted_keys = vec![false; config.trust_providers.len()];
-        self.wanted_addresses = vec![false; config.servers.len()];
-        self.config = Arc::new(config);
-        self.config_generation += 1;
-        self.assembly = assembly;
-    }
-}
-
-fn needs_restart(old: &Config, new: &Config) -> bool {
-    old.listen.address != new.listen.address
-        || old.listen.tls.is_some() != new.listen.tls.is_some()
-        || old.cores != new.cores
-        || old.audit != new.audit
-        || old.admin != new.admin
 }
 
 async fn listen_to_workers(control: Rc<Control>, asks: Receiver<Ask>, bell: UnixStream) {

@@ -6,6 +6,7 @@ mod control;
 mod listener;
 mod notify;
 mod refresh;
+mod state;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;

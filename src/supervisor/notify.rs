@@ -1,4 +1,5 @@
-//! Words to systemd (sd_notify protocol): one datagram to `$NOTIFY_SOCKET`, nothing when it is not set.
+//! Words to systemd (sd_notify protocol): one datagram to `$NOTIFY_SOCKET`, nothing when it is not
+//! set.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;

@@ -118,7 +118,8 @@ fn share(control: &Control, index: usize, refresher: &Refresher, generation: u64
         }
         let kept = refresher.snapshot(now);
         let Some(keys) = state.keys.get_mut(index) else { return };
-        // After a reload the first fetch may fail; keys that still serve are not thrown away for it.
+        // After a reload the first fetch may fail; keys that still serve are not thrown away for
+        // it.
         if kept.usable(now).is_some() || keys.usable(now).is_none() {
             *keys = kept;
         }
