@@ -8,7 +8,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use portcullis::http::{BodyDecoder, Framing, RequestHead};
 
 fn head() -> Vec<u8> {
-    // The token has the size of a small RFC 9068 access token signed with ES256; its bytes do not matter.
+    // The token has the size of a small RFC 9068 access token signed with ES256; its bytes do
+    // not matter.
     let token = "eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9".repeat(11);
     format!(
         "POST /mcp/github HTTP/1.1\r\n\

@@ -1,8 +1,8 @@
 //! THE cross-core channel. It carries what changed, never request data.
 //!
-//! Sending never waits and never loses meaning: a full inbox sets its overflow flag, and the receiver
-//! then treats everything as changed (a lost detail becomes a stronger action). The receiver drains at
-//! the start of every request and when its doorbell rings.
+//! Sending never waits and never loses meaning: a full inbox sets its overflow flag, and the
+//! receiver then treats everything as changed (a lost detail becomes a stronger action). The
+//! receiver drains at the start of every request and when its doorbell rings.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -15,22 +15,24 @@ use crate::limits::BUS_NOTICES_MAX;
 /// What changed. A receiver that missed one acts on [`Drained::overflowed`] instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// A new snapshot lies in the slot (keys, policy, addresses, configuration). Sent by the control
-    /// thread. Lost: the next notice or overflow brings the receiver to the slot, which holds the newest.
+    /// A new snapshot lies in the slot (keys, policy, addresses, configuration). Sent by the
+    /// control thread. Lost: the next notice or overflow brings the receiver to the slot, which
+    /// holds the newest.
     Published {
         /// Its generation; ever growing.
         generation: u64,
     },
-    /// A refetch for an unknown `kid` ended without a new snapshot. Sent by the control thread. Lost:
-    /// the waiters end at their own deadline.
+    /// A refetch for an unknown `kid` ended without a new snapshot. Sent by the control thread.
+    /// Lost: the waiters end at their own deadline.
     KeysUnchanged {
         /// Index of the trust provider.
         provider: u16,
     },
-    /// All upstream credentials are to be forgotten. Sent by the control thread. Lost: overflow purges.
+    /// All upstream credentials are to be forgotten. Sent by the control thread. Lost: overflow
+    /// purges.
     CredentialsRevoked,
-    /// Stop accepting; finish what is in flight. Sent by the control thread. Lost: overflow makes the
-    /// receiver read the drain flag of the snapshot slot.
+    /// Stop accepting; finish what is in flight. Sent by the control thread. Lost: overflow makes
+    /// the receiver read the drain flag of the snapshot slot.
     Drain,
 }
 

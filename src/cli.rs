@@ -26,7 +26,7 @@ enum Command {
     Gateway(ConfigFile),
     /// Check a configuration with its policies and print every fault as FILE:LINE:COLUMN
     Check(ConfigFile),
-    /// Start a sample MCP server and a gateway in front of it, and show what each kind of caller gets
+    /// Start a sample MCP server with a gateway in front, and show what each kind of caller gets
     Demo {
         /// End after the demonstration: exit code 0 when everything went as it must, 1 otherwise
         #[arg(long)]

@@ -1,8 +1,8 @@
 //! The only file that reads time. Everything below layer 2 takes time as an argument.
 //!
-//! Two clocks, never mixed: wall time judges what others wrote into tokens (`exp`, `nbf`), monotonic
-//! time ages what we remember (caches, deadlines), so that a clock set back cannot make an old
-//! credential young again (case F10).
+//! Two clocks, never mixed: wall time judges what others wrote into tokens (`exp`, `nbf`),
+//! monotonic time ages what we remember (caches, deadlines), so that a clock set back cannot make
+//! an old credential young again (case F10).
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -22,7 +22,8 @@ impl UnixMicros {
     }
 }
 
-/// Microseconds on the monotonic clock since this process started. Never compared between processes.
+/// Microseconds on the monotonic clock since this process started. Never compared between
+/// processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Monotonic(pub u64);
 

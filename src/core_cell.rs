@@ -1,7 +1,8 @@
 //! State of one core, reached only through a closure: no borrow can live across an `.await`.
 //!
-//! A panic while the closure runs may leave the value half changed. Every later request on this core
-//! would be judged by it, so the process ends instead (DESIGN §4, panics): fail closed, restart clean.
+//! A panic while the closure runs may leave the value half changed. Every later request on this
+//! core would be judged by it, so the process ends instead (DESIGN §4, panics): fail closed,
+//! restart clean.
 
 use std::cell::RefCell;
 

@@ -1,10 +1,10 @@
 //! Portcullis: the open MCP identity gateway for Linux VMs.
 //!
-//! The way of a request, which [`gateway`] reads as: a worker accepts a connection ([`listener`]), one
-//! HTTP request is read and framed ([`http`]), its token is validated ([`identity`]), its body is parsed
-//! once as an MCP message ([`mcp`]), access policy decides ([`policy`]), the user's own credential is
-//! obtained ([`credential`]), the decision is committed to the audit ring ([`audit`]), and the request is
-//! relayed ([`relay`]). Anything missing or doubtful means no.
+//! The way of a request, which [`gateway`] reads as: a worker accepts a connection ([`listener`]),
+//! one HTTP request is read and framed ([`http`]), its token is validated ([`identity`]), its body
+//! is parsed once as an MCP message ([`mcp`]), access policy decides ([`policy`]), the user's own
+//! credential is obtained ([`credential`]), the decision is committed to the audit ring
+//! ([`audit`]), and the request is relayed ([`relay`]). Anything missing or doubtful means no.
 //!
 //! Modules stand in layers; imports run downward only, and `tests/tidy.rs` holds the table.
 

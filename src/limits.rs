@@ -1,5 +1,6 @@
 //! Every bound: bytes, counts, time. The unit is the last word of the name. What an operator may
-//! change is a field of [`Limits`], whose defaults stand here; relations are checked when we compile.
+//! change is a field of [`Limits`], whose defaults stand here; relations are checked when we
+//! compile.
 
 use std::time::Duration;
 

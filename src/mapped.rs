@@ -73,8 +73,8 @@ fn allocate(file: &File, bytes: u64) -> io::Result<()> {
 
 const WORD_BYTES: usize = size_of::<AtomicU64>();
 
-/// Takes ownership of descriptor `number`, which systemd passed to this process (sd_listen_fds). Called
-/// once per number, before any other descriptor of this process can have it.
+/// Takes ownership of descriptor `number`, which systemd passed to this process (sd_listen_fds).
+/// Called once per number, before any other descriptor of this process can have it.
 ///
 /// # Errors
 /// In words: there is no such descriptor.
@@ -82,10 +82,12 @@ pub fn passed_descriptor(number: i32) -> Result<OwnedFd, String> {
     if number < FIRST_PASSED {
         return Err(format!("descriptor {number} cannot be a passed socket"));
     }
-    // SAFETY: the number is borrowed for this one call, which fails on a descriptor that is not open.
+    // SAFETY: the number is borrowed for this one call, which fails on a descriptor that is not
+    // open.
     let open = rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) });
     open.map_err(|_| format!("descriptor {number} was announced by LISTEN_FDS but is not open"))?;
-    // SAFETY: it is open, and by the protocol of sd_listen_fds(3) nobody else in this process owns it.
+    // SAFETY: it is open, and by the protocol of sd_listen_fds(3) nobody else in this process owns
+    // it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 

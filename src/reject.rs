@@ -1,9 +1,9 @@
 //! The closed list of reasons to refuse.
 //!
-//! A variant carries no payload, so no secret and no input can travel in it. Its name says who is at
-//! fault: the request, the token, the policy, the credential, the upstream or the gateway. Four total
-//! functions without wildcard arms turn it into an answer; a new variant breaks the build in each of
-//! them, which are exactly the four questions its author must answer.
+//! A variant carries no payload, so no secret and no input can travel in it. Its name says who is
+//! at fault: the request, the token, the policy, the credential, the upstream or the gateway. Four
+//! total functions without wildcard arms turn it into an answer; a new variant breaks the build in
+//! each of them, which are exactly the four questions its author must answer.
 
 /// Why a request was refused. See the tables of the contract for the meaning of each group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -157,7 +157,8 @@ pub enum Reject {
     UpstreamContentType,
 }
 
-/// What `WWW-Authenticate` says (RFC 6750 §3). `resource_metadata` (RFC 9728 §5.1) is in all but `None`.
+/// What `WWW-Authenticate` says (RFC 6750 §3). `resource_metadata` (RFC 9728 §5.1) is in all but
+/// `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Challenge {
     /// No challenge.
@@ -319,9 +320,9 @@ impl Reject {
 
     /// The JSON-RPC error code, for answers to a message with an id.
     ///
-    /// What the specification names has its code (JSON-RPC 2.0 §5.1, MCP 2026-07-28 basic/index "Error
-    /// Codes"); everything of our own lies outside −32768…−32000 and is 1000 plus the HTTP status that
-    /// the refusal has or would have.
+    /// What the specification names has its code (JSON-RPC 2.0 §5.1, MCP 2026-07-28 basic/index
+    /// "Error Codes"); everything of our own lies outside −32768…−32000 and is 1000 plus the HTTP
+    /// status that the refusal has or would have.
     #[must_use]
     pub const fn json_rpc_code(self) -> i32 {
         use Reject as R;

@@ -1,8 +1,8 @@
 //! Bytes that must not be seen: wiped when dropped, without `Debug`, `Display`, `Clone` or serde.
 //!
 //! There is one door out, [`Secret::expose`], called where a header is written and nowhere else;
-//! `tests/tidy.rs` counts the calls. What rustls and the kernel copy is out of our hands and named in
-//! the threat model.
+//! `tests/tidy.rs` counts the calls. What rustls and the kernel copy is out of our hands and named
+//! in the threat model.
 
 use zeroize::Zeroizing;
 
@@ -17,7 +17,7 @@ impl Secret {
         Self(Zeroizing::new(bytes))
     }
 
-    /// The bytes, for the one write that needs them. Do not copy them into anything that is not wiped.
+    /// The bytes, for the one write that needs them. Do not copy them into what is not wiped.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.0

@@ -1,5 +1,5 @@
-//! Everything one core owns, on one page. The worker drives it; a request reaches state only through
-//! `&Shard`, and no borrow of it lives across an await.
+//! Everything one core owns, on one page. The worker drives it; a request reaches state only
+//! through `&Shard`, and no borrow of it lives across an await.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -150,8 +150,8 @@ impl Shard {
         self.world.with(|world| Rc::clone(world))
     }
 
-    /// Acts on what the control thread said. Called at the start of every request and when the doorbell
-    /// rings; one relaxed load when there is nothing.
+    /// Acts on what the control thread said. Called at the start of every request and when the
+    /// doorbell rings; one relaxed load when there is nothing.
     pub fn drain_bus(&self) {
         let Some(Drained { notices, overflowed }) = self.inbox.drain() else { return };
         if overflowed {

@@ -118,7 +118,8 @@ async fn sweep(shard: Rc<Shard>) {
 async fn accept(shard: Rc<Shard>, mut acceptor: Acceptor, reports: Sender<Report>) {
     loop {
         match acceptor.accept().await {
-            // Left in the backlog is better than accepted and dropped: another process may serve it.
+            // Left in the backlog is better than accepted and dropped: another process may serve
+            // it.
             Ok(_) if shard.draining() => return,
             Ok(stream) => runtime::spawn(connection(Rc::clone(&shard), stream)),
             Err(error) => {

@@ -1,8 +1,9 @@
 //! What the control thread and the workers say to each other.
 //!
-//! Downward travels one immutable [`Snapshot`] by way of one [`Slot`]: a notice on the bus says only
-//! that there is a newer one, and the worker then takes its handle (one lock per change, none per
-//! request). Upward travel [`Ask`]s: an unknown key id, a name to resolve, an old snapshot to free.
+//! Downward travels one immutable [`Snapshot`] by way of one [`Slot`]: a notice on the bus says
+//! only that there is a newer one, and the worker then takes its handle (one lock per change, none
+//! per request). Upward travel [`Ask`]s: an unknown key id, a name to resolve, an old snapshot to
+//! free.
 
 pub mod jwks;
 
@@ -18,7 +19,8 @@ use crate::judge::policy::PolicySet;
 use crate::mcp::session::SessionKeys;
 use crate::net::tls::{ClientTls, ServerTls};
 
-/// Everything a worker needs that can change while it runs. Made by the control thread, never changed.
+/// Everything a worker needs that can change while it runs. Made by the control thread, never
+/// changed.
 pub struct Snapshot {
     /// Ever growing; the number in `Notice::Published`.
     pub generation: u64,
@@ -43,7 +45,8 @@ pub struct Snapshot {
 /// Where one MCP server is, as resolved and checked by the control thread.
 #[derive(Clone)]
 pub struct Upstream {
-    /// Permitted addresses; exactly these are dialled, so a name cannot change its meaning in between.
+    /// Permitted addresses; exactly these are dialled, so a name cannot change its meaning in
+    /// between.
     pub addresses: Arc<[SocketAddr]>,
     /// Every address that the name had was refused (private or special).
     pub refused: bool,
@@ -106,8 +109,8 @@ impl Asker {
         Self { queue, doorbell }
     }
 
-    /// Posts without waiting. A control thread that is gone ends the process, so nothing is lost here
-    /// that anyone could still answer.
+    /// Posts without waiting. A control thread that is gone ends the process, so nothing is lost
+    /// here that anyone could still answer.
     pub fn ask(&self, ask: Ask) {
         if self.queue.send(ask).is_ok() {
             let _ = (&self.doorbell).write(&[1]);

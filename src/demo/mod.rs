@@ -20,7 +20,7 @@ use crate::clock::{Clock, UnixSeconds};
 use crate::devtoken;
 use client::{Answer, Client};
 
-/// Runs the demonstration. With `once` it ends after the last step, else it stays for other clients.
+/// Runs the demonstration. With `once` it ends after the last step, else it stays for others.
 #[must_use]
 pub fn run(once: bool) -> ExitCode {
     match play(once) {

@@ -38,7 +38,8 @@ pub(super) fn token_still_good(
     if known { Ok(()) } else { Err(Reject::TokenIssuer) }
 }
 
-/// Decides on the request: the gateway itself, then everything that the message names on its server.
+/// Decides on the request: the gateway itself, then everything that the message names on its
+/// server.
 ///
 /// Also how an open stream is judged again, by a newer `world` and with another `now`.
 pub(super) fn permit(

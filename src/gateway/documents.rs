@@ -14,8 +14,8 @@ pub(super) struct Document {
     bytes: Vec<u8>,
 }
 
-/// The protected-resource metadata (RFC 9728 §3) of a path. Every server path of a valid form has one,
-/// whether or not there is such a server, so that nobody can list servers by asking.
+/// The protected-resource metadata (RFC 9728 §3) of a path. Every server path of a valid form has
+/// one, whether or not there is such a server, so that nobody can list servers by asking.
 pub(super) fn metadata(config: &Config, resource: &str) -> Result<Document, Reject> {
     let resource = metadata::resource_of(resource.as_bytes()).ok_or(Reject::RequestPath)?;
     let issuers = config.trust_providers.iter().map(|provider| provider.issuer.as_str());

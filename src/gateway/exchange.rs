@@ -79,7 +79,8 @@ impl Exchange {
         }
     }
 
-    /// Stage 3: who asks. Before the body is read, so that a stranger cannot make us buffer or parse.
+    /// Stage 3: who asks. Before the body is read, so that a stranger cannot make us buffer or
+    /// parse.
     pub(super) async fn identify(
         &mut self,
         shard: &Shard,
@@ -122,8 +123,8 @@ impl Exchange {
         self.open_session(downstream, config)
     }
 
-    /// A legacy session id is opened for its owner only (case M12); modern requests have none, and one
-    /// that is sent all the same is ignored (MCP 2026-07-28, transports, "Earlier Revisions").
+    /// A legacy session id is opened for its owner only (case M12); modern requests have none, and
+    /// one that is sent all the same is ignored (MCP 2026-07-28, transports, "Earlier Revisions").
     fn open_session(&mut self, downstream: &Downstream, config: &Config) -> Result<(), Reject> {
         let (head, bytes) = downstream.head();
         let Some(sealed) = head.field(bytes, Field::McpSessionId) else { return Ok(()) };
@@ -240,7 +241,8 @@ impl Exchange {
     }
 
     /// MCP 2026-07-28, transports, "Cancellation": closing is cancelling. A legacy POST goes on
-    /// without its client (2025-11-25, transports, "Sending Messages"), a GET stream is only a stream.
+    /// without its client (2025-11-25, transports, "Sending Messages"), a GET stream is only a
+    /// stream.
     pub(super) fn cancels_on_leave(&self) -> bool {
         self.is_modern() || self.method != HttpMethod::Post
     }
@@ -312,8 +314,8 @@ pub(super) fn resource(server: &str) -> Resource<'_> {
     if server.is_empty() { Resource::Federation } else { Resource::Server(server) }
 }
 
-/// MCP 2026-07-28 and 2025-11-25, transports, "Sending Messages": JSON in, and the client lists both
-/// kinds of answer. A content coding would hide what is judged.
+/// MCP 2026-07-28 and 2025-11-25, transports, "Sending Messages": JSON in, and the client lists
+/// both kinds of answer. A content coding would hide what is judged.
 fn check_media(downstream: &Downstream) -> Result<(), Reject> {
     let (head, bytes) = downstream.head();
     let coding = head.field(bytes, Field::ContentEncoding);

@@ -29,7 +29,8 @@ pub(super) fn accept<'a>(downstream: &'a Downstream, config: &Config) -> Result<
     if !host::host_allowed(named, &config.listen.hosts, config.listen.loopback) {
         return Err(Reject::RequestHostForeign);
     }
-    // RFC 9110 §7.4: a request for another authority than the connection was secured for (case S07).
+    // RFC 9110 §7.4: a request for another authority than the connection was secured for (case
+    // S07).
     if let Some(sni) = downstream.server_name()
         && !host::same_name(named, sni)
     {

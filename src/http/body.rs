@@ -31,8 +31,8 @@ pub struct Step {
     pub done: bool,
 }
 
-/// Takes the framing off a body. Of requests and responses; a caller that reads a response turns every
-/// error into `UpstreamMalformed`.
+/// Takes the framing off a body. Of requests and responses; a caller that reads a response turns
+/// every error into `UpstreamMalformed`.
 #[derive(Clone, Debug)]
 pub struct BodyDecoder {
     phase: Phase,
@@ -79,8 +79,8 @@ impl BodyDecoder {
         })
     }
 
-    /// Decodes from `input` up to the end of the next run of body bytes. Call it again with what was
-    /// not consumed until that is empty or the body is done.
+    /// Decodes from `input` up to the end of the next run of body bytes. Call it again with what
+    /// was not consumed until that is empty or the body is done.
     ///
     /// # Errors
     /// `RequestFraming` for chunks that are not exactly RFC 9112 §7.1, `RequestBodyTooLarge`.
@@ -141,7 +141,8 @@ impl BodyDecoder {
                 self.trailer(byte)?;
             }
             Phase::EndLf if byte == b'\n' => self.phase = Phase::Done,
-            // RFC 9112 §7.1: a chunk ends with CRLF. Skipping other bytes there shifts every later one.
+            // RFC 9112 §7.1: a chunk ends with CRLF. Skipping other bytes there shifts every later
+            // one.
             Phase::SizeLf
             | Phase::DataCr
             | Phase::DataLf
@@ -178,8 +179,8 @@ impl BodyDecoder {
                 self.left = self.left << 4 | digit;
                 self.phase = Phase::Size;
             }
-            // RFC 9112 §7.1.1: extensions are dropped. White space before them or before the line end is
-            // refused, though some accept it: parsers disagree on where the size ends.
+            // RFC 9112 §7.1.1: extensions are dropped. White space before them or before the line
+            // end is refused, though some accept it: parsers disagree on where the size ends.
             (None, b';') if self.phase == Phase::Size => return self.extension(byte),
             (None, b'\r') if self.phase == Phase::Size => self.phase = Phase::SizeLf,
             (None, _) => return Err(Reject::RequestFraming),
@@ -259,7 +260,8 @@ impl BodyDecoder {
         if !is_tchar(byte) {
             return Err(Reject::RequestFraming);
         }
-        // A name that does not fit is not on the list of the forbidden ones, but may have its prefix.
+        // A name that does not fit is not on the list of the forbidden ones, but may have its
+        // prefix.
         if let Some(place) = self.name.get_mut(self.name_bytes) {
             *place = byte.to_ascii_lowercase();
             self.name_bytes += 1;
@@ -292,8 +294,8 @@ enum Phase {
     Open,
 }
 
-/// Where in a quoted string of an extension we are (RFC 9110 §5.6.4). It cannot hold a line end, but a
-/// parser that skips to the closing quote would let it: such a line is refused.
+/// Where in a quoted string of an extension we are (RFC 9110 §5.6.4). It cannot hold a line end,
+/// but a parser that skips to the closing quote would let it: such a line is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Quote {
     Closed,

@@ -11,7 +11,8 @@ pub(super) fn control_at(bytes: &[u8]) -> usize {
     while let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
         let word = u64::from_le_bytes(*word);
         // The borrow of the subtraction sets the high bit of the lowest byte below 0x20; bytes that
-        // have the high bit themselves are masked. Only the lowest hit is exact, and it is the one used.
+        // have the high bit themselves are masked. Only the lowest hit is exact, and it is the one
+        // used.
         let below = word.wrapping_sub(EACH * 0x20) & !word & (EACH * 0x80);
         if below != 0 {
             return at + below.trailing_zeros() as usize / 8;
@@ -38,8 +39,8 @@ pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(trim)
 }
 
-/// `1*DIGIT` as a number. No sign, no separator, no leading zero and no more than 19 digits: whatever
-/// another parser might read as octal, as a list or modulo 2^64 is not a number here.
+/// `1*DIGIT` as a number. No sign, no separator, no leading zero and no more than 19 digits:
+/// whatever another parser might read as octal, as a list or modulo 2^64 is not a number here.
 pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     let leading_zero = digits.len() > 1 && digits.first() == Some(&b'0');
     if digits.is_empty() || digits.len() > DECIMAL_DIGITS_MAX || leading_zero {

@@ -118,8 +118,8 @@ impl Field {
         candidates.iter().copied().find(|field| field.name().as_bytes().eq_ignore_ascii_case(name))
     }
 
-    /// True when a message must not hold it twice. A list field may be repeated (RFC 9110 §5.3); of any
-    /// other, two parsers may each believe a different line.
+    /// True when a message must not hold it twice. A list field may be repeated (RFC 9110 §5.3); of
+    /// any other, two parsers may each believe a different line.
     #[must_use]
     pub const fn is_single(self) -> bool {
         match self {

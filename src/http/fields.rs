@@ -120,7 +120,8 @@ impl Fields {
     }
 }
 
-/// RFC 9112 §6.3: `chunked` is last and applied once. Other codings are not implemented (§6.1: 501).
+/// RFC 9112 §6.3: `chunked` is last and applied once. Other codings are not implemented (§6.1:
+/// 501).
 fn transfer_coding(value: &[u8]) -> Result<Framing, Reject> {
     if value.eq_ignore_ascii_case(b"chunked") {
         return Ok(Framing::Chunked);

@@ -104,14 +104,16 @@ impl RequestHead {
         self.http_10 = false;
     }
 
-    /// Judges what has arrived. `buf` begins with the head and grows from call to call; nothing is read
-    /// twice. `Ok(None)`: more bytes are needed. `Ok(Some(len))`: the head is `buf[..len]`, an empty line
-    /// before it included.
+    /// Judges what has arrived. `buf` begins with the head and grows from call to call; nothing is
+    /// read twice. `Ok(None)`: more bytes are needed. `Ok(Some(len))`: the head is `buf[..len]`, an
+    /// empty line before it included.
     ///
     /// # Errors
-    /// At the first byte that cannot be right, and the same again on every later call; the connection
-    /// must be closed, since nobody knows where the next request would begin. `RequestMalformed`,
-    /// `RequestVersion`, `RequestTargetTooLong`, `RequestHeadTooLarge`, `RequestHost`, `RequestClTe`,
+    /// At the first byte that cannot be right, and the same again on every later call; the
+    /// connection must be closed, since nobody knows where the next request would begin.
+    /// `RequestMalformed`,
+    /// `RequestVersion`, `RequestTargetTooLong`, `RequestHeadTooLarge`, `RequestHost`,
+    /// `RequestClTe`,
     /// `RequestFraming`, `RequestTransferCoding`, `RequestExpectation`.
     pub fn parse(&mut self, buf: &[u8]) -> Result<Option<usize>, Reject> {
         if let Some(verdict) = self.verdict {
@@ -148,7 +150,8 @@ impl RequestHead {
     }
 
     /// The value of a known field without surrounding white space. Of a list field that may be
-    /// repeated ([`Field::is_single`]) only the first line: judge those with [`RequestHead::values`].
+    /// repeated ([`Field::is_single`]) only the first line: judge those with
+    /// [`RequestHead::values`].
     #[must_use]
     pub fn field<'b>(&self, buf: &'b [u8], field: Field) -> Option<&'b [u8]> {
         self.fields.get(buf, field)
@@ -165,7 +168,8 @@ impl RequestHead {
     }
 
     /// The fields that travel on to an upstream: those of the allow-list, without what `Connection`
-    /// takes out (RFC 9110 §7.6.1). What the gateway adds is not among them, so naming such a field in
+    /// takes out (RFC 9110 §7.6.1). What the gateway adds is not among them, so naming such a field
+    /// in
     /// `Connection` changes nothing.
     pub fn upstream_fields<'a>(
         &'a self,
@@ -184,7 +188,8 @@ impl RequestHead {
         self.framing
     }
 
-    /// True when another request may follow: HTTP/1.1, no `Connection: close`, not CONNECT, no fault.
+    /// True when another request may follow: HTTP/1.1, no `Connection: close`, not CONNECT, no
+    /// fault.
     #[must_use]
     pub fn keep_alive(&self) -> bool {
         self.keep_alive
@@ -229,8 +234,8 @@ impl RequestHead {
 
     fn judge_fields(&mut self, buf: &[u8], is_1_0: bool) -> Result<(), Reject> {
         self.framing = self.fields.framing(buf, is_1_0)?.unwrap_or(Framing::None);
-        // RFC 9112 §3.2: exactly one valid Host, or 400. Asked of HTTP/1.0 as well: the Host list is
-        // what stops DNS rebinding, and no client that speaks MCP leaves it out.
+        // RFC 9112 §3.2: exactly one valid Host, or 400. Asked of HTTP/1.0 as well: the Host list
+        // is what stops DNS rebinding, and no client that speaks MCP leaves it out.
         let host = self.fields.get(buf, Field::Host).ok_or(Reject::RequestHost)?;
         host::parse_host(host).ok_or(Reject::RequestHost)?;
         self.keep_alive = !is_1_0
@@ -247,8 +252,9 @@ impl RequestHead {
     }
 }
 
-/// RFC 9112 §3.2. Absolute form is refused: it names the host a second time, and whoever believes the
-/// other of the two routes elsewhere. CONNECT gets past, to be answered 405 like any method not served.
+/// RFC 9112 §3.2. Absolute form is refused: it names the host a second time, and whoever believes
+/// the other of the two routes elsewhere. CONNECT gets past, to be answered 405 like any method not
+/// served.
 fn judge_target(method: Method, target: &[u8]) -> Result<(), Reject> {
     if method == Method::Connect || (method == Method::Options && target == b"*") {
         return Ok(());

@@ -1,7 +1,8 @@
 //! Which fields travel on: two allow-lists, never a list of what to remove.
 //!
 //! Hop-by-hop fields, credentials, cookies and forwarding claims are absent from both, so that no
-//! spelling of theirs gets through (RFC 9110 §7.6.1; MCP security best practices: no token passthrough).
+//! spelling of theirs gets through (RFC 9110 §7.6.1; MCP security best practices: no token
+//! passthrough).
 
 /// True for fields of a client that an upstream may see. `Authorization` and `Cookie` are not among
 /// them: they are meant for the gateway (MCP authorization, "Access Token Privilege Restriction").
@@ -16,16 +17,17 @@ pub fn goes_downstream(name: &[u8]) -> bool {
     is_mcp(name) || contains(&DOWNSTREAM, name)
 }
 
-/// True when a client that lists `name` in `Connection` thereby keeps it from the upstream. RFC 9110
-/// §7.6.1 forbids to list fields that are meant for everybody, and what was judged (MCP fields) or
-/// decides how the body is read must arrive, or a request could be judged with them and executed without.
+/// True when a client that lists `name` in `Connection` thereby keeps it from the upstream. RFC
+/// 9110 §7.6.1 forbids to list fields that are meant for everybody, and what was judged (MCP
+/// fields) or decides how the body is read must arrive, or a request could be judged with them and
+/// executed without.
 #[must_use]
 pub fn connection_may_remove(name: &[u8]) -> bool {
     contains(&OPTIONAL, name)
 }
 
-/// True for names that a trailer must not bring (RFC 9110 §6.5.1). `name` is in lower case and may be cut
-/// at 32 bytes.
+/// True for names that a trailer must not bring (RFC 9110 §6.5.1). `name` is in lower case and may
+/// be cut at 32 bytes.
 pub(super) fn forbidden_in_trailer(name: &[u8]) -> bool {
     is_mcp(name)
         || PREFIXES_NOT_IN_TRAILER.iter().any(|prefix| name.starts_with(prefix.as_bytes()))

@@ -1,4 +1,5 @@
-//! `Host` and `Origin`: are they well formed, and are they ours (RFC 9110 §7.2, RFC 6454, DNS rebinding)?
+//! `Host` and `Origin`: are they well formed, and are they ours (RFC 9110 §7.2, RFC 6454, DNS
+//! rebinding)?
 
 use std::net::Ipv6Addr;
 
@@ -14,8 +15,8 @@ pub struct Authority<'a> {
 }
 
 /// Reads a `Host` value: a DNS name, an IPv4 address or a bracketed IPv6 address, and maybe a port.
-/// Stricter than RFC 3986 §3.2: no user, no percent-encoding, no empty port, no zone; all that ever did was
-/// make two parsers see two hosts.
+/// Stricter than RFC 3986 §3.2: no user, no percent-encoding, no empty port, no zone; all that ever
+/// did was make two parsers see two hosts.
 #[must_use]
 pub fn parse_host(value: &[u8]) -> Option<Authority<'_>> {
     if value.is_empty() || value.len() > limits::HOST_BYTES_MAX {
@@ -52,8 +53,9 @@ pub fn parse_host(value: &[u8]) -> Option<Authority<'_>> {
     }
 }
 
-/// True when `host` is one of ours: on the list (lower-case `host[:port]`), or on a loopback listener
-/// any spelling of this machine. A listed name without a port also stands for the default ports.
+/// True when `host` is one of ours: on the list (lower-case `host[:port]`), or on a loopback
+/// listener any spelling of this machine. A listed name without a port also stands for the default
+/// ports.
 #[must_use]
 pub fn host_allowed(host: &[u8], allowed: &[String], loopback: bool) -> bool {
     let Some(asked) = parse_host(host) else { return false };
@@ -67,8 +69,8 @@ pub fn host_allowed(host: &[u8], allowed: &[String], loopback: bool) -> bool {
     })
 }
 
-/// True when the `Host` value `host` names the same host as the TLS client asked for (RFC 6066 §3), its
-/// port aside.
+/// True when the `Host` value `host` names the same host as the TLS client asked for (RFC 6066 §3),
+/// its port aside.
 #[must_use]
 pub fn same_name(host: &[u8], server_name: &str) -> bool {
     parse_host(host).is_some_and(|asked| {
@@ -82,7 +84,8 @@ pub fn same_name(host: &[u8], server_name: &str) -> bool {
 #[must_use]
 pub fn origin_allowed(origin: &[u8], public_url: &str, allowed: &[String], loopback: bool) -> bool {
     let Some(asked) = Origin::parse(origin) else {
-        // Schemes of native clients (`vscode-webview://…`) have no host rules of ours: byte for byte.
+        // Schemes of native clients (`vscode-webview://…`) have no host rules of ours: byte for
+        // byte.
         return origin != b"null" && is_listed(origin, allowed);
     };
     (loopback && is_loopback_name(asked.host.name))

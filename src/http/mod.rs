@@ -1,9 +1,9 @@
 //! Strict HTTP/1.1 without I/O: bytes in, meaning or a refusal out (RFC 9110, RFC 9112).
 //!
-//! One rule stands above the others: what two parsers could read in two ways is refused, because the
-//! next hop may be the other parser. So only CRLF ends a line, a message has exactly one length, and a
-//! field that must be single is single. `httparse` judges the grammar a second time; our own scan runs
-//! first, bounds every size while bytes arrive, and never looks at a byte twice.
+//! One rule stands above the others: what two parsers could read in two ways is refused, because
+//! the next hop may be the other parser. So only CRLF ends a line, a message has exactly one
+//! length, and a field that must be single is single. `httparse` judges the grammar a second time;
+//! our own scan runs first, bounds every size while bytes arrive, and never looks at a byte twice.
 //!
 //! The verdict depends on the bytes alone, never on how the network cut them.
 
@@ -43,8 +43,8 @@ impl Span {
         buf.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
 
-    /// Where `part`, a slice of `whole`, lies in it. Heads are bounded far below 4 GiB; anything else
-    /// becomes the empty span.
+    /// Where `part`, a slice of `whole`, lies in it. Heads are bounded far below 4 GiB; anything
+    /// else becomes the empty span.
     fn within(whole: &[u8], part: &[u8]) -> Self {
         let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
         let end = start.wrapping_add(part.len());

@@ -1,7 +1,7 @@
 //! The head of an upstream's response (RFC 9112 §4, §6.3).
 //!
-//! An upstream is another party with other interests: what is not exactly one response is refused, and
-//! a connection on which a doubt arose is not used again.
+//! An upstream is another party with other interests: what is not exactly one response is refused,
+//! and a connection on which a doubt arose is not used again.
 
 use std::mem::MaybeUninit;
 
@@ -52,7 +52,8 @@ impl ResponseHead {
         self.interim_seen = 0;
     }
 
-    /// Makes it ready for the head that follows an interim one; the caller drops the bytes of that one.
+    /// Makes it ready for the head that follows an interim one; the caller drops the bytes of that
+    /// one.
     ///
     /// # Errors
     /// When more interim responses came than an honest upstream sends: they cost us and never end.
@@ -65,8 +66,8 @@ impl ResponseHead {
         Ok(())
     }
 
-    /// Judges what has arrived, as [`super::RequestHead::parse`] does. `answered` is the method of the
-    /// request: the answer to HEAD has no body (RFC 9112 §6.3).
+    /// Judges what has arrived, as [`super::RequestHead::parse`] does. `answered` is the method of
+    /// the request: the answer to HEAD has no body (RFC 9112 §6.3).
     ///
     /// # Errors
     /// `UpstreamMalformed`; the connection must be closed.
@@ -129,8 +130,8 @@ impl ResponseHead {
         self.framing
     }
 
-    /// True when the connection may serve another request after the body. Bytes that are already there
-    /// behind the body forbid it all the same: they would be the next user's answer.
+    /// True when the connection may serve another request after the body. Bytes that are already
+    /// there behind the body forbid it all the same: they would be the next user's answer.
     #[must_use]
     pub fn keep_alive(&self) -> bool {
         self.keep_alive
@@ -157,8 +158,8 @@ impl ResponseHead {
         let (Some(minor), Some(code)) = (parsed.version, parsed.code) else {
             return Err(Reject::UpstreamMalformed);
         };
-        // RFC 9110 §15: codes outside of 100..599 are invalid. 101 would answer an `Upgrade` that we
-        // never send; what follows it is not HTTP.
+        // RFC 9110 §15: codes outside of 100..599 are invalid. 101 would answer an `Upgrade` that
+        // we never send; what follows it is not HTTP.
         if !head.starts_with(b"HTTP/1.") || !(100..600).contains(&code) || code == 101 {
             return Err(Reject::UpstreamMalformed);
         }
@@ -178,18 +179,19 @@ impl ResponseHead {
         let persistent = !is_1_0 && !self.fields.connection_lists(buf, b"close");
         let declares_body = !matches!(declared, None | Some(Framing::None | Framing::Length(0)));
         if self.is_interim() {
-            // RFC 9112 §6.1: neither length belongs into a 1xx. One that has it hides a body in front
-            // of the real answer.
+            // RFC 9112 §6.1: neither length belongs into a 1xx. One that has it hides a body in
+            // front of the real answer.
             if declares_body {
                 return Err(Reject::UpstreamMalformed);
             }
             self.keep_alive = persistent;
         } else if self.status == 204 || self.status == 304 || answered == Method::Head {
-            // The fields tell what GET would have got; a 204 must not have them (RFC 9110 §8.6), so one
-            // that does may send a body after all: its connection is not used again.
+            // The fields tell what GET would have got; a 204 must not have them (RFC 9110 §8.6), so
+            // one that does may send a body after all: its connection is not used again.
             self.keep_alive = persistent && !(self.status == 204 && declares_body);
         } else {
-            // Without a length the body ends with the connection, so a cut cannot be told from an end.
+            // Without a length the body ends with the connection, so a cut cannot be told from an
+            // end.
             self.framing = declared.unwrap_or(Framing::UntilClose);
             self.keep_alive = persistent && declared.is_some();
         }

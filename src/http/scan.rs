@@ -1,8 +1,9 @@
-//! Finds the end of a head while its bytes arrive, and refuses at the first byte that cannot be right.
+//! Finds the end of a head while its bytes arrive, and refuses at the first byte that cannot be
+//! right.
 //!
-//! Each byte is looked at once, however the network cuts them (a client that drips single bytes costs
-//! as much as one that sends all at once). What is refused here is what must not wait for the end of the
-//! head: line ends that are not CRLF, control bytes, folded lines, and every size.
+//! Each byte is looked at once, however the network cuts them (a client that drips single bytes
+//! costs as much as one that sends all at once). What is refused here is what must not wait for the
+//! end of the head: line ends that are not CRLF, control bytes, folded lines, and every size.
 
 use super::bytes::{control_at, is_tchar};
 use crate::limits;
@@ -83,7 +84,8 @@ impl Scan {
         match self.phase {
             Phase::Lead if byte == b'\r' => self.phase = Phase::LeadEnd,
             Phase::Lead | Phase::Method => self.method(byte)?,
-            // RFC 9112 §2.2: an empty line before the request line should be ignored. One, not many.
+            // RFC 9112 §2.2: an empty line before the request line should be ignored. One, not
+            // many.
             Phase::LeadEnd if byte == b'\n' => {
                 self.start = self.at;
                 self.mark = self.at;
@@ -97,8 +99,8 @@ impl Scan {
             Phase::Line if byte == b'\t' => {}
             Phase::LineEnd if byte == b'\n' => self.phase = Phase::FieldStart,
             Phase::HeadEnd if byte == b'\n' => self.phase = Phase::Complete,
-            // RFC 9112 §2.2 lets a recipient take a bare LF for a line end; a hop that does and one that
-            // does not see two different messages. A bare CR or NUL: RFC 9110 §5.5.
+            // RFC 9112 §2.2 lets a recipient take a bare LF for a line end; a hop that does and one
+            // that does not see two different messages. A bare CR or NUL: RFC 9110 §5.5.
             Phase::Line | Phase::LeadEnd | Phase::LineEnd | Phase::HeadEnd | Phase::Complete => {
                 return Err(Reject::RequestMalformed);
             }

@@ -1,6 +1,7 @@
 //! Where events end in a stream of server-sent events (WHATWG HTML §9.2.5).
 //!
-//! The gateway relays events whole and puts its own comment lines between two of them, never into one.
+//! The gateway relays events whole and puts its own comment lines between two of them, never into
+//! one.
 
 use crate::limits;
 use crate::reject::Reject;
@@ -98,7 +99,8 @@ impl Place {
             (Self::Bom(1), b'\r') => Self::LineStartCr,
             (Self::Bom(2), b'\n') => Self::LineStart,
             (Self::Bom(2), b'\r') => Self::LineStartCr,
-            // A mark that is complete leaves nothing to hold back; so do empty lines between events.
+            // A mark that is complete leaves nothing to hold back; so do empty lines between
+            // events.
             (Self::Bom(2), 0xbf) => Self::Blank,
             (Self::Bom(_) | Self::LineStart | Self::Blank | Self::BlankCr, b'\n') => Self::Blank,
             (Self::Bom(_) | Self::LineStart | Self::LineStartCr, b'\r') => Self::BlankCr,

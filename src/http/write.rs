@@ -38,8 +38,8 @@ pub fn request_line(method: &str, target: &[u8], out: &mut Vec<u8>) -> Result<()
 /// One field line.
 ///
 /// # Errors
-/// `GatewayFault` when name or value would break the line, and nothing is written: a value may come out
-/// of a file or a vault, and a line end in it would be a field, or a request, of its own.
+/// `GatewayFault` when name or value would break the line, and nothing is written: a value may come
+/// out of a file or a vault, and a line end in it would be a field, or a request, of its own.
 pub fn header(name: &[u8], value: &[u8], out: &mut Vec<u8>) -> Result<(), Reject> {
     let name_is_sound = !name.is_empty() && name.iter().all(|byte| is_tchar(*byte));
     if !name_is_sound || !value.iter().all(|byte| is_value_byte(*byte)) {
@@ -64,8 +64,8 @@ pub fn decimal(number: u64, out: &mut Vec<u8>) {
     digits::<10>(number, out);
 }
 
-/// The size line of a chunk of `size` bytes. The caller writes the bytes and [`CRLF`] after it. A size of
-/// zero would end the body; nothing is written for it.
+/// The size line of a chunk of `size` bytes. The caller writes the bytes and [`CRLF`] after it. A
+/// size of zero would end the body; nothing is written for it.
 pub fn chunk_header(size: usize, out: &mut Vec<u8>) {
     if size > 0 {
         digits::<16>(size as u64, out);

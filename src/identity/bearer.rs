@@ -9,8 +9,8 @@ use crate::reject::Reject;
 /// Takes the token out of an `Authorization` value whose surrounding white space was trimmed.
 ///
 /// # Errors
-/// [`Reject::TokenMissing`] without the field or with another scheme, [`Reject::TokenTooLarge`], else
-/// [`Reject::TokenMalformed`] for anything but exactly one `b64token`.
+/// [`Reject::TokenMissing`] without the field or with another scheme, [`Reject::TokenTooLarge`],
+/// else [`Reject::TokenMalformed`] for anything but exactly one `b64token`.
 pub fn token(authorization: Option<&[u8]>) -> Result<&[u8], Reject> {
     let value = authorization.ok_or(Reject::TokenMissing)?;
     // RFC 9110 §11.1: the scheme is case-insensitive.

@@ -1,6 +1,6 @@
-//! Judging without I/O: signature keys, the JWT profile, who the caller is, what Cedar policies say.
-//! Pure functions over bytes, configuration and time; the stages make the proof values from what they
-//! return.
+//! Judging without I/O: signature keys, the JWT profile, who the caller is, what Cedar policies
+//! say. Pure functions over bytes, configuration and time; the stages make the proof values from
+//! what they return.
 
 pub mod crypto;
 pub mod json;

@@ -11,7 +11,8 @@ pub struct Refusal<'a> {
     pub id: Option<&'a [u8]>,
     /// A finished `WWW-Authenticate` value; empty for none.
     pub challenge: &'a [u8],
-    /// `error.data` besides the kind, as finished JSON members starting with a comma; empty for none.
+    /// `error.data` besides the kind, as finished JSON members starting with a comma; empty for
+    /// none.
     pub data: &'a [u8],
     /// The allowed foreign origin to which the answer may be shown (CORS); empty for none.
     pub origin: &'a [u8],
@@ -48,7 +49,8 @@ impl Refusal<'_> {
         status
     }
 
-    /// A JSON-RPC error in a 200 answer needs an id to echo; without one the refusal is a plain 403.
+    /// A JSON-RPC error in a 200 answer needs an id to echo; without one the refusal is a plain
+    /// 403.
     fn status(&self) -> u16 {
         let status = self.reject.status();
         if status == 200 && self.id.is_none() { 403 } else { status }
@@ -79,7 +81,8 @@ pub fn document(status: u16, kind: &[u8], cache: &[u8], body: &[u8], out: &mut V
     out.extend_from_slice(body);
 }
 
-/// Appends the answer to a CORS preflight from an allowed origin (Fetch standard, "CORS-preflight").
+/// Appends the answer to a CORS preflight from an allowed origin (Fetch standard,
+/// "CORS-preflight").
 pub fn preflight(origin: &[u8], out: &mut Vec<u8>) {
     write::status_line(204, out);
     field(b"access-control-allow-origin", origin, out);
@@ -99,8 +102,8 @@ pub fn cors(origin: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Our own fields are sound; an origin was compared with a list. One that could break the line is left
-/// out rather than written.
+/// Our own fields are sound; an origin was compared with a list. One that could break the line is
+/// left out rather than written.
 fn field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     let _ = write::header(name, value, out);
 }

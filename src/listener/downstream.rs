@@ -15,7 +15,8 @@ use crate::reject::Reject;
 /// A connection from an agent.
 pub struct Downstream {
     stream: Stream,
-    /// Bytes read and not yet consumed. INVARIANT: while a request is handled, it starts with the head.
+    /// Bytes read and not yet consumed. INVARIANT: while a request is handled, it starts with the
+    /// head.
     input: Vec<u8>,
     head: RequestHead,
     /// Length of the current head; 0 between requests.
@@ -81,7 +82,8 @@ impl Downstream {
     /// Waits for the next request and reads its head.
     ///
     /// # Errors
-    /// The head's fault, `RequestTimeout` or `RequestAborted`; the connection cannot go on after it.
+    /// The head's fault, `RequestTimeout` or `RequestAborted`; the connection cannot go on after
+    /// it.
     pub async fn next_head(&mut self, timers: &Timers, limits: &Limits) -> Result<Next, Reject> {
         self.forget_request();
         if self.input.is_empty() {
@@ -128,7 +130,8 @@ impl Downstream {
     /// Reads the rest of the body, appending it to `body`.
     ///
     /// # Errors
-    /// The framing's fault, `RequestBodyTooLarge`, `RequestTimeout` after a pause of `stall_ms_max`,
+    /// The framing's fault, `RequestBodyTooLarge`, `RequestTimeout` after a pause of
+    /// `stall_ms_max`,
     /// `RequestAborted` when the peer closes in the middle.
     pub async fn read_body(
         &mut self,
@@ -162,8 +165,8 @@ impl Downstream {
         Ok(())
     }
 
-    /// After an answer that did not need the body: reads a small rest so that the connection can go on.
-    /// Returns false when it cannot.
+    /// After an answer that did not need the body: reads a small rest so that the connection can go
+    /// on. Returns false when it cannot.
     pub async fn discard_body(&mut self, timers: &Timers, limits: &Limits) -> bool {
         if matches!(self.body, Body::Unasked) && self.expect_body(DISCARD_BYTES_MAX).is_err() {
             return false;
@@ -186,9 +189,9 @@ impl Downstream {
         (result.is_ok(), bytes)
     }
 
-    /// Waits until the client says something or leaves; [`Downstream::take_pending`] then tells which.
-    /// Once a full head's worth of pipelined bytes is kept, the client is no longer watched. May be
-    /// dropped at any time.
+    /// Waits until the client says something or leaves; [`Downstream::take_pending`] then tells
+    /// which. Once a full head's worth of pipelined bytes is kept, the client is no longer watched.
+    /// May be dropped at any time.
     pub async fn stirs(&self) {
         if self.gone || self.input.len() >= PIPELINE_BYTES_MAX {
             std::future::pending::<()>().await;
@@ -196,9 +199,11 @@ impl Downstream {
         self.stream.readable().await;
     }
 
-    /// Reads what `stirs` announced and keeps it for the next request. True when the client is gone.
+    /// Reads what `stirs` announced and keeps it for the next request. True when the client is
+    /// gone.
     pub async fn take_pending(&mut self, timers: &Timers) -> bool {
-        // Over TLS, bytes may have arrived that are no plaintext: the short deadline ends that read.
+        // Over TLS, bytes may have arrived that are no plaintext: the short deadline ends that
+        // read.
         let until = timers.now().after(WHEEL_TICK);
         match self.fill(HEAD_READ_BYTES, until).await {
             Ok(0) | Err(NetError::Closed | NetError::Io(_) | NetError::Tls) => self.gone = true,
@@ -213,8 +218,9 @@ impl Downstream {
         self.gone
     }
 
-    /// Ends the connection so that an answer already written reaches the peer: our side is closed, then
-    /// what the peer still sends is read for a moment (a reset would discard the answer, RFC 9112 §9.6).
+    /// Ends the connection so that an answer already written reaches the peer: our side is closed,
+    /// then what the peer still sends is read for a moment (a reset would discard the answer, RFC
+    /// 9112 §9.6).
     pub async fn close(self, timers: &Timers) {
         if !self.gone {
             self.stream.close(timers.now().after(LINGER)).await;

@@ -33,8 +33,8 @@ pub struct Relay {
     active: CoreCell<Vec<u64>>,
 }
 
-/// Idle connections are shared only within one server and one credential: some servers bind identity
-/// to the connection.
+/// Idle connections are shared only within one server and one credential: some servers bind
+/// identity to the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct PoolKey {
     server: usize,
@@ -63,8 +63,8 @@ pub struct Leg<'a> {
     pub body: &'a mut Vec<u8>,
     /// The upstream's own session id, opened from the sealed one.
     pub session: Option<&'a [u8]>,
-    /// A client that leaves cancels the request (MCP 2026-07-28, transports, "Cancellation"); a legacy
-    /// POST goes on without it (2025-11-25, transports, "Sending Messages").
+    /// A client that leaves cancels the request (MCP 2026-07-28, transports, "Cancellation"); a
+    /// legacy POST goes on without it (2025-11-25, transports, "Sending Messages").
     pub cancel_on_leave: bool,
     /// May be sent a second time when a pooled connection turns out to be dead.
     pub retryable: bool,
@@ -76,8 +76,8 @@ pub struct Leg<'a> {
 
 /// How the gateway oversees an answer under way.
 pub trait Oversight {
-    /// Judges the open answer again; asked at least once a second while nothing arrives, and between
-    /// events otherwise.
+    /// Judges the open answer again; asked at least once a second while nothing arrives, and
+    /// between events otherwise.
     fn review(&self) -> Review;
     /// Seals the upstream's session id for the agent.
     ///

@@ -1,7 +1,8 @@
 //! Waits on the upstream while keeping an eye on the agent and the clock.
 //!
-//! Most answers arrive at once: for those, one read with a short deadline is all. Only an answer that
-//! takes longer is waited for on both sockets, so that the quick case pays for no second operation.
+//! Most answers arrive at once: for those, one read with a short deadline is all. Only an answer
+//! that takes longer is waited for on both sockets, so that the quick case pays for no second
+//! operation.
 
 use std::time::Duration;
 

@@ -17,7 +17,8 @@ pub(super) fn write_head(
 ) -> Result<(), Reject> {
     let (head, bytes) = downstream.head();
     let credential = leg.credential.map_or(0, UpstreamCredential::written_bytes_max);
-    // Room for all of it at once: a vector that grows leaves an unwiped copy of the credential behind.
+    // Room for all of it at once: a vector that grows leaves an unwiped copy of the credential
+    // behind.
     out.reserve(
         bytes.len() + leg.server.url.target.len() + credential + leg.body.len() + FIXED_BYTES,
     );

@@ -47,7 +47,8 @@ pub(super) async fn read(
         let parsed = head.parse(&input, leg.method).map_err(NoAnswer::Refused)?;
         match parsed {
             Some(length) if head.is_interim() => {
-                // RFC 9110 §15.2: interim answers precede the final one; 101 would change the protocol.
+                // RFC 9110 §15.2: interim answers precede the final one; 101 would change the
+                // protocol.
                 interim += 1;
                 if interim > UPSTREAM_INTERIM_MAX || head.status() == 101 {
                     return Err(NoAnswer::Refused(Reject::UpstreamMalformed));
@@ -323,7 +324,8 @@ impl Transfer {
         self.events.as_ref().is_some_and(sse::EventTracker::at_boundary)
     }
 
-    /// Moves what has arrived from `input` to `out`, framed for the agent. True at the end of the body.
+    /// Moves what has arrived from `input` to `out`, framed for the agent. True at the end of the
+    /// body.
     fn decode(&mut self, input: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<bool, Reject> {
         if self.relayed.cut.is_some() {
             return Ok(true);

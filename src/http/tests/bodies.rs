@@ -3,7 +3,8 @@
 use super::*;
 use crate::limits;
 
-/// What a chunked body of `bytes` is, whole, cut and dripped: body and consumed length, or the refusal.
+/// What a chunked body of `bytes` is, whole, cut and dripped: body and consumed length, or the
+/// refusal.
 fn chunked(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, Reject> {
     let whole = chunked_cut(bytes, &[]);
     for cut in 0..bytes.len() {

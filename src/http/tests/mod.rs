@@ -1,5 +1,5 @@
-//! Each hostile input runs whole, cut in two at every byte, and dripped byte by byte; all three must end
-//! in the same verdict at the same byte.
+//! Each hostile input runs whole, cut in two at every byte, and dripped byte by byte; all three
+//! must end in the same verdict at the same byte.
 
 mod bodies;
 mod heads;

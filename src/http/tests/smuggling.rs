@@ -1,7 +1,8 @@
 //! Request smuggling (case H31): each payload is refused, or read as exactly these requests.
 //!
-//! The payloads are ours, in the families that differential tests of HTTP parsers know: two lengths,
-//! lengths that parse differently, codings that hide, white space, line ends, folded lines, chunk forms.
+//! The payloads are ours, in the families that differential tests of HTTP parsers know: two
+//! lengths, lengths that parse differently, codings that hide, white space, line ends, folded
+//! lines, chunk forms.
 //! `next` stands for the request that an attacker wants the hop behind us to see.
 
 use super::*;
@@ -75,7 +76,8 @@ fn two_lengths() {
         ("Transfer-Encoding: x\r\nContent-Length: 0\r\n\r\n{next}", Refused(RequestClTe)),
         ("Transfer-Encoding:\r\nContent-Length: 0\r\n\r\n{next}", Refused(RequestClTe)),
         (
-            "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n{next}",
+            "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\
+             Content-Length: 3\r\n\r\n{next}",
             Refused(RequestFraming),
         ),
         ("Content-Length: 0\r\nContent-Length: 31\r\n\r\n{next}", Refused(RequestFraming)),
