@@ -56,6 +56,14 @@ fn what_is_not_known_is_left_out_and_an_early_line_is_not_final() {
     assert_eq!(final_key(b"not json"), None);
 }
 
+fn address(random: &mut Random) -> Option<IpAddr> {
+    match random.below(3) {
+        0 => None,
+        1 => Some(IpAddr::from((random.next() as u32).to_le_bytes())),
+        _ => Some(IpAddr::from(u128::from(random.next()).to_le_bytes())),
+    }
+}
+
 #[test]
 fn random_records_come_back_as_they_went_in() {
     let seed = 0x5eed_0001;
@@ -65,11 +73,7 @@ fn random_records_come_back_as_they_went_in() {
         let some = |random: &mut Random, index: usize| {
             (random.below(3) > 0).then(|| strings[index].as_str())
         };
-        let ip = match random.below(3) {
-            0 => None,
-            1 => Some(IpAddr::from((random.next() as u32).to_le_bytes())),
-            _ => Some(IpAddr::from(u128::from(random.next()).to_le_bytes())),
-        };
+        let ip = address(&mut random);
         let entry = Entry {
             policies: (random.below(2) > 0).then_some(List::Strings(&strings[..3])),
             epoch: (random.below(2) > 0).then(|| random.next()),

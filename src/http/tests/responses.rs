@@ -184,7 +184,8 @@ fn reset_forgets_the_answer_before() {
 #[test]
 fn only_listed_fields_travel_downstream() {
     let head = "HTTP/1.1 200 OK\r\nServer: x\r\nSet-Cookie: a=b\r\n\
-        Content-Type: text/event-stream\r\nX-Accel-Buffering: no\r\nMcp-Session-Id: s\r\nWWW-Authenticate: Bearer\r\nLocation: /\r\n\
+        Content-Type: text/event-stream\r\nX-Accel-Buffering: no\r\nMcp-Session-Id: s\r\n\
+        WWW-Authenticate: Bearer\r\nLocation: /\r\n\
         Cache-Control: no-cache\r\nAccess-Control-Allow-Origin: *\r\n\r\n";
     let parser = accepts(head, Method::Get);
     let names: Vec<&[u8]> =
