@@ -47,8 +47,7 @@ pub(super) async fn read(
         let parsed = head.parse(&input, leg.method).map_err(NoAnswer::Refused)?;
         match parsed {
             Some(length) if head.is_interim() => {
-                // RFC 9110 §15.2: interim answers precede the final one; 101 would change the
-                // protocol.
+                // RFC 9110 §15.2: interim answers precede the final one; 101 would change the protocol.
                 interim += 1;
                 if interim > UPSTREAM_INTERIM_MAX || head.status() == 101 {
                     return Err(NoAnswer::Refused(Reject::UpstreamMalformed));
@@ -75,10 +74,11 @@ pub(super) async fn read(
             }
             Heard::End | Heard::Broken if input.is_empty() => return Err(NoAnswer::Silent),
             Heard::End | Heard::Broken => return Err(NoAnswer::Refused(Reject::UpstreamEof)),
-            Heard::ClientLeft if leg.cancel_on_leave => {
+            Heard::ClientLeft if pump.cancels() => {
                 return Err(NoAnswer::Refused(Reject::RequestAborted));
             }
-            // The server finishes a legacy call whether or not its client still listens.
+            // A legacy client that leaves cancels nothing (2025-11-25, transports, "Sending
+            // Messages"): some servers send their head only with the finished answer.
             Heard::ClientLeft => {}
             Heard::Late => return Err(NoAnswer::Refused(Reject::UpstreamTimeout)),
         }
@@ -256,10 +256,6 @@ impl Transfer {
             if done {
                 return self.relayed.cut.is_none();
             }
-            if self.kind == Body::Withheld {
-                // Nobody will see the rest; reading it away could take as long as the server likes.
-                return false;
-            }
             if let Flow::Stop = self.review(out, oversight) {
                 return false;
             }
@@ -327,8 +323,7 @@ impl Transfer {
         self.events.as_ref().is_some_and(sse::EventTracker::at_boundary)
     }
 
-    /// Moves what has arrived from `input` to `out`, framed for the agent. True at the end of the
-    /// body.
+    /// Moves what has arrived from `input` to `out`, framed for the agent. True at the end of the body.
     fn decode(&mut self, input: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<bool, Reject> {
         if self.relayed.cut.is_some() {
             return Ok(true);
