@@ -4,6 +4,7 @@ use super::pump::{Heard, Pump};
 use super::{Leg, NoAnswer, Oversight, Relay, Relayed, Review};
 use crate::clock::Monotonic;
 use crate::http::{BodyDecoder, Field, Framing, Method, ResponseHead, sse, write};
+use crate::fault::{self, Stage};
 use crate::limits::{RELAY_BUFFER_BYTES, UPSTREAM_HEAD_BYTES_MAX, UPSTREAM_INTERIM_MAX};
 use crate::listener::{Downstream, answer};
 use crate::net::{Stream, Timers};
@@ -253,6 +254,7 @@ impl Transfer {
                     }
                 }
             }
+            fault::point(Stage::Response, downstream.head().1);
             if done {
                 return self.relayed.cut.is_none();
             }

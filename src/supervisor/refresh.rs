@@ -12,6 +12,7 @@ use crate::config::{KeySource, TrustProvider, UpstreamUrl};
 use crate::control::jwks::{
     Answer, Asked, FetchFault, KeyIo, Next, Outcome, Refresher, Source, max_age,
 };
+use crate::fault;
 use crate::limits::JWKS_FETCH_MS_MAX;
 use crate::metrics::RefreshOutcome;
 use crate::net::address::permitted;
@@ -92,7 +93,11 @@ async fn fetch_once(
     refresher: &mut Refresher,
 ) {
     let now = control.clock.monotonic();
-    let result = match catch_unwind(source.fetch(io, now)).await {
+    let fetch = async {
+        fault::strike_keys();
+        source.fetch(io, now).await
+    };
+    let result = match catch_unwind(fetch).await {
         Ok(result) => result,
         Err(_) => Err(FetchFault::Unreachable),
     };
