@@ -31,30 +31,58 @@ use route::Route;
 pub async fn serve(shard: Rc<Shard>, stream: Stream) {
     let mut downstream = Downstream::new(stream);
     loop {
-        let limits = shard.world().snapshot.config.limits.clone();
-        let head = downstream.next_head(&shard.timers, &limits).await;
-        shard.drain_bus();
-        match head {
-            Ok(Next::Quiet) => return,
-            Ok(Next::Request) => fault::point(Stage::Head, downstream.head().1),
-            Err(reject) => {
-                refuse::unread(&shard, &mut downstream, reject).await;
-                break;
-            }
-        }
-        if fault::asked(Stage::Worker, downstream.head().1) {
-            let head = downstream.head().1.to_vec();
-            runtime::spawn(async move { fault::point(Stage::Worker, &head) });
-        }
-        let Some(_place) = shard.enter() else {
-            refuse::unread(&shard, &mut downstream, Reject::GatewayOverloaded).await;
-            break;
-        };
-        if !handle(&shard, &mut downstream).await {
-            break;
+        match turn(&shard, &mut downstream).await {
+            Turn::Again => {}
+            Turn::Close => break,
+            Turn::Gone => return,
         }
     }
     downstream.close(&shard.timers).await;
+}
+
+/// What is to be done with a connection after one turn of it.
+enum Turn {
+    /// It can carry another request.
+    Again,
+    /// It is closed so that the last answer still arrives.
+    Close,
+    /// It was quiet or closed: nothing is owed to it.
+    Gone,
+}
+
+/// Waits for one request and carries it out.
+async fn turn(shard: &Shard, downstream: &mut Downstream) -> Turn {
+    // A copy, because a connection that idles must not keep an old snapshot alive.
+    let limits = shard.world().snapshot.config.limits.clone();
+    {
+        let _idle = shard.idle();
+        if !downstream.wakes(&shard.timers, &limits).await {
+            return Turn::Gone;
+        }
+    }
+    let head = downstream.next_head(&shard.timers, &limits).await;
+    shard.drain_bus();
+    match head {
+        Ok(Next::Quiet) => return Turn::Gone,
+        Ok(Next::Request) => fault::point(Stage::Head, downstream.head().1),
+        Err(reject) => {
+            refuse::unread(shard, downstream, reject).await;
+            return Turn::Close;
+        }
+    }
+    if fault::asked(Stage::Worker, downstream.head().1) {
+        let head = downstream.head().1.to_vec();
+        runtime::spawn(async move { fault::point(Stage::Worker, &head) });
+    }
+    let keep = match shard.enter() {
+        Some(_place) => handle(shard, downstream).await,
+        None => {
+            refuse::unread(shard, downstream, Reject::GatewayOverloaded).await;
+            false
+        }
+    };
+    // Whatever is left of the request is not the next one. By now it holds no place any more.
+    if keep && downstream.discard_body(&shard.timers).await { Turn::Again } else { Turn::Close }
 }
 
 /// Answers a connection that finds no place: 503, and the end.
@@ -114,7 +142,8 @@ async fn process(
         }
     }
     exchange.identify(shard, downstream).await?;
-    exchange.read_call(shard, downstream).await?;
+    exchange.read_body(shard, downstream).await?;
+    exchange.read_call(downstream)?;
     fault::point(Stage::Policy, downstream.head().1);
     let permit = exchange.decide(shard)?;
     fault::point(Stage::Credential, downstream.head().1);
@@ -158,10 +187,8 @@ async fn relay_once(
     else {
         return Err(Reject::GatewayFault.into());
     };
-    if upstream.addresses.is_empty()
-        && let Ok(server) = u16::try_from(permit.server())
-    {
-        shard.ask_addresses(server);
+    if upstream.addresses.is_empty() {
+        shard.ask_addresses(permit.server());
     }
     let mut body = std::mem::take(&mut exchange.scratch.body);
     let origin = route::cors_origin(downstream, &snapshot.config).to_vec();
@@ -175,7 +202,7 @@ async fn relay_once(
         credential_index: permit.credential(),
         method: exchange.method,
         body: &mut body,
-        session: exchange.session.as_deref(),
+        session: exchange.session.as_ref().map(|session| session.upstream.as_slice()),
         cancel_on_leave: exchange.cancels_on_leave(),
         retryable: exchange.retryable(),
         origin: &origin,

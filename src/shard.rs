@@ -12,6 +12,7 @@ use crate::clock::{Clock, Monotonic, Now};
 use crate::control::{Ask, Asker, Slot, Snapshot};
 use crate::core_cell::CoreCell;
 use crate::credential::{CacheOutcome, Credentials};
+use crate::event::Event;
 use crate::identity::{Door, Identity, Trust};
 use crate::mcp::Call;
 use crate::mcp::session::SessionKeys;
@@ -49,7 +50,11 @@ pub struct Shard {
     #[expect(clippy::vec_box, reason = "a request takes the box with it; the scratch never moves")]
     scratch: CoreCell<Vec<Box<Scratch>>>,
     connections: Cell<usize>,
+    idle: Cell<usize>,
     inflight: Cell<usize>,
+    asked_addresses_at: Cell<Monotonic>,
+    /// Rung when the gateway drains.
+    pub drained: Event,
 
     // -- crosses cores --
     /// Notices from the control thread.
@@ -85,6 +90,15 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get().saturating_sub(1));
         self.1.counters().inflight.sub(1);
+    }
+}
+
+/// A connection counted as idle for as long as this lives.
+pub struct Idle<'a>(&'a Cell<usize>);
+
+impl Drop for Idle<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
     }
 }
 
@@ -136,6 +150,9 @@ impl Shard {
             world: CoreCell::new(world),
             scratch: CoreCell::default(),
             connections: Cell::new(0),
+            idle: Cell::new(0),
+            asked_addresses_at: Cell::default(),
+            drained: Event::default(),
             inflight: Cell::new(0),
             inbox: parts.inbox,
             asker: parts.asker,
@@ -214,10 +231,18 @@ impl Shard {
         self.world.with(|world| world.snapshot.draining)
     }
 
-    /// Requests in flight.
+    /// Connections that are in the middle of something: from the first byte of a request to the last
+    /// of its answer, or closing.
     #[must_use]
-    pub fn inflight(&self) -> usize {
-        self.inflight.get()
+    pub fn busy(&self) -> usize {
+        self.connections.get().saturating_sub(self.idle.get())
+    }
+
+    /// Counts a connection as idle for as long as the answer lives.
+    #[must_use]
+    pub fn idle(&self) -> Idle<'_> {
+        self.idle.set(self.idle.get() + 1);
+        Idle(&self.idle)
     }
 
     /// Buffers for one request.
@@ -229,6 +254,8 @@ impl Shard {
     /// Gives them back, emptied; what grew far beyond a usual request is freed.
     pub fn release_scratch(&self, mut scratch: Box<Scratch>) {
         scratch.body.clear();
+        // A request that never names a server must not be recorded with this one's.
+        scratch.server.clear();
         if scratch.body.capacity() > SCRATCH_BYTES_KEPT_MAX {
             scratch.body = Vec::new();
         }
@@ -239,9 +266,17 @@ impl Shard {
         });
     }
 
-    /// Asks the control thread for addresses of a server.
-    pub fn ask_addresses(&self, server: u16) {
-        self.asker.ask(Ask::Resolve { server });
+    /// Asks the control thread for addresses of a server; at most once a second, however many
+    /// requests want them.
+    pub fn ask_addresses(&self, server: usize) {
+        let now = self.timers.now();
+        let waited = now.micros_since(self.asked_addresses_at.get());
+        if let Ok(server) = u16::try_from(server)
+            && waited >= ASK_PAUSE_MICROS
+        {
+            self.asked_addresses_at.set(now);
+            self.asker.ask(Ask::Resolve { server });
+        }
     }
 
     /// Counts where a credential came from.
@@ -269,6 +304,9 @@ impl Shard {
             self.name_servers();
         }
         self.with_trust(|trust| self.identity.keys_published(trust));
+        if new.snapshot.draining && !old.snapshot.draining {
+            self.drained.ring();
+        }
         // Requests may still hold the old one; whoever is last sends it up to be freed.
         self.asker.ask(Ask::Retire(Arc::clone(&old.snapshot)));
     }
@@ -347,6 +385,7 @@ const fn kind(notice: Notice) -> NoticeKind {
     }
 }
 
+const ASK_PAUSE_MICROS: u64 = 1_000_000;
 const SWEEP_ENTRIES: usize = 1024;
 const SCRATCH_KEPT_MAX: usize = 64;
 const SCRATCH_BYTES_KEPT_MAX: usize = 256 * 1024;

@@ -12,7 +12,7 @@ use crate::gateway;
 use crate::limits::WHEEL_TICK;
 use crate::net::listen::Acceptor;
 use crate::net::runtime::{self, Ring};
-use crate::net::{Stream, Timers, accept_tls, catch_unwind};
+use crate::net::{Either, Stream, Timers, accept_tls, catch_unwind, first};
 use crate::shard::{Parts, Shard};
 
 /// What a worker is started with.
@@ -47,7 +47,7 @@ pub fn run(assignment: Assignment) {
     let core = assignment.parts.core;
     let body = std::panic::AssertUnwindSafe(|| serve(assignment));
     let report = match std::panic::catch_unwind(body) {
-        Ok(Ok(())) => Report::Drained,
+        Ok(Ok(())) => Report::Failed(format!("worker {core}: ended without being told")),
         Ok(Err(words)) => Report::Failed(format!("worker {core}: {words}")),
         Err(_) => Report::Failed(format!("worker {core}: panicked")),
     };
@@ -77,7 +77,10 @@ async fn drive(assignment: Assignment) -> Result<(), String> {
     let _ = assignment.reports.send(Report::Ready);
     watch_doorbell(&shard, assignment.doorbell).await?;
     finish(&shard).await;
-    Ok(())
+    let _ = assignment.reports.send(Report::Drained);
+    // The process ends now, by the main thread: dropping the event loop here could free buffers of
+    // operations that the kernel still works on (DESIGN §4, cancellation).
+    std::future::pending().await
 }
 
 /// Ends when the gateway drains, or when the control thread is gone.
@@ -99,11 +102,11 @@ async fn watch_doorbell(shard: &Rc<Shard>, doorbell: UnixStream) -> Result<(), S
     }
 }
 
-/// Lets requests in flight finish, within the configured time.
+/// Lets what is under way finish, within the configured time.
 async fn finish(shard: &Rc<Shard>) {
     let limit = Duration::from_millis(shard.world().snapshot.config.limits.drain_ms_max);
     let until = shard.timers.now().after(limit);
-    while shard.inflight() > 0 && shard.timers.now() < until {
+    while shard.busy() > 0 && shard.timers.now() < until {
         shard.timers.sleep_until(shard.timers.now().after(WHEEL_TICK)).await;
     }
 }
@@ -117,19 +120,18 @@ async fn sweep(shard: Rc<Shard>) {
 
 async fn accept(shard: Rc<Shard>, mut acceptor: Acceptor, reports: Sender<Report>) {
     loop {
-        match acceptor.accept().await {
-            Ok(stream) => {
-                // The one in hand is served even while draining: accepted and dropped it would be lost.
-                runtime::spawn(guarded(Rc::clone(&shard), stream));
-                if shard.draining() {
-                    // The others are left in the backlog: another process may serve them.
-                    return;
-                }
-            }
-            Err(error) => {
+        let seen = shard.drained.version();
+        if shard.draining() {
+            // What is in the backlog stays there: another process may serve it.
+            return;
+        }
+        match first(acceptor.accept(), shard.drained.changed(seen)).await {
+            Either::Left(Ok(stream)) => runtime::spawn(guarded(Rc::clone(&shard), stream)),
+            Either::Left(Err(error)) => {
                 let _ = reports.send(Report::Failed(format!("cannot accept: {error}")));
                 return;
             }
+            Either::Right(()) => {}
         }
     }
 }

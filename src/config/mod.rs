@@ -178,6 +178,7 @@ pub enum Algorithm {
 }
 
 /// `[[trust_provider]]`
+#[derive(PartialEq, Eq)]
 pub struct TrustProvider {
     /// Name in logs and metrics.
     pub name: String,
@@ -223,6 +224,7 @@ pub enum KeySource {
 }
 
 /// `[[trust_provider.require]]` and `[[trust_provider.workload]]`
+#[derive(PartialEq, Eq)]
 pub struct ClaimRule {
     /// Top-level claim.
     pub claim: String,
@@ -231,6 +233,7 @@ pub struct ClaimRule {
 }
 
 /// What a claim rule demands; an absent or mistyped claim never satisfies it.
+#[derive(PartialEq, Eq)]
 pub enum ClaimTest {
     /// The string (or one element of the string array) equals one of these.
     OneOf(Vec<String>),

@@ -72,6 +72,13 @@ impl ProviderKeys {
         self.generation
     }
 
+    /// Takes over from `newer` when a refetch is allowed again. True when that changed.
+    pub fn throttle_as(&mut self, newer: &Self) -> bool {
+        let changed = self.refetch_from != newer.refetch_from;
+        self.refetch_from = newer.refetch_from;
+        changed
+    }
+
     /// When the fetch that gave this set began.
     #[must_use]
     pub const fn fetched_at(&self) -> Monotonic {
@@ -150,6 +157,14 @@ impl Refresher {
             failures: 0,
             bucket,
         }
+    }
+
+    /// The same, for keys whose generations begin after `generation`.
+    #[must_use]
+    pub const fn after(now: Monotonic, generation: u64) -> Self {
+        let mut refresher = Self::new(now);
+        refresher.keys.generation = generation;
+        refresher
     }
 
     /// The snapshot for the workers.

@@ -7,9 +7,10 @@ mod client;
 mod server;
 
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -134,7 +135,9 @@ impl Stage {
         let started = Clock::start().now().wall;
         let name = format!("portcullis-demo-{}-{}", std::process::id(), started.0);
         let directory = std::env::temp_dir().join(name);
-        fs::create_dir_all(directory.join("policies"))?;
+        // It holds keys, and the folder for temporary files is everybody's.
+        DirBuilder::new().mode(0o700).create(&directory)?;
+        fs::create_dir(directory.join("policies"))?;
         let stage = Self { directory, started: started.seconds() };
         devtoken::init(&stage.directory).map_err(io::Error::other)?;
         stage.write("upstream.key", server::API_KEY)?;
@@ -187,6 +190,14 @@ impl Gateway {
         let pid = pid.ok_or(io::ErrorKind::NotFound)?;
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
         self.child.wait().map(|_| ())
+    }
+}
+
+impl Drop for Gateway {
+    /// Whatever went wrong, the child does not stay behind.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

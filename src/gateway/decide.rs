@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::exchange::Exchange;
 use crate::clock::{Now, UnixSeconds};
+use crate::config::{Server, TrustProvider};
 use crate::http::Method as HttpMethod;
 use crate::identity::{Audiences, VerifiedToken};
 use crate::judge::policy::{Context, QTarget, Subject};
@@ -26,16 +27,44 @@ pub(super) async fn verify(
     shard.identity.verify(authorization, audiences, shard, now, wait).await
 }
 
-/// For an open stream: the token's time has not passed, and its issuer still counts.
-pub(super) fn token_still_good(
-    world: &World,
+/// For an open answer: the issuer of its token still counts, and for a stream by the same rules; by
+/// others the token would have to be verified anew, which is the next request's business.
+pub(super) fn still_trusted(
+    old: &World,
+    new: &World,
     token: &VerifiedToken,
-    now: UnixSeconds,
-) -> Result<(), Reject> {
-    token.judge_time(now)?;
+    same_rules: bool,
+) -> bool {
+    if old.snapshot.config_generation == new.snapshot.config_generation {
+        return true;
+    }
     let issuer = token.principal().issuer();
-    let known = world.snapshot.config.trust_providers.iter().any(|known| known.issuer == issuer);
-    if known { Ok(()) } else { Err(Reject::TokenIssuer) }
+    let (before, now) = (provider(old, issuer), provider(new, issuer));
+    now.is_some() && (!same_rules || before == now)
+}
+
+fn provider<'w>(world: &'w World, issuer: &str) -> Option<&'w TrustProvider> {
+    world.snapshot.config.trust_providers.iter().find(|known| known.issuer == issuer)
+}
+
+/// For an open stream: the server is where it was, and would get the credential that it got.
+pub(super) fn same_way(exchange: &Exchange, new: &World, permit: &Permit) -> bool {
+    let old = &exchange.world;
+    if old.snapshot.config_generation == new.snapshot.config_generation {
+        return true;
+    }
+    let name = exchange.scratch.server.as_str();
+    let credential = |world: &World, index: Option<usize>| {
+        let known = world.snapshot.config.credentials.get(index?);
+        known.map(|credential| credential.name.clone())
+    };
+    let (before, now) = (server(old, name), server(new, name));
+    before.is_some_and(|before| now.is_some_and(|now| before.url == now.url))
+        && credential(old, exchange.credential_index()) == credential(new, permit.credential())
+}
+
+fn server<'w>(world: &'w World, name: &str) -> Option<&'w Server> {
+    world.snapshot.config.servers.get(usize::from(world.server(name)?))
 }
 
 /// Decides on the request: the gateway itself, then everything that the message names on its

@@ -21,7 +21,7 @@ pub(super) fn metadata(config: &Config, resource: &str) -> Result<Document, Reje
     let issuers = config.trust_providers.iter().map(|provider| provider.issuer.as_str());
     let body = metadata::document(&config.public_url, resource, issuers);
     let mut bytes = Vec::with_capacity(512);
-    answer::document(200, b"application/json", b"max-age=300", &body, &mut bytes);
+    answer::public_document(&body, &mut bytes);
     Ok(Document { status: 200, bytes })
 }
 
@@ -41,9 +41,8 @@ pub(super) async fn serve(
 ) -> Result<Relayed, Reject> {
     exchange.commit(shard)?;
     let limits = &exchange.world.snapshot.config.limits;
-    let clean = downstream.discard_body(&shard.timers, limits).await;
     let until = shard.timers.now().after(std::time::Duration::from_millis(limits.stall_ms_max));
-    let keep = clean && downstream.head().0.keep_alive();
+    let keep = downstream.head().0.keep_alive();
     let bytes_out = document.bytes.len() as u64;
     let (written, _) = downstream.write(document.bytes, until).await;
     Ok(Relayed {

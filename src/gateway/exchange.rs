@@ -16,7 +16,7 @@ use crate::http::{Field, Method as HttpMethod, RequestHead, write};
 use crate::identity::{Audiences, Resource, VerifiedToken};
 use crate::listener::Downstream;
 use crate::mcp::session::Binding;
-use crate::mcp::{Call, Era, Kind, Method, Mirrored, Target};
+use crate::mcp::{Call, Era, Kind, Method, Mirrored, Target, bodyless_revision};
 use crate::metrics;
 use crate::policy::{Denial, Permit, PolicyIds};
 use crate::reject::Reject;
@@ -34,17 +34,27 @@ pub(super) struct Exchange {
     pub(super) server: Option<u16>,
     pub(super) peer: IpAddr,
     pub(super) started: Now,
+    /// The moment by which token, session and policy are judged.
+    judged: Now,
     relay_began: Option<Monotonic>,
     /// A JSON-RPC message was read and may be named in the audit and in the answer.
     pub(super) call_read: bool,
-    /// The upstream's session id, opened from the sealed one.
-    pub(super) session: Option<Vec<u8>>,
+    /// Reading the message failed; an id may be known all the same.
+    pub(super) read_failed: bool,
+    /// The legacy session that the request belongs to.
+    pub(super) session: Option<Session>,
     policies: Option<PolicyIds>,
     credential: Option<CredentialUsed>,
     ticket: Option<Ticket>,
     pub(super) outcome: Outcome,
     /// A panic went through it: its buffers may be half changed and serve nobody else.
     broken: bool,
+}
+
+/// A legacy session, as the upstream knows it and as the agent does.
+pub(super) struct Session {
+    pub(super) upstream: Vec<u8>,
+    pub(super) sealed: Vec<u8>,
 }
 
 /// Which credential went along.
@@ -55,6 +65,7 @@ struct CredentialUsed {
 
 impl Exchange {
     pub(super) fn begin(shard: &Shard, downstream: &Downstream) -> Self {
+        let started = shard.clock.now();
         Self {
             world: shard.world(),
             scratch: shard.take_scratch(),
@@ -62,9 +73,11 @@ impl Exchange {
             method: downstream.head().0.method(),
             server: None,
             peer: downstream.peer(),
-            started: shard.clock.now(),
+            started,
+            judged: started,
             relay_began: None,
             call_read: false,
+            read_failed: false,
             session: None,
             policies: None,
             credential: None,
@@ -102,58 +115,94 @@ impl Exchange {
         let config = &self.world.snapshot.config;
         let audiences = Audiences::new(&config.public_url, resource(&self.scratch.server));
         let wait = config.limits.keys_wait_ms_max;
-        let token = decide::verify(shard, authorization, &audiences, self.started, wait).await?;
+        let token = decide::verify(shard, authorization, &audiences, self.judged, wait).await?;
         self.token = Some(token);
         Ok(())
     }
 
-    /// Stage 4: what is asked. The body is read within bounds and judged as one MCP message.
-    pub(super) async fn read_call(
+    /// Stage 4, first half: the body, within bounds of size and time.
+    pub(super) async fn read_body(
         &mut self,
         shard: &Shard,
         downstream: &mut Downstream,
     ) -> Result<(), Reject> {
-        let world = Rc::clone(&self.world);
-        let config = &world.snapshot.config;
+        let began = shard.timers.now();
         if self.method == HttpMethod::Post {
+            let limits = &self.world.snapshot.config.limits;
             check_media(downstream)?;
-            downstream.expect_body(config.limits.body_bytes_max)?;
+            downstream.expect_body(limits.body_bytes_max)?;
             if downstream.head().0.expects_continue() {
                 let until = shard.timers.now().after(STALL);
                 downstream.write(write::CONTINUE.to_vec(), until).await;
             }
             let body = &mut self.scratch.body;
-            downstream.read_body(&shard.timers, &config.limits, body).await?;
+            downstream.read_body(&shard.timers, limits, body).await?;
             fault::point(Stage::Envelope, downstream.head().1);
             self.outcome.bytes_in = body.len() as u64;
-            let read = self.scratch.call.read(&self.scratch.body, |name| world.extension(name));
-            self.call_read = read.is_ok() || self.scratch.call.id_raw(&self.scratch.body).is_some();
-            read?;
-            let (head, bytes) = downstream.head();
-            self.scratch.call.agree(&mirrored(head, bytes))?;
         }
-        self.open_session(downstream, config)
+        self.catch_up(shard, downstream, began).await
+    }
+
+    /// A request that had to be waited for is judged by what holds now, not by what held when its
+    /// head arrived: the token may have expired, the policy may have changed.
+    async fn catch_up(
+        &mut self,
+        shard: &Shard,
+        downstream: &Downstream,
+        began: Monotonic,
+    ) -> Result<(), Reject> {
+        shard.drain_bus();
+        let newest = shard.world();
+        if shard.timers.now() == began && Rc::ptr_eq(&newest, &self.world) {
+            return Ok(());
+        }
+        self.server = newest.server(&self.scratch.server);
+        self.world = newest;
+        self.judged = shard.clock.now();
+        self.identify(shard, downstream).await
+    }
+
+    /// Stage 4, second half: what is asked, judged as one MCP message.
+    pub(super) fn read_call(&mut self, downstream: &Downstream) -> Result<(), Reject> {
+        let (head, bytes) = downstream.head();
+        if self.method == HttpMethod::Post {
+            let world = &self.world;
+            let read = self.scratch.call.read(&self.scratch.body, |name| world.extension(name));
+            self.call_read = read.is_ok();
+            self.read_failed = read.is_err();
+            read?;
+            self.scratch.call.agree(&mirrored(head, bytes))?;
+        } else {
+            let version = head.field(bytes, Field::McpProtocolVersion);
+            let (era, _) = bodyless_revision(version)?;
+            if era == Era::Modern {
+                // 2026-07-28, transports, "Earlier Revisions": POST is all there is.
+                return Err(Reject::RequestMethod);
+            }
+        }
+        self.open_session(downstream)
     }
 
     /// A legacy session id is opened for its owner only (case M12); modern requests have none, and
     /// one that is sent all the same is ignored (MCP 2026-07-28, transports, "Earlier Revisions").
-    fn open_session(&mut self, downstream: &Downstream, config: &Config) -> Result<(), Reject> {
+    fn open_session(&mut self, downstream: &Downstream) -> Result<(), Reject> {
         let (head, bytes) = downstream.head();
         let Some(sealed) = head.field(bytes, Field::McpSessionId) else { return Ok(()) };
         if self.is_modern() {
             return Ok(());
         }
         let token = self.token.as_ref().ok_or(Reject::GatewayFault)?;
-        let now = self.started.wall.seconds();
+        let now = self.judged.wall.seconds();
         let binding = binding(token, &self.scratch.server);
-        let lifetime = config.sessions.lifetime_seconds;
-        self.session = Some(self.world.sessions.open(sealed, &binding, now, lifetime)?);
+        let lifetime = self.world.snapshot.config.sessions.lifetime_seconds;
+        let upstream = self.world.sessions.open(sealed, &binding, now, lifetime)?;
+        self.session = Some(Session { upstream, sealed: sealed.to_vec() });
         Ok(())
     }
 
     /// Stage 5: may they.
     pub(super) fn decide(&mut self, shard: &Shard) -> Result<Permit, Reject> {
-        match decide::permit(shard, &self.world, self, self.started.wall.seconds()) {
+        match decide::permit(shard, &self.world, self, self.judged.wall.seconds()) {
             Ok(permit) => {
                 self.policies = Some(permit.policies_shared());
                 Ok(permit)
@@ -199,7 +248,9 @@ impl Exchange {
     pub(super) fn relayed(&mut self, relayed: &Relayed) -> bool {
         self.outcome.status = Some(relayed.status);
         self.outcome.bytes_out = relayed.bytes_out;
-        self.outcome.reason = relayed.cut;
+        // A client that left is no fault of the upstream, but the record says that it did.
+        let left = relayed.client_left.then_some(Reject::RequestAborted);
+        self.outcome.reason = relayed.cut.or(left);
         relayed.reusable
     }
 
@@ -236,7 +287,7 @@ impl Exchange {
         let method = self.mcp_method().map_or(METHOD_NONE, Method::id);
         let status = self.outcome.status.unwrap_or(0);
         shard.meter.request(self.server, method, decision, status);
-        if let Some(reject) = refused {
+        if let Some(reject) = refused.or(self.outcome.reason) {
             shard.meter.refusal(reject);
         }
         let counters = shard.meter.counters();
@@ -264,6 +315,11 @@ impl Exchange {
     /// May be sent twice when a pooled connection turns out to be dead; never a call.
     pub(super) fn retryable(&self) -> bool {
         self.method == HttpMethod::Get || self.mcp_method().is_some_and(Method::is_retryable)
+    }
+
+    /// Index of the credential that went along, in the configuration of `world`.
+    pub(super) fn credential_index(&self) -> Option<usize> {
+        self.credential.as_ref().map(|used| used.index)
     }
 
     /// The MCP method for metrics and audit; `None` before one was read.

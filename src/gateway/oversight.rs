@@ -5,19 +5,21 @@ use std::cell::Cell;
 use super::decide;
 use super::exchange::{Exchange, binding};
 use crate::clock::Monotonic;
+use crate::identity::VerifiedToken;
+use crate::mcp::Method;
 use crate::reject::Reject;
 use crate::relay::{Oversight, Review};
-use crate::shard::Shard;
+use crate::shard::{Shard, World};
 
 /// The gateway's eye on one relayed answer.
 pub(super) struct Watch<'a> {
     shard: &'a Shard,
     exchange: &'a Exchange,
     /// GET and listen streams end with the token; an answer in flight may finish (DESIGN §8).
-    ends_with_token: bool,
+    is_stream: bool,
     keep_alive: bool,
     judged_at: Cell<Monotonic>,
-    judged_under: Cell<u64>,
+    judged_under: Cell<(u64, u64)>,
 }
 
 impl<'a> Watch<'a> {
@@ -25,52 +27,89 @@ impl<'a> Watch<'a> {
         Self {
             shard,
             exchange,
-            ends_with_token: exchange.is_stream(),
+            is_stream: exchange.is_stream(),
             keep_alive,
             judged_at: Cell::new(shard.timers.now()),
-            judged_under: Cell::new(exchange.world.snapshot.generation),
+            judged_under: Cell::new(basis(&exchange.world)),
         }
     }
 
     /// The same questions as at the beginning, under the newest snapshot.
     fn judge(&self) -> Review {
-        let wall = self.shard.clock.now().wall.seconds();
+        let now = self.shard.clock.now().wall.seconds();
         let world = self.shard.world();
-        if self.ends_with_token
-            && let Some(token) = self.exchange.token.as_deref()
-            && let Err(reject) = decide::token_still_good(&world, token, wall)
+        let (Some(token), old) = (self.exchange.token.as_deref(), &self.exchange.world) else {
+            return Review::Cut(Reject::GatewayFault);
+        };
+        if self.is_stream
+            && let Err(reject) = token.judge_time(now)
         {
             return Review::Cut(reject);
         }
-        match decide::permit(self.shard, &world, self.exchange, wall) {
-            Ok(_) => Review::Continue,
-            Err(denial) => Review::Cut(denial.reject),
+        if !decide::still_trusted(old, &world, token, self.is_stream) {
+            return Review::Cut(Reject::TokenIssuer);
         }
+        let permit = match decide::permit(self.shard, &world, self.exchange, now) {
+            Ok(permit) => permit,
+            Err(denial) => return Review::Cut(denial.reject),
+        };
+        // A stream goes on for hours: it must not stay with a server or a credential that the
+        // configuration no longer names for it. One call is already with its server.
+        if self.is_stream && !decide::same_way(self.exchange, &world, &permit) {
+            return Review::Cut(Reject::PolicyStreamDenied);
+        }
+        Review::Continue
     }
+
+    /// True once the token of a stream counts no more; exact, not only once per judgement.
+    fn expired(&self) -> bool {
+        let token = self.exchange.token.as_deref();
+        let until = token.map(VerifiedToken::counts_until);
+        self.is_stream && until.is_some_and(|until| self.shard.clock.now().wall.seconds() >= until)
+    }
+}
+
+/// What a judgement depends on; keys and addresses that come and go are no reason for a new one.
+fn basis(world: &World) -> (u64, u64) {
+    (world.snapshot.config_generation, world.snapshot.policy.epoch())
 }
 
 impl Oversight for Watch<'_> {
     fn review(&self) -> Review {
         self.shard.drain_bus();
         let (now, world) = (self.shard.timers.now(), self.shard.world());
-        if world.snapshot.draining && self.ends_with_token {
+        if world.snapshot.draining && self.is_stream {
             return Review::Finish;
         }
-        let generation = world.snapshot.generation;
+        if self.expired() {
+            return Review::Cut(Reject::TokenExpired);
+        }
+        let basis = basis(&world);
         let age = now.micros_since(self.judged_at.get());
-        if generation == self.judged_under.get() && age < REJUDGE_MICROS {
+        if basis == self.judged_under.get() && age < REJUDGE_MICROS {
             return Review::Continue;
         }
         self.judged_at.set(now);
-        self.judged_under.set(generation);
+        self.judged_under.set(basis);
         self.judge()
     }
 
-    fn seal_session(&self, upstream_id: &[u8], out: &mut Vec<u8>) -> Result<(), Reject> {
+    fn name_session(&self, upstream_id: &[u8], out: &mut Vec<u8>) -> Result<bool, Reject> {
+        if let Some(session) = &self.exchange.session
+            && session.upstream == upstream_id
+        {
+            // Sealed anew it would count from now, and its lifetime would never end.
+            out.extend_from_slice(&session.sealed);
+            return Ok(true);
+        }
+        // 2025-11-25, transports, "Session Management": assigned with the answer to initialize.
+        if self.exchange.mcp_method() != Some(Method::Initialize) {
+            return Ok(false);
+        }
         let token = self.exchange.token.as_deref().ok_or(Reject::GatewayFault)?;
         let binding = binding(token, &self.exchange.scratch.server);
         let now = self.shard.clock.now().wall.seconds();
-        self.exchange.world.sessions.seal(&binding, upstream_id, now, out)
+        self.exchange.world.sessions.seal(&binding, upstream_id, now, out).map(|()| true)
     }
 
     fn last_answer(&self) -> bool {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::exchange::{Exchange, resource};
 use super::route;
+use crate::http::Method;
 use crate::identity::challenge::{self, StepUp};
 use crate::listener::Downstream;
 use crate::listener::answer::Refusal;
@@ -32,7 +33,7 @@ pub(super) async fn answer(
         && !breaks_framing(reject)
         && downstream.head().0.keep_alive()
         && !shard.draining()
-        && downstream.discard_body(&shard.timers, limits).await;
+        && downstream.body_is_short();
     let mut challenge = Vec::new();
     challenge::write(
         &mut challenge,
@@ -50,6 +51,8 @@ pub(super) async fn answer(
         data: &data,
         origin: route::cors_origin(downstream, config),
         close: !keep,
+        no_content: head_known && exchange.method == Method::Head,
+        allow: route::allowed_methods(downstream),
     };
     let mut out = Vec::with_capacity(1024);
     exchange.outcome.status = Some(refusal.write(&mut out));
@@ -59,13 +62,12 @@ pub(super) async fn answer(
     keep && written
 }
 
-/// The id to echo; only requests are answered in JSON-RPC.
+/// The id to echo. Of a message that was read, only requests are answered in JSON-RPC; of one that was
+/// refused while reading, whatever id it had (JSON-RPC 2.0 §5).
 fn answerable_id(exchange: &Exchange) -> Option<&[u8]> {
     let call = &exchange.scratch.call;
-    if !exchange.call_read || call.kind() != Kind::Request {
-        return None;
-    }
-    call.id_raw(&exchange.scratch.body)
+    let answerable = exchange.read_failed || (exchange.call_read && call.kind() == Kind::Request);
+    if answerable { call.id_raw(&exchange.scratch.body) } else { None }
 }
 
 /// MCP 2026-07-28, basic/versioning: an unsupported revision is answered with what is supported.

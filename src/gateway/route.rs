@@ -2,7 +2,7 @@
 //! there is one spelling of each route and no way to hide one behind an escape.
 
 use crate::config::Config;
-use crate::http::{Field, Method, host};
+use crate::http::{Field, Framing, Method, host};
 use crate::listener::Downstream;
 use crate::reject::Reject;
 
@@ -40,12 +40,27 @@ pub(super) fn accept<'a>(downstream: &'a Downstream, config: &Config) -> Result<
     if origin.is_some_and(|origin| !origin_allowed(origin, config)) {
         return Err(Reject::RequestOriginForeign);
     }
+    if head.method() != Method::Post
+        && !matches!(head.framing(), Framing::None | Framing::Length(0))
+    {
+        // RFC 9110 §9.3.1: a body here has no meaning, and is how one request hides another.
+        return Err(Reject::RequestFraming);
+    }
     let route = find(head.target(bytes)).ok_or(Reject::RequestPath)?;
     match (route, head.method()) {
         (Route::Hub | Route::Server(_), Method::Post | Method::Get | Method::Delete) => Ok(route),
         (Route::Metadata(_), Method::Get) => Ok(route),
         (_, Method::Options) if origin.is_some() => Ok(Route::Preflight),
         _ => Err(Reject::RequestMethod),
+    }
+}
+
+/// What is served where the request wanted to go, for a 405.
+pub(super) fn allowed_methods(downstream: &Downstream) -> &'static str {
+    let (head, bytes) = downstream.head();
+    match find(head.target(bytes)) {
+        Some(Route::Metadata(_)) => "GET",
+        Some(Route::Hub | Route::Server(_) | Route::Preflight) | None => "POST, GET, DELETE",
     }
 }
 

@@ -18,6 +18,10 @@ pub struct Refusal<'a> {
     pub origin: &'a [u8],
     /// The connection ends after this answer.
     pub close: bool,
+    /// The answer to HEAD: a head that speaks of a body, and no body (RFC 9110 §9.3.2).
+    pub no_content: bool,
+    /// For 405: the methods that are served there.
+    pub allow: &'static str,
 }
 
 impl Refusal<'_> {
@@ -38,14 +42,16 @@ impl Refusal<'_> {
             field(b"www-authenticate", self.challenge, out);
         }
         if self.reject == Reject::RequestMethod {
-            field(b"allow", b"POST, GET, DELETE", out);
+            field(b"allow", self.allow.as_bytes(), out);
         }
         if self.reject.status() == 503 {
             // RFC 9110 §10.2.3; short, because each of these usually passes within seconds.
             field(b"retry-after", b"2", out);
         }
         common_fields(b"application/json", body.len(), self.origin, self.close, out);
-        out.extend_from_slice(&body);
+        if !self.no_content {
+            out.extend_from_slice(&body);
+        }
         status
     }
 
@@ -75,9 +81,17 @@ impl Refusal<'_> {
 pub fn document(status: u16, kind: &[u8], cache: &[u8], body: &[u8], out: &mut Vec<u8>) {
     write::status_line(status, out);
     field(b"cache-control", cache, out);
-    // Metadata is public and read by browsers too (RFC 9728 §3.1 asks for no protection).
-    field(b"access-control-allow-origin", b"*", out);
     common_fields(kind, body.len(), b"", false, out);
+    out.extend_from_slice(body);
+}
+
+/// Appends a public document: pages of any origin may read it. For metadata only (RFC 9728 §3.1 asks
+/// for no protection).
+pub fn public_document(body: &[u8], out: &mut Vec<u8>) {
+    write::status_line(200, out);
+    field(b"cache-control", b"max-age=300", out);
+    field(b"access-control-allow-origin", b"*", out);
+    common_fields(b"application/json", body.len(), b"", false, out);
     out.extend_from_slice(body);
 }
 
@@ -155,7 +169,9 @@ mod tests {
     }
 
     fn refusal(reject: Reject) -> Refusal<'static> {
-        Refusal { reject, id: None, challenge: b"", data: b"", origin: b"", close: false }
+        let (challenge, data, origin, close) = (&b""[..], &b""[..], &b""[..], false);
+        let (no_content, allow) = (false, "POST");
+        Refusal { reject, id: None, challenge, data, origin, close, no_content, allow }
     }
 
     #[test]

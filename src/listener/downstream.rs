@@ -6,8 +6,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use zeroize::Zeroize;
+
 use crate::clock::Monotonic;
-use crate::http::{BodyDecoder, RequestHead};
+use crate::http::{BodyDecoder, Framing, RequestHead};
 use crate::limits::{HEAD_BYTES_MAX, Limits, PIPELINE_BYTES_MAX, RELAY_BUFFER_BYTES, WHEEL_TICK};
 use crate::net::{Either, NetError, Stream, Timers, first};
 use crate::reject::Reject;
@@ -25,7 +27,9 @@ pub struct Downstream {
     used: usize,
     /// How far the current body was read.
     body: Body,
-    /// Peer closed its side or the stream broke.
+    /// The peer said that it will send no more; it may still be reading.
+    silent: bool,
+    /// The stream broke.
     gone: bool,
 }
 
@@ -57,6 +61,7 @@ impl Downstream {
             head_bytes: 0,
             used: 0,
             body: Body::Done,
+            silent: false,
             gone: false,
         }
     }
@@ -79,21 +84,23 @@ impl Downstream {
         (&self.head, self.input.get(..self.head_bytes).unwrap_or_default())
     }
 
-    /// Waits for the next request and reads its head.
+    /// Waits for the first byte of the next request, without a buffer. False when none came in time.
+    pub async fn wakes(&mut self, timers: &Timers, limits: &Limits) -> bool {
+        self.forget_request();
+        if !self.input.is_empty() {
+            return true;
+        }
+        self.input = Vec::new();
+        let idle = timers.now().after(Duration::from_millis(limits.idle_ms_max));
+        matches!(first(self.stream.readable(), timers.sleep_until(idle)).await, Either::Left(()))
+    }
+
+    /// Reads the next head.
     ///
     /// # Errors
     /// The head's fault, `RequestTimeout` or `RequestAborted`; the connection cannot go on after
     /// it.
     pub async fn next_head(&mut self, timers: &Timers, limits: &Limits) -> Result<Next, Reject> {
-        self.forget_request();
-        if self.input.is_empty() {
-            self.input = Vec::new();
-            let idle = timers.now().after(Duration::from_millis(limits.idle_ms_max));
-            match first(self.stream.readable(), timers.sleep_until(idle)).await {
-                Either::Left(()) => {}
-                Either::Right(()) => return Ok(Next::Quiet),
-            }
-        }
         let until = timers.now().after(Duration::from_millis(limits.head_ms_max));
         loop {
             if let Some(length) = self.head.parse(&self.input)? {
@@ -139,6 +146,7 @@ impl Downstream {
         limits: &Limits,
         body: &mut Vec<u8>,
     ) -> Result<(), Reject> {
+        let begun = timers.now();
         while let Body::Rest(decoder) = &mut self.body {
             let step = decoder.decode(self.input.get(self.used..).unwrap_or_default())?;
             let pending = self.input.get(self.used..).unwrap_or_default();
@@ -152,7 +160,10 @@ impl Downstream {
                 continue;
             }
             self.make_room();
-            let until = timers.now().after(Duration::from_millis(limits.stall_ms_max));
+            // Not only each pause is bounded but the whole: what is judged must not be hours old.
+            let stall = Duration::from_millis(limits.stall_ms_max);
+            let slowest = Duration::from_secs(body.len() as u64 / BODY_BYTES_PER_SECOND_MIN);
+            let until = timers.now().after(stall).min(begun.after(2 * stall + slowest));
             match self.fill(RELAY_BUFFER_BYTES, until).await {
                 Ok(0) | Err(NetError::Closed | NetError::Io(_) | NetError::Tls) => {
                     self.gone = true;
@@ -165,18 +176,35 @@ impl Downstream {
         Ok(())
     }
 
-    /// After an answer that did not need the body: reads a small rest so that the connection can go
-    /// on. Returns false when it cannot.
-    pub async fn discard_body(&mut self, timers: &Timers, limits: &Limits) -> bool {
-        if matches!(self.body, Body::Unasked) && self.expect_body(DISCARD_BYTES_MAX).is_err() {
+    /// True when what is left of the body is so little that reading it away is worth a connection.
+    #[must_use]
+    pub fn body_is_short(&self) -> bool {
+        let declared = match (&self.body, self.head.framing()) {
+            (Body::Done, _) | (_, Framing::None) => 0,
+            (_, Framing::Length(length)) => length,
+            (_, Framing::Chunked | Framing::UntilClose) => return false,
+        };
+        // The client that expects a 100 may send the body or not (RFC 9110 §10.1.1): the next bytes
+        // are ambiguous.
+        declared == 0 || (declared <= DISCARD_BYTES_MAX && !self.head.expects_continue())
+    }
+
+    /// Reads away what is left of the body, so that the next request begins where it should. False
+    /// when that takes too long or is too much: the connection must be closed.
+    pub async fn discard_body(&mut self, timers: &Timers) -> bool {
+        if matches!(self.body, Body::Done) {
+            return true;
+        }
+        if !self.body_is_short() {
             return false;
         }
-        if self.head.expects_continue() && matches!(self.body, Body::Rest(_)) {
-            // The client may send it or not (RFC 9110 §10.1.1): the next bytes are ambiguous.
+        if matches!(self.body, Body::Unasked)
+            && self.expect_body(DISCARD_BYTES_MAX as usize).is_err()
+        {
             return false;
         }
-        let mut sink = Vec::new();
-        self.read_body(timers, limits, &mut sink).await.is_ok()
+        let quick = Limits { stall_ms_max: DISCARD_MS_MAX, ..Limits::default() };
+        self.read_body(timers, &quick, &mut Vec::new()).await.is_ok()
     }
 
     /// Writes `bytes` and gives the buffer back. False when the client is gone.
@@ -193,7 +221,7 @@ impl Downstream {
     /// which. Once a full head's worth of pipelined bytes is kept, the client is no longer watched.
     /// May be dropped at any time.
     pub async fn stirs(&self) {
-        if self.gone || self.input.len() >= PIPELINE_BYTES_MAX {
+        if self.gone || self.silent || self.input.len() >= PIPELINE_BYTES_MAX {
             std::future::pending::<()>().await;
         }
         self.stream.readable().await;
@@ -206,16 +234,17 @@ impl Downstream {
         // read.
         let until = timers.now().after(WHEEL_TICK);
         match self.fill(HEAD_READ_BYTES, until).await {
-            Ok(0) | Err(NetError::Closed | NetError::Io(_) | NetError::Tls) => self.gone = true,
+            Ok(0) => self.silent = true,
+            Err(NetError::Closed | NetError::Io(_) | NetError::Tls) => self.gone = true,
             Ok(_) | Err(NetError::Timeout) => {}
         }
-        self.gone
+        self.gone || self.silent
     }
 
-    /// True once the peer closed or the stream broke.
+    /// True once no further request can come.
     #[must_use]
     pub const fn is_gone(&self) -> bool {
-        self.gone
+        self.gone || self.silent
     }
 
     /// Ends the connection so that an answer already written reaches the peer: our side is closed,
@@ -246,7 +275,10 @@ impl Downstream {
     }
 
     fn forget_request(&mut self) {
-        self.input.drain(..self.used.min(self.input.len()));
+        let used = self.used.min(self.input.len());
+        // A bearer token was in there.
+        self.input.get_mut(..used).unwrap_or_default().zeroize();
+        self.input.drain(..used);
         self.used = 0;
         self.head_bytes = 0;
         self.body = Body::Done;
@@ -256,7 +288,10 @@ impl Downstream {
 
 const HEAD_READ_BYTES: usize = 4096;
 const MIN_READ_BYTES: usize = 1024;
-const DISCARD_BYTES_MAX: usize = 64 * 1024;
+/// Slower than this over the whole body is too slow.
+const BODY_BYTES_PER_SECOND_MIN: u64 = 64 * 1024;
+const DISCARD_BYTES_MAX: u64 = 64 * 1024;
+const DISCARD_MS_MAX: u64 = 500;
 const LINGER: Duration = Duration::from_secs(1);
 
 const _: () = assert!(HEAD_READ_BYTES < HEAD_BYTES_MAX);

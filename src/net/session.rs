@@ -188,7 +188,7 @@ impl Session {
     /// Gives that buffer back; the new bytes are at its end.
     pub(super) fn give_incoming(&mut self, incoming: Vec<u8>) {
         self.incoming = incoming;
-        if self.hello.is_some() {
+        if self.hello.is_some() && self.is_handshaking() {
             self.look_for_name();
         }
     }
@@ -298,6 +298,8 @@ impl Session {
                 Ok(Some(accepted)) => {
                     let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
                     self.server_name = name.map(String::into_boxed_str);
+                    // Seen whole: never parsed again, not for every record of the connection.
+                    self.hello = None;
                     break;
                 }
                 Err(_) => break,

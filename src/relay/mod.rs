@@ -80,11 +80,12 @@ pub trait Oversight {
     /// Judges the open answer again; asked at least once a second while nothing arrives, and
     /// between events otherwise.
     fn review(&self) -> Review;
-    /// Seals the upstream's session id for the agent.
+    /// Appends the agent's name for the upstream's session: the one it already has, or a sealed new
+    /// one. False when the answer may not open a session; nothing is written then.
     ///
     /// # Errors
     /// `UpstreamMalformed` for an id that is none.
-    fn seal_session(&self, upstream_id: &[u8], out: &mut Vec<u8>) -> Result<(), Reject>;
+    fn name_session(&self, upstream_id: &[u8], out: &mut Vec<u8>) -> Result<bool, Reject>;
     /// The connection is to be closed after this answer.
     fn last_answer(&self) -> bool;
 }
@@ -221,6 +222,9 @@ impl Relay {
         if leg.upstream.refused {
             return Err(Reject::UpstreamAddress);
         }
+        if leg.upstream.addresses.is_empty() {
+            return Err(Reject::UpstreamConnect);
+        }
         let tls = leg.upstream.tls.as_deref().map(|tls| (tls, leg.server.url.host.as_str()));
         if leg.server.url.tls != tls.is_some() {
             return Err(Reject::UpstreamTls);
@@ -240,7 +244,10 @@ impl Relay {
     ) -> Result<response::Answered, NoAnswer> {
         let until = self.timers.now().after(Duration::from_secs(leg.server.timeout_seconds));
         let mut head = self.take_buffer();
-        request::write_head(leg, downstream, &mut head).map_err(NoAnswer::Refused)?;
+        if let Err(reject) = request::write_head(leg, downstream, &mut head) {
+            self.release_wiped(head);
+            return Err(NoAnswer::Refused(reject));
+        }
         let apart = leg.body.len() > RELAY_BUFFER_BYTES;
         if !apart {
             head.extend_from_slice(leg.body);

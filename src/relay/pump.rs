@@ -105,7 +105,10 @@ impl<'a> Pump<'a> {
         let tick = now.after(TICK).min(until);
         let client_or_tick = first(downstream.stirs(), self.timers.sleep_until(tick));
         match first(stream.readable(), client_or_tick).await {
-            Either::Left(()) => self.read(stream, input, now.after(WHEEL_TICK)).await,
+            Either::Left(()) => {
+                let soon = self.timers.now().after(2 * WHEEL_TICK);
+                self.read(stream, input, soon).await
+            }
             Either::Right(Either::Left(())) => {
                 if downstream.take_pending(self.timers).await {
                     Heard::ClientLeft

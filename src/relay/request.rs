@@ -2,7 +2,7 @@
 
 use super::Leg;
 use crate::credential::UpstreamCredential;
-use crate::http::{Method, write};
+use crate::http::{Field, Method, write};
 use crate::listener::Downstream;
 use crate::reject::Reject;
 
@@ -33,9 +33,14 @@ pub(super) fn write_head(
     write::header(b"host", leg.server.url.authority.as_bytes(), out)?;
     let occupied = leg.credential.and_then(UpstreamCredential::header_name);
     for (name, value) in head.upstream_fields(bytes) {
-        // The session id is ours; the upstream gets its own below. And no client field may stand in
-        // for the credential.
+        // The session id is ours; the upstream gets its own below. An event id belongs to a session
+        // (case M16): without an opened one it could be anybody's. Without a body there is nothing to
+        // mirror. And no client field may stand in for the credential.
+        let resumes = leg.method == Method::Get && leg.session.is_some();
+        let mirrors = leg.method == Method::Post;
         let ours = name.eq_ignore_ascii_case(b"mcp-session-id")
+            || (!resumes && name.eq_ignore_ascii_case(b"last-event-id"))
+            || (!mirrors && is_mirrored(name))
             || occupied.is_some_and(|field| name.eq_ignore_ascii_case(field.as_bytes()));
         if !ours {
             write::header(name, value, out)?;
@@ -52,6 +57,11 @@ pub(super) fn write_head(
     }
     out.extend_from_slice(write::CRLF);
     Ok(())
+}
+
+fn is_mirrored(name: &[u8]) -> bool {
+    let mirrored = [Field::McpMethod, Field::McpName];
+    mirrored.iter().any(|field| name.eq_ignore_ascii_case(field.name().as_bytes()))
 }
 
 /// More than the fixed parts of a head need: names, separators, `Content-Length`, session id.

@@ -3,8 +3,8 @@
 use super::pump::{Heard, Pump};
 use super::{Leg, NoAnswer, Oversight, Relay, Relayed, Review};
 use crate::clock::Monotonic;
-use crate::http::{BodyDecoder, Field, Framing, Method, ResponseHead, sse, write};
 use crate::fault::{self, Stage};
+use crate::http::{BodyDecoder, Field, Framing, Method, ResponseHead, sse, write};
 use crate::limits::{RELAY_BUFFER_BYTES, UPSTREAM_HEAD_BYTES_MAX, UPSTREAM_INTERIM_MAX};
 use crate::listener::{Downstream, answer};
 use crate::net::{Stream, Timers};
@@ -179,9 +179,13 @@ impl Answered {
         write::status_line(self.head.status(), out);
         for (name, value) in self.head.downstream_fields(bytes) {
             if name.eq_ignore_ascii_case(b"mcp-session-id") {
+                let start = out.len();
                 out.extend_from_slice(b"mcp-session-id: ");
-                oversight.seal_session(value, out)?;
-                out.extend_from_slice(write::CRLF);
+                if oversight.name_session(value, out)? {
+                    out.extend_from_slice(write::CRLF);
+                } else {
+                    out.truncate(start);
+                }
             } else if !(kind == Body::Withheld && name.eq_ignore_ascii_case(b"content-type")) {
                 write::header(name, value, out)?;
             }
@@ -260,6 +264,9 @@ impl Transfer {
             }
             if let Flow::Stop = self.review(out, oversight) {
                 return false;
+            }
+            if self.relayed.cut.is_some() {
+                continue;
             }
             match self.listen(pump, stream, input, out, downstream, oversight).await {
                 Flow::Go => {}

@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::control::jwks::ProviderKeys;
 use crate::control::{Ask, Slot, Snapshot};
 use crate::event::Event;
-use crate::http::Method;
+use crate::http::{Field, Method, host};
 use crate::listener::{Downstream, answer, downstream::Next};
 use crate::metrics::{AuditOutcome, Counters, ProcessCounters};
 use crate::net::listen::Acceptor;
@@ -406,10 +406,16 @@ fn end_at_once() -> ! {
 }
 
 async fn serve_admin(control: Rc<Control>, mut acceptor: Acceptor) {
+    let open = Rc::new(());
     loop {
         let Ok(stream) = acceptor.accept().await else { return };
+        if Rc::strong_count(&open) > ADMIN_CONNECTIONS_MAX {
+            continue;
+        }
         let control = Rc::clone(&control);
+        let counted = Rc::clone(&open);
         runtime::spawn(async move {
+            let _counted = counted;
             let _ = catch_unwind(serve_admin_connection(&control, stream)).await;
         });
     }
@@ -423,7 +429,18 @@ async fn serve_admin_connection(control: &Control, stream: crate::net::Stream) {
         let (head, bytes) = downstream.head();
         let path = String::from_utf8_lossy(head.target(bytes)).into_owned();
         let mut out = Vec::new();
-        if head.method() == Method::Get {
+        // A page that rebinds its name to loopback must not read this (DNS rebinding).
+        let here =
+            head.field(bytes, Field::Host).is_some_and(|name| host::host_allowed(name, &[], true));
+        if !here {
+            answer::document(
+                421,
+                b"text/plain",
+                b"no-store",
+                b"not a name of this machine\n",
+                &mut out,
+            );
+        } else if head.method() == Method::Get {
             let (status, kind, body) = control.answer(&path);
             answer::document(status, kind.as_bytes(), b"no-store", body.as_bytes(), &mut out);
         } else {
@@ -454,7 +471,9 @@ async fn watch_cores(control: Rc<Control>) {
             *beat = now;
         }
         let limit = (STILL_MAX.as_micros() / pause.as_micros().max(1)) as u32;
-        let alive = seen.iter().all(|(_, still)| *still <= limit);
+        // A core that drained stands still, as it should.
+        let draining = control.state.borrow().draining;
+        let alive = draining || seen.iter().all(|(_, still)| *still <= limit);
         control.alive.set(alive);
         let counts = control.writer.borrow().as_ref().map(Writer::counts).unwrap_or_default();
         control.process.set_audit(AuditOutcome::Written, counts.written);
@@ -472,6 +491,8 @@ fn adopt(stream: UnixStream) -> Result<monoio::net::UnixStream, String> {
     monoio::net::UnixStream::from_std(stream).map_err(fault)
 }
 
+/// Monitoring needs a few.
+const ADMIN_CONNECTIONS_MAX: usize = 64;
 const AUDIT_WITHIN: Duration = Duration::from_secs(5);
 /// A core that does not turn for this long is dead to the watchdog.
 const STILL_MAX: Duration = Duration::from_secs(5);

@@ -1,5 +1,6 @@
 //! Keys and addresses, fetched once per process: one task per trust provider and per server name.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -47,33 +48,30 @@ async fn keep_keys(
     let config = Arc::clone(&control.state.borrow().config);
     let Some(provider) = config.trust_providers.get(index) else { return };
     let io = Io { control: &control, provider };
-    let mut refresher = Refresher::new(control.clock.monotonic());
+    // Generations of another configuration's keys must not come again: what was verified under them
+    // may be remembered.
+    let mut refresher = Refresher::after(control.clock.monotonic(), generation << 32);
     let mut source = Source::new(provider);
-    let mut file = FileStamp::default();
+    let mut fetched = None;
     loop {
         let seen = control.asked.version();
         let Some(asked) = take_wish(&control, index, generation) else { return };
         let now = control.clock.monotonic();
-        let changed = file.changed(&provider.keys);
-        let fetch = match (asked, refresher.poll(now)) {
-            (_, Next::Fetch) => true,
-            (false, _) if changed => refresher.asked(now) != Asked::Throttled,
-            (true, _) => match refresher.asked(now) {
-                Asked::Fetch => true,
-                Asked::Joined | Asked::Throttled => {
-                    unchanged(&control, index, &refresher, generation);
-                    false
-                }
-            },
-            (false, _) => false,
-        };
+        let stamp = FileStamp::of(&provider.keys);
+        let wanted = asked || (fetched.is_some() && stamp != fetched);
+        let next = refresher.poll(now);
+        let fetch = next == Next::Fetch || (wanted && refresher.asked(now) == Asked::Fetch);
         if fetch {
+            fetched = stamp;
             fetch_once(&control, provider, &io, &mut source, &mut refresher).await;
             share(&control, index, &refresher, generation);
             first_round.take();
             continue;
         }
-        let until = match refresher.poll(now) {
+        if asked {
+            unchanged(&control, index, &refresher, generation);
+        }
+        let until = match next {
             Next::At(at) if matches!(provider.keys, KeySource::File(_)) => {
                 at.min(now.after(FILE_LOOK))
             }
@@ -121,6 +119,10 @@ fn share(control: &Control, index: usize, refresher: &Refresher, generation: u64
         if state.config_generation != generation {
             return;
         }
+        // Whoever asked while the fetch was under way is answered by it.
+        if let Some(wanted) = state.wanted_keys.get_mut(index) {
+            *wanted = false;
+        }
         let kept = refresher.snapshot(now);
         let Some(keys) = state.keys.get_mut(index) else { return };
         // After a reload the first fetch may fail; keys that still serve are not thrown away for
@@ -136,14 +138,14 @@ fn share(control: &Control, index: usize, refresher: &Refresher, generation: u64
 fn unchanged(control: &Control, index: usize, refresher: &Refresher, generation: u64) {
     let refetch = refresher.snapshot(control.clock.monotonic());
     let mut state = control.state.borrow_mut();
-    if state.config_generation == generation
-        && let Some(keys) = state.keys.get_mut(index)
-        && refetch.generation() == keys.generation()
-    {
-        *keys = refetch;
-    }
+    // Also keys that were kept over a reload must say when it makes sense to ask again, or every
+    // made-up key id would come here and be published to all cores.
+    let changed = state.config_generation == generation
+        && state.keys.get_mut(index).is_some_and(|keys| keys.throttle_as(&refetch));
     drop(state);
-    control.publish();
+    if changed {
+        control.publish();
+    }
     notify_waiters(control, index);
 }
 
@@ -208,7 +210,7 @@ fn set_addresses(
     control: &Control,
     index: usize,
     generation: u64,
-    allowed: &[std::net::SocketAddr],
+    allowed: &[SocketAddr],
     had_any: bool,
 ) {
     let mut state = control.state.borrow_mut();
@@ -217,7 +219,13 @@ fn set_addresses(
     }
     let Some(upstream) = state.upstreams.get_mut(index) else { return };
     let refused = allowed.is_empty() && had_any;
-    if *upstream.addresses == *allowed && upstream.refused == refused {
+    // Servers rotate the order of their answers; that alone is no change.
+    let sorted = |addresses: &[SocketAddr]| {
+        let mut addresses = addresses.to_vec();
+        addresses.sort_unstable();
+        addresses
+    };
+    if sorted(&upstream.addresses) == sorted(allowed) && upstream.refused == refused {
         return;
     }
     upstream.addresses = Arc::from(allowed);
@@ -285,17 +293,15 @@ impl KeyIo for Io<'_> {
 }
 
 /// When a key file last changed, as far as its metadata tells.
-#[derive(Default)]
-struct FileStamp(Option<(SystemTime, u64)>);
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct FileStamp(SystemTime, u64);
 
 impl FileStamp {
-    fn changed(&mut self, keys: &KeySource) -> bool {
-        let KeySource::File(path) = keys else { return false };
-        let Ok(metadata) = std::fs::metadata(path) else { return false };
-        let Ok(modified) = metadata.modified() else { return false };
-        let stamp = Some((modified, metadata.len()));
-        let before = std::mem::replace(&mut self.0, stamp);
-        before.is_some() && before != stamp
+    /// `None` for keys that come from elsewhere, and for a file that cannot be looked at.
+    fn of(keys: &KeySource) -> Option<Self> {
+        let KeySource::File(path) = keys else { return None };
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Self(metadata.modified().ok()?, metadata.len()))
     }
 }
 
