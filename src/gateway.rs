@@ -1,4 +1,4 @@
-//! THE WAY of a request. [`process`] reads as the list of stages and nothing else decides.
+//! THE WAY of a request. `process` reads as the list of stages and nothing else decides.
 //!
 //! Each stage returns a value that only it can make, and the next one demands it: a
 //! [`VerifiedToken`](crate::identity::VerifiedToken), a judged [`Call`](crate::mcp::Call), a

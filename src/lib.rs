@@ -45,3 +45,6 @@ pub mod cli;
 pub mod demo;
 pub mod devtoken;
 pub mod manual;
+// Attempts to fake what only a stage may make; never compiled but to see them fail
+#[cfg(forgery)]
+mod forgery;

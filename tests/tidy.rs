@@ -23,7 +23,18 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("4 audit", &["audit"]),
     (
         "5 assembly",
-        &["shard", "gateway", "worker", "supervisor", "admin", "devtoken", "demo", "cli", "manual"],
+        &[
+            "shard",
+            "gateway",
+            "worker",
+            "supervisor",
+            "admin",
+            "devtoken",
+            "demo",
+            "cli",
+            "manual",
+            "forgery",
+        ],
     ),
 ];
 
