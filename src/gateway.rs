@@ -15,8 +15,9 @@ mod route;
 use std::rc::Rc;
 
 use crate::credential::UpstreamCredential;
+use crate::fault::{self, Stage};
 use crate::listener::{Downstream, downstream::Next};
-use crate::net::Stream;
+use crate::net::{Stream, runtime};
 use crate::policy::Permit;
 use crate::reject::Reject;
 use crate::relay::{Failed, Leg, Relayed};
@@ -35,11 +36,15 @@ pub async fn serve(shard: Rc<Shard>, stream: Stream) {
         shard.drain_bus();
         match head {
             Ok(Next::Quiet) => return,
-            Ok(Next::Request) => {}
+            Ok(Next::Request) => fault::point(Stage::Head, downstream.head().1),
             Err(reject) => {
                 refuse::unread(&shard, &mut downstream, reject).await;
                 break;
             }
+        }
+        if fault::asked(Stage::Worker, downstream.head().1) {
+            let head = downstream.head().1.to_vec();
+            runtime::spawn(async move { fault::point(Stage::Worker, &head) });
         }
         let Some(_place) = shard.enter() else {
             refuse::unread(&shard, &mut downstream, Reject::GatewayOverloaded).await;
@@ -85,6 +90,7 @@ async fn process(
     exchange: &mut Exchange,
 ) -> Result<Relayed, Reject> {
     let world = Rc::clone(&exchange.world);
+    fault::point(Stage::Route, downstream.head().1);
     match route::accept(downstream, &world.snapshot.config)? {
         Route::Hub => exchange.name_server(None),
         Route::Server(name) => exchange.name_server(Some(name)),
@@ -99,9 +105,12 @@ async fn process(
     }
     exchange.identify(shard, downstream).await?;
     exchange.read_call(shard, downstream).await?;
+    fault::point(Stage::Policy, downstream.head().1);
     let permit = exchange.decide(shard)?;
+    fault::point(Stage::Credential, downstream.head().1);
     let credential = exchange.obtain(shard, &permit)?;
     exchange.commit(shard)?;
+    fault::point(Stage::Audit, downstream.head().1);
     forward(shard, downstream, exchange, permit, credential).await
 }
 

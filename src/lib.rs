@@ -12,6 +12,7 @@
 pub mod clock;
 pub mod core_cell;
 pub mod event;
+pub mod fault;
 pub mod limits;
 pub mod metrics;
 pub mod reject;

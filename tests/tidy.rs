@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 
 /// Modules in layers. A module imports only what stands in an earlier row, or earlier in a stage row.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("0 vocabulary", &["clock", "core_cell", "event", "limits", "secret", "reject", "metrics"]),
+    (
+        "0 vocabulary",
+        &["clock", "core_cell", "event", "fault", "limits", "secret", "reject", "metrics"],
+    ),
     ("1 meaning without I/O", &["bus", "config", "http", "mcp"]),
     ("2 sockets", &["mapped", "net"]),
     ("3 judging, control plane", &["judge", "control"]),

@@ -11,6 +11,7 @@ use crate::audit::{
 use crate::clock::{Monotonic, Now};
 use crate::config::Config;
 use crate::credential::{CacheOutcome, UpstreamCredential};
+use crate::fault::{self, Stage};
 use crate::http::{Field, Method as HttpMethod, RequestHead, write};
 use crate::identity::{Audiences, Resource, VerifiedToken};
 use crate::listener::Downstream;
@@ -86,6 +87,8 @@ impl Exchange {
         downstream: &Downstream,
     ) -> Result<(), Reject> {
         let (head, bytes) = downstream.head();
+        fault::point(Stage::Identity, bytes);
+        fault::arm_keys(bytes);
         let authorization = head.field(bytes, Field::Authorization);
         let config = &self.world.snapshot.config;
         let audiences = Audiences::new(&config.public_url, resource(&self.scratch.server));
@@ -112,6 +115,7 @@ impl Exchange {
             }
             let body = &mut self.scratch.body;
             downstream.read_body(&shard.timers, &config.limits, body).await?;
+            fault::point(Stage::Envelope, downstream.head().1);
             self.outcome.bytes_in = body.len() as u64;
             let read = self.scratch.call.read(&self.scratch.body, |name| world.extension(name));
             self.call_read = read.is_ok() || self.scratch.call.id_raw(&self.scratch.body).is_some();

@@ -15,6 +15,7 @@ use crate::config::Server;
 use crate::control::Upstream;
 use crate::core_cell::CoreCell;
 use crate::credential::UpstreamCredential;
+use crate::fault::{self, Stage};
 use crate::http::Method;
 use crate::limits::{Limits, RELAY_BUFFER_BYTES};
 use crate::listener::Downstream;
@@ -151,6 +152,7 @@ impl Relay {
             return Err(Reject::GatewayFault.into());
         }
         let (mut stream, pooled) = self.connect(&leg, true).await?;
+        fault::point(Stage::Relay, downstream.head().1);
         let first = self.exchange(&mut stream, &mut leg, downstream, oversight).await;
         let mut answered = match first {
             // RFC 9110 §9.2.2: only what is safe to repeat, only when not one byte came back.

@@ -3,6 +3,7 @@
 use super::pump::{Heard, Pump};
 use super::{Leg, NoAnswer, Oversight, Relay, Relayed, Review};
 use crate::clock::Monotonic;
+use crate::fault::{self, Stage};
 use crate::http::{BodyDecoder, Field, Framing, ResponseHead, sse, write};
 use crate::limits::{RELAY_BUFFER_BYTES, UPSTREAM_HEAD_BYTES_MAX, UPSTREAM_INTERIM_MAX};
 use crate::listener::{Downstream, answer};
@@ -245,6 +246,7 @@ impl Transfer {
                     }
                 }
             }
+            fault::point(Stage::Response, downstream.head().1);
             if done {
                 return self.relayed.cut.is_none();
             }

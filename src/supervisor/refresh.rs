@@ -11,13 +11,14 @@ use crate::config::{KeySource, TrustProvider, UpstreamUrl};
 use crate::control::jwks::{
     Answer, Asked, FetchFault, KeyIo, Next, Outcome, Refresher, Source, max_age,
 };
+use crate::fault;
 use crate::limits::JWKS_FETCH_MS_MAX;
 use crate::metrics::RefreshOutcome;
 use crate::net::address::permitted;
-use crate::reject::Reject;
 use crate::net::client;
 use crate::net::tls::ClientTls;
 use crate::net::{Timers, catch_unwind, first, runtime};
+use crate::reject::Reject;
 
 /// Starts the tasks of the configuration in force. Those of an older one end by themselves.
 pub(super) fn start(control: &Rc<Control>) {
@@ -83,7 +84,11 @@ async fn fetch_once(
     refresher: &mut Refresher,
 ) {
     let now = control.clock.monotonic();
-    let result = match catch_unwind(source.fetch(io, now)).await {
+    let fetch = async {
+        fault::strike_keys();
+        source.fetch(io, now).await
+    };
+    let result = match catch_unwind(fetch).await {
         Ok(result) => result,
         Err(_) => Err(FetchFault::Unreachable),
     };

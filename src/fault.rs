@@ -1,0 +1,106 @@
+//! Panics on demand, for tests: a request that carries the header of this file panics at the stage it
+//! names. Only with the cargo feature `fault-injection`; without it every function here is empty, and
+//! the binary holds no trace of the header.
+
+/// Where a panic can be asked for; the header's value is the variant in lower case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The head is read.
+    Head,
+    /// Host, origin and path.
+    Route,
+    /// The token.
+    Identity,
+    /// The body, read as a message.
+    Envelope,
+    /// The decision.
+    Policy,
+    /// The upstream credential.
+    Credential,
+    /// The decision is in the audit ring, its outcome is not.
+    Audit,
+    /// A connection to the upstream is there.
+    Relay,
+    /// The answer is under way to the agent.
+    Response,
+    /// In the fetch of keys that this request waits for, on the control thread.
+    Keys,
+    /// In a task that nothing guards: the worker's thread ends.
+    Worker,
+}
+
+/// Panics when `head`, the bytes of a request head, asks for it at `stage`.
+#[cfg(not(feature = "fault-injection"))]
+#[inline]
+pub const fn point(_stage: Stage, _head: &[u8]) {}
+
+/// True when `head` asks for a fault at `stage`.
+#[cfg(not(feature = "fault-injection"))]
+#[inline]
+#[must_use]
+pub const fn asked(_stage: Stage, _head: &[u8]) -> bool {
+    false
+}
+
+/// Remembers that `head` asks for a fault in the next fetch of keys.
+#[cfg(not(feature = "fault-injection"))]
+#[inline]
+pub const fn arm_keys(_head: &[u8]) {}
+
+/// Panics when a fault in the fetch of keys was asked for.
+#[cfg(not(feature = "fault-injection"))]
+#[inline]
+pub const fn strike_keys() {}
+
+#[cfg(feature = "fault-injection")]
+pub use injected::{arm_keys, asked, point, strike_keys};
+
+#[cfg(feature = "fault-injection")]
+mod injected {
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+    use super::Stage;
+
+    /// Panics when `head`, the bytes of a request head, asks for it at `stage`.
+    ///
+    /// # Panics
+    /// That is what it is for.
+    #[expect(clippy::panic, reason = "the fault that a test asked for")]
+    pub fn point(stage: Stage, head: &[u8]) {
+        if asked(stage, head) {
+            panic!("injected fault: {stage:?}");
+        }
+    }
+
+    /// True when `head` asks for a fault at `stage`.
+    #[must_use]
+    pub fn asked(stage: Stage, head: &[u8]) -> bool {
+        let wanted = format!("{stage:?}").to_ascii_lowercase();
+        head.split(|byte| *byte == b'\n').any(|line| {
+            line.strip_prefix(HEADER).is_some_and(|value| value.trim_ascii() == wanted.as_bytes())
+        })
+    }
+
+    /// Remembers that `head` asks for a fault in the next fetch of keys.
+    pub fn arm_keys(head: &[u8]) {
+        if asked(Stage::Keys, head) {
+            KEYS.store(true, SeqCst);
+        }
+    }
+
+    /// Panics when a fault in the fetch of keys was asked for.
+    ///
+    /// # Panics
+    /// That is what it is for.
+    #[expect(clippy::panic, reason = "the fault that a test asked for")]
+    pub fn strike_keys() {
+        if KEYS.swap(false, SeqCst) {
+            panic!("injected fault: Keys");
+        }
+    }
+
+    /// The fetch runs on another thread than the request, and the two share nothing that could carry
+    /// the wish.
+    static KEYS: AtomicBool = AtomicBool::new(false);
+    const HEADER: &[u8] = b"x-portcullis-fault:";
+}
