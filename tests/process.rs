@@ -1,0 +1,48 @@
+//! The gateway as a process: the real binary on loopback, with agents and MCP servers made by hand.
+//!
+//! Cores, signals, reloads, relaying, TLS, the audit across crashes, what the admin listener says,
+//! and that no secret leaves. Order and outcome are asserted, with generous limits; never how fast.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests watch the gateway from outside, with real time and sockets"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "test code"
+)]
+
+#[path = "process/admin.rs"]
+mod admin;
+#[path = "process/audit.rs"]
+mod audit;
+#[path = "process/client.rs"]
+mod client;
+#[path = "process/credentials.rs"]
+mod credentials;
+#[cfg(feature = "fault-injection")]
+#[path = "process/faults.rs"]
+mod faults;
+#[path = "process/gateway.rs"]
+mod gateway;
+#[path = "process/http.rs"]
+mod http;
+#[path = "process/relay.rs"]
+mod relay;
+#[path = "process/secrets.rs"]
+mod secrets;
+#[path = "process/signals.rs"]
+mod signals;
+#[path = "process/streams.rs"]
+mod streams;
+#[path = "process/tls.rs"]
+mod tls;
+#[path = "process/upstream.rs"]
+mod upstream;
+#[path = "process/wait.rs"]
+mod wait;
+#[path = "process/workers.rs"]
+mod workers;
