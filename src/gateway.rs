@@ -17,7 +17,7 @@ use std::rc::Rc;
 use crate::credential::UpstreamCredential;
 use crate::fault::{self, Stage};
 use crate::listener::{Downstream, downstream::Next};
-use crate::net::{Stream, runtime};
+use crate::net::{Panicked, Stream, catch_unwind, runtime};
 use crate::policy::Permit;
 use crate::reject::Reject;
 use crate::relay::{Failed, Leg, Relayed};
@@ -70,7 +70,17 @@ pub async fn turn_away(shard: Rc<Shard>, stream: Stream) {
 /// One request: processed, answered, recorded. True when the connection can carry another.
 async fn handle(shard: &Shard, downstream: &mut Downstream) -> bool {
     let mut exchange = Exchange::begin(shard, downstream);
-    match process(shard, downstream, &mut exchange).await {
+    let processed = match catch_unwind(process(shard, downstream, &mut exchange)).await {
+        Ok(processed) => processed,
+        Err(Panicked) => {
+            // How much of an answer was written is not known, so there is none; a record there is.
+            tracing::error!(core = shard.core, "a request panicked; its connection is closed");
+            exchange.broken();
+            exchange.record(shard, Some(Reject::GatewayFault));
+            return false;
+        }
+    };
+    match processed {
         Ok(relayed) => {
             let keep = exchange.relayed(&relayed);
             exchange.record(shard, None);

@@ -43,6 +43,8 @@ pub(super) struct Exchange {
     credential: Option<CredentialUsed>,
     ticket: Option<Ticket>,
     pub(super) outcome: Outcome,
+    /// A panic went through it: its buffers may be half changed and serve nobody else.
+    broken: bool,
 }
 
 /// Which credential went along.
@@ -68,7 +70,13 @@ impl Exchange {
             credential: None,
             ticket: None,
             outcome: Outcome::default(),
+            broken: false,
         }
+    }
+
+    /// A panic went through this request.
+    pub(super) const fn broken(&mut self) {
+        self.broken = true;
     }
 
     /// Stage 2, its result: which server the path names, `None` for `/mcp`.
@@ -213,7 +221,9 @@ impl Exchange {
             None => shard.audit.refuse(&self.entry(decision, refused), &self.outcome),
         }
         self.count(shard, decision, refused);
-        shard.release_scratch(self.scratch);
+        if !self.broken {
+            shard.release_scratch(self.scratch);
+        }
     }
 
     fn count(&self, shard: &Shard, decision: Decision, refused: Option<Reject>) {
