@@ -63,7 +63,8 @@ impl Upstream {
             left: Arc::default(),
         };
         let own = upstream.clone();
-        let (wrap, handler) = (Arc::new(wrap), Arc::<Handler>::from(Box::new(handler) as Box<Handler>));
+        let (wrap, handler) =
+            (Arc::new(wrap), Arc::<Handler>::from(Box::new(handler) as Box<Handler>));
         thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
                 stream.set_nodelay(true).unwrap();

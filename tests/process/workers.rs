@@ -121,7 +121,11 @@ fn v04_accept_survives_a_want_of_descriptors_without_spinning_and_recovers() {
         let mut wire = client.open();
         wire.send(&client.call("echo"));
         assert_eq!(wire.answer().status, 200, "it recovers");
-        let lines = gateway.said().lines().filter(|line| line.contains("cannot accept connections")).count();
+        let lines = gateway
+            .said()
+            .lines()
+            .filter(|line| line.contains("cannot accept connections"))
+            .count();
         let seconds = began.elapsed().as_secs() as usize + 2;
         let cores = allowed_cpus().len();
         assert!(lines <= (seconds + 1) * cores, "{lines} lines about it in {seconds} s");
