@@ -118,9 +118,14 @@ async fn sweep(shard: Rc<Shard>) {
 async fn accept(shard: Rc<Shard>, mut acceptor: Acceptor, reports: Sender<Report>) {
     loop {
         match acceptor.accept().await {
-            // Left in the backlog is better than accepted and dropped: another process may serve it.
-            Ok(_) if shard.draining() => return,
-            Ok(stream) => runtime::spawn(connection(Rc::clone(&shard), stream)),
+            Ok(stream) => {
+                // The one in hand is served even while draining: accepted and dropped it would be lost.
+                runtime::spawn(guarded(Rc::clone(&shard), stream));
+                if shard.draining() {
+                    // The others are left in the backlog: another process may serve them.
+                    return;
+                }
+            }
             Err(error) => {
                 let _ = reports.send(Report::Failed(format!("cannot accept: {error}")));
                 return;
@@ -130,6 +135,13 @@ async fn accept(shard: Rc<Shard>, mut acceptor: Acceptor, reports: Sender<Report
 }
 
 /// One connection. A panic in here costs this connection and nothing else.
+async fn guarded(shard: Rc<Shard>, stream: Stream) {
+    if catch_unwind(connection(Rc::clone(&shard), stream)).await.is_err() {
+        shard.meter.refusal(crate::reject::Reject::GatewayFault);
+        tracing::error!(core = shard.core, "a connection panicked and was closed");
+    }
+}
+
 async fn connection(shard: Rc<Shard>, stream: Stream) {
     let Some(_seat) = shard.seat() else {
         gateway::turn_away(shard, stream).await;
@@ -147,8 +159,5 @@ async fn connection(shard: Rc<Shard>, stream: Stream) {
         }
     };
     drop(world);
-    if catch_unwind(gateway::serve(Rc::clone(&shard), stream)).await.is_err() {
-        shard.meter.refusal(crate::reject::Reject::GatewayFault);
-        tracing::error!(core = shard.core, "a request panicked; its connection was closed");
-    }
+    gateway::serve(shard, stream).await;
 }
