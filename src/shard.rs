@@ -262,6 +262,9 @@ impl Shard {
         });
         let Some(old) = old else { return };
         let new = self.world();
+        if new.snapshot.draining && !old.snapshot.draining {
+            self.timers.leave();
+        }
         if old.snapshot.config_generation != new.snapshot.config_generation {
             self.credentials.purge();
             self.relay.forget_connections();

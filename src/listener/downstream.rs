@@ -87,9 +87,14 @@ impl Downstream {
         if self.input.is_empty() {
             self.input = Vec::new();
             let idle = timers.now().after(Duration::from_millis(limits.idle_ms_max));
-            match first(self.stream.readable(), timers.sleep_until(idle)).await {
-                Either::Left(()) => {}
-                Either::Right(()) => return Ok(Next::Quiet),
+            let mut waited = first(self.stream.readable(), timers.idle_until(idle)).await;
+            if waited == Either::Right(()) && timers.leaving() {
+                // What is already on its way is still served; silence is not waited for any longer.
+                let last = timers.sleep_until(timers.now().after(LAST_CALL));
+                waited = first(self.stream.readable(), last).await;
+            }
+            if waited == Either::Right(()) {
+                return Ok(Next::Quiet);
             }
         }
         let until = timers.now().after(Duration::from_millis(limits.head_ms_max));
@@ -251,6 +256,8 @@ impl Downstream {
 const HEAD_READ_BYTES: usize = 4096;
 const MIN_READ_BYTES: usize = 1024;
 const DISCARD_BYTES_MAX: usize = 64 * 1024;
+/// An idle connection stays open for this long when the gateway drains.
+const LAST_CALL: Duration = Duration::from_millis(200);
 const LINGER: Duration = Duration::from_secs(1);
 
 const _: () = assert!(HEAD_READ_BYTES < HEAD_BYTES_MAX);
