@@ -198,7 +198,9 @@ impl Exchange {
     pub(super) fn relayed(&mut self, relayed: &Relayed) -> bool {
         self.outcome.status = Some(relayed.status);
         self.outcome.bytes_out = relayed.bytes_out;
-        self.outcome.reason = relayed.cut;
+        // An agent that left, or did not read for too long, has not got the whole answer.
+        let left = relayed.client_left.then_some(Reject::RequestAborted);
+        self.outcome.reason = relayed.cut.or(left);
         relayed.reusable
     }
 
