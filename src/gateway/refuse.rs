@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::exchange::{Exchange, resource};
 use super::route;
+use crate::http::Method;
 use crate::identity::challenge::{self, StepUp};
 use crate::listener::Downstream;
 use crate::listener::answer::Refusal;
@@ -50,6 +51,7 @@ pub(super) async fn answer(
         data: &data,
         origin: route::cors_origin(downstream, config),
         close: !keep,
+        head_only: exchange.method == Method::Head,
     };
     let mut out = Vec::with_capacity(1024);
     exchange.outcome.status = Some(refusal.write(&mut out));

@@ -17,6 +17,8 @@ pub struct Refusal<'a> {
     pub origin: &'a [u8],
     /// The connection ends after this answer.
     pub close: bool,
+    /// The request was a HEAD: a body would be read as the next answer (RFC 9110 §9.3.2).
+    pub head_only: bool,
 }
 
 impl Refusal<'_> {
@@ -43,7 +45,9 @@ impl Refusal<'_> {
             _ => {}
         }
         common_fields(b"application/json", body.len(), self.origin, self.close, out);
-        out.extend_from_slice(&body);
+        if !self.head_only {
+            out.extend_from_slice(&body);
+        }
         status
     }
 
@@ -151,7 +155,8 @@ mod tests {
     }
 
     fn refusal(reject: Reject) -> Refusal<'static> {
-        Refusal { reject, id: None, challenge: b"", data: b"", origin: b"", close: false }
+        let (id, close, head_only) = (None, false, false);
+        Refusal { reject, id, challenge: b"", data: b"", origin: b"", close, head_only }
     }
 
     #[test]
