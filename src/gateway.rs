@@ -54,11 +54,8 @@ enum Turn {
 async fn turn(shard: &Shard, downstream: &mut Downstream) -> Turn {
     // A copy, because a connection that idles must not keep an old snapshot alive.
     let limits = shard.world().snapshot.config.limits.clone();
-    {
-        let _idle = shard.idle();
-        if !downstream.wakes(&shard.timers, &limits).await {
-            return Turn::Gone;
-        }
+    if !downstream.wakes(&shard.timers, &limits).await {
+        return Turn::Gone;
     }
     let head = downstream.next_head(&shard.timers, &limits).await;
     shard.drain_bus();

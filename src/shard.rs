@@ -50,7 +50,6 @@ pub struct Shard {
     #[expect(clippy::vec_box, reason = "a request takes the box with it; the scratch never moves")]
     scratch: CoreCell<Vec<Box<Scratch>>>,
     connections: Cell<usize>,
-    idle: Cell<usize>,
     inflight: Cell<usize>,
     asked_addresses_at: Cell<Monotonic>,
     /// Rung when the gateway drains.
@@ -90,15 +89,6 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get().saturating_sub(1));
         self.1.counters().inflight.sub(1);
-    }
-}
-
-/// A connection counted as idle for as long as this lives.
-pub struct Idle<'a>(&'a Cell<usize>);
-
-impl Drop for Idle<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
     }
 }
 
@@ -150,7 +140,6 @@ impl Shard {
             world: CoreCell::new(world),
             scratch: CoreCell::default(),
             connections: Cell::new(0),
-            idle: Cell::new(0),
             asked_addresses_at: Cell::default(),
             drained: Event::default(),
             inflight: Cell::new(0),
@@ -231,18 +220,11 @@ impl Shard {
         self.world.with(|world| world.snapshot.draining)
     }
 
-    /// Connections that are in the middle of something: from the first byte of a request to the last
-    /// of its answer, or closing.
+    /// Open connections. A draining core waits for them: idle ones end within moments, the others with
+    /// what they are in the middle of.
     #[must_use]
-    pub fn busy(&self) -> usize {
-        self.connections.get().saturating_sub(self.idle.get())
-    }
-
-    /// Counts a connection as idle for as long as the answer lives.
-    #[must_use]
-    pub fn idle(&self) -> Idle<'_> {
-        self.idle.set(self.idle.get() + 1);
-        Idle(&self.idle)
+    pub fn connections(&self) -> usize {
+        self.connections.get()
     }
 
     /// Buffers for one request.
@@ -298,15 +280,16 @@ impl Shard {
         });
         let Some(old) = old else { return };
         let new = self.world();
+        if new.snapshot.draining && !old.snapshot.draining {
+            self.timers.leave();
+            self.drained.ring();
+        }
         if old.snapshot.config_generation != new.snapshot.config_generation {
             self.credentials.purge();
             self.relay.forget_connections();
             self.name_servers();
         }
         self.with_trust(|trust| self.identity.keys_published(trust));
-        if new.snapshot.draining && !old.snapshot.draining {
-            self.drained.ring();
-        }
         // Requests may still hold the old one; whoever is last sends it up to be freed.
         self.asker.ask(Ask::Retire(Arc::clone(&old.snapshot)));
     }

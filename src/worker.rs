@@ -106,7 +106,7 @@ async fn watch_doorbell(shard: &Rc<Shard>, doorbell: UnixStream) -> Result<(), S
 async fn finish(shard: &Rc<Shard>) {
     let limit = Duration::from_millis(shard.world().snapshot.config.limits.drain_ms_max);
     let until = shard.timers.now().after(limit);
-    while shard.busy() > 0 && shard.timers.now() < until {
+    while shard.connections() > 0 && shard.timers.now() < until {
         shard.timers.sleep_until(shard.timers.now().after(WHEEL_TICK)).await;
     }
 }

@@ -92,7 +92,13 @@ impl Downstream {
         }
         self.input = Vec::new();
         let idle = timers.now().after(Duration::from_millis(limits.idle_ms_max));
-        matches!(first(self.stream.readable(), timers.sleep_until(idle)).await, Either::Left(()))
+        let mut waited = first(self.stream.readable(), timers.idle_until(idle)).await;
+        if waited == Either::Right(()) && timers.leaving() {
+            // What is already on its way is still served; silence is not waited for any longer.
+            let last = timers.sleep_until(timers.now().after(LAST_CALL));
+            waited = first(self.stream.readable(), last).await;
+        }
+        waited == Either::Left(())
     }
 
     /// Reads the next head.
@@ -292,6 +298,8 @@ const MIN_READ_BYTES: usize = 1024;
 const BODY_BYTES_PER_SECOND_MIN: u64 = 64 * 1024;
 const DISCARD_BYTES_MAX: u64 = 64 * 1024;
 const DISCARD_MS_MAX: u64 = 500;
+/// An idle connection stays open for this long when the gateway drains.
+const LAST_CALL: Duration = Duration::from_millis(200);
 const LINGER: Duration = Duration::from_secs(1);
 
 const _: () = assert!(HEAD_READ_BYTES < HEAD_BYTES_MAX);

@@ -22,6 +22,7 @@ struct Core {
     now: Cell<Monotonic>,
     lag: Cell<Lag>,
     wheel: CoreCell<Wheel>,
+    leaving: Cell<bool>,
 }
 
 /// How late the event loop turned, in microseconds.
@@ -42,6 +43,7 @@ impl Timers {
             now: Cell::new(clock.monotonic()),
             lag: Cell::default(),
             wheel: CoreCell::new(Wheel::new()),
+            leaving: Cell::new(false),
         };
         let timers = Self { core: Rc::new(core) };
         timers.advance(&mut Vec::new());
@@ -77,6 +79,33 @@ impl Timers {
         let alarm = Alarm::new(self.clone());
         alarm.arm(until);
         poll_fn(|context| alarm.poll(context)).await;
+    }
+
+    /// [`Timers::sleep_until`] for who waits for nothing in particular: it also ends when this core
+    /// leaves. May be dropped.
+    pub async fn idle_until(&self, until: Monotonic) {
+        let alarm = Alarm::new(self.clone());
+        alarm.arm(until);
+        poll_fn(|context| match alarm.poll(context) {
+            Poll::Pending if self.leaving() => Poll::Ready(()),
+            poll => poll,
+        })
+        .await;
+    }
+
+    /// This core leaves: every [`Timers::idle_until`] ends, now and from now on. Costs nothing before:
+    /// all sleepers are woken once, and those that have something to wait for go on sleeping.
+    pub fn leave(&self) {
+        self.core.leaving.set(true);
+        let mut waking = Vec::new();
+        self.core.wheel.with(|wheel| wheel.wake_all(&mut waking));
+        waking.into_iter().for_each(Waker::wake);
+    }
+
+    /// True from [`Timers::leave`] on.
+    #[must_use]
+    pub fn leaving(&self) -> bool {
+        self.core.leaving.get()
     }
 
     /// The lag of the last tick and the worst one so far.

@@ -113,6 +113,11 @@ impl Wheel {
         self.tick = self.tick.max(tick);
     }
 
+    /// Adds the wakers of all who wait; no alarm rings by it.
+    pub(super) fn wake_all(&mut self, waking: &mut Vec<Waker>) {
+        waking.extend(self.alarms.iter().filter_map(|alarm| alarm.waker.clone()));
+    }
+
     fn visit(&mut self, slot: u32, tick: u64, ringing: &mut Vec<Waker>) {
         // Alarms that are linked again go to the front, behind this walk.
         let mut index = self.slots.get(slot as usize).copied().unwrap_or(NONE);

@@ -124,6 +124,7 @@ user_claim = "sub"
 
     /// Starts on a folder that an earlier gateway may have left.
     pub(crate) fn start_on(&self, stage: Stage) -> Gateway {
+        stage.write("gateway.toml", &self.configuration());
         Gateway::launch(self.command(&stage), stage)
     }
 

@@ -6,7 +6,7 @@ use super::super::{Kind, Method, Target};
 use super::{read, request};
 use crate::clock::Clock;
 use crate::limits::{
-    JSON_DEPTH_MAX, LISTEN_RESOURCES_MAX, RPC_METHOD_BYTES_MAX, NAME_BYTES_MAX, RPC_ID_BYTES_MAX,
+    JSON_DEPTH_MAX, LISTEN_RESOURCES_MAX, NAME_BYTES_MAX, RPC_ID_BYTES_MAX, RPC_METHOD_BYTES_MAX,
 };
 use crate::reject::Reject;
 
