@@ -3,7 +3,7 @@
 use super::pump::{Heard, Pump};
 use super::{Leg, NoAnswer, Oversight, Relay, Relayed, Review};
 use crate::clock::Monotonic;
-use crate::http::{BodyDecoder, Field, Framing, ResponseHead, sse, write};
+use crate::http::{BodyDecoder, Field, Framing, Method, ResponseHead, sse, write};
 use crate::limits::{RELAY_BUFFER_BYTES, UPSTREAM_HEAD_BYTES_MAX, UPSTREAM_INTERIM_MAX};
 use crate::listener::{Downstream, answer};
 use crate::net::{Stream, Timers};
@@ -99,7 +99,7 @@ impl Answered {
         oversight: &impl Oversight,
         relay: &Relay,
     ) -> Result<Relayed, Reject> {
-        let kind = self.kind()?;
+        let kind = self.kind(leg)?;
         let framing = self.head.framing();
         let (request, _) = downstream.head();
         let chunked = !matches!(framing, Framing::Length(_) | Framing::None);
@@ -126,7 +126,7 @@ impl Answered {
     }
 
     /// What the agent may see of this answer.
-    fn kind(&self) -> Result<Body, Reject> {
+    fn kind(&self, leg: &Leg<'_>) -> Result<Body, Reject> {
         let status = self.head.status();
         match status {
             300..=399 => return Err(Reject::UpstreamRedirect),
@@ -142,6 +142,9 @@ impl Answered {
             // We asked for none, and cannot judge what we cannot read.
             return Err(Reject::UpstreamContentType);
         }
+        // MCP gives an accepted notification and an ended session no body (2025-11-25, transports,
+        // "Sending Messages", "Session Management"), so nobody has to say what kind it is of.
+        let bodiless = status == 202 || leg.method == Method::Delete;
         match self.head.field(bytes, Field::ContentType).map(media_type) {
             _ if self.head.framing() == Framing::None
                 || self.head.framing() == Framing::Length(0) =>
@@ -152,7 +155,7 @@ impl Answered {
             Some(kind) if kind.eq_ignore_ascii_case(b"text/event-stream") => Ok(Body::Events),
             // A plain-text or HTML error page: its status means something to clients (404 ends a
             // session), its text is not part of MCP.
-            _ if status >= 400 => Ok(Body::Withheld),
+            _ if status >= 400 || bodiless => Ok(Body::Withheld),
             _ => Err(Reject::UpstreamContentType),
         }
     }
