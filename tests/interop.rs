@@ -354,6 +354,45 @@ fn going_away_cancels_in_the_modern_era() {
     eventually("the call is cancelled", || (observed(port)["cancelled"] == 1).then_some(()));
 }
 
+/// mcp L7, M12, in front of a server that sends its head only with the finished answer.
+#[test]
+fn going_away_before_the_head_cancels_in_the_modern_era_only() {
+    let _one = serial();
+    let Some(tools) = tools() else { return };
+    let mut lax = Running::start("lax", &tools.runs, node(tools, "lax.mjs").arg("0"));
+    let port = lax.port();
+    let gateway = Gateway::start(tools, &permit_all("gone-early", port));
+    let wire = Wire { port: gateway.port, token: gateway.token(USER) };
+    let call = |name: &str, meta: Value| {
+        json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call",
+            "params": {"name": name, "arguments": {}, "_meta": meta}})
+    };
+    let held = |n: u64| {
+        eventually("the call is held", || (observed(port)["held"] == n).then_some(()));
+    };
+    let legacy = wire.post(&[LEGACY], &call("test_hold", json!({})));
+    held(1);
+    let headers = [MODERN, "Mcp-Method: tools/call", "Mcp-Name: test_hold"];
+    let modern = wire.post(&headers, &call("test_hold", modern_meta()));
+    held(2);
+    // The legacy client first: once the other one's leaving has come through, so would its own.
+    drop(legacy);
+    drop(modern);
+    eventually("a call is cancelled", || (observed(port)["cancelled"] != 0).then_some(()));
+    let mut released = wire.post(&[LEGACY], &call("test_release", json!({})));
+    http::read_until(&mut released, "called test_release");
+    assert_eq!(observed(port)["cancelled"], 1, "a legacy disconnect is no cancel");
+
+    let (_, records) = gateway.stop();
+    let mut ended: Vec<_> = records
+        .iter()
+        .filter(|record| record["name"] == "test_hold")
+        .map(|record| (record["revision"].as_str().unwrap(), record["reason"].as_str().unwrap()))
+        .collect();
+    ended.sort_unstable();
+    assert_eq!(ended, [("2025-11-25", "ok"), ("2026-07-28", "request_aborted")]);
+}
+
 /// mcp L6, L7: a legacy client that goes away does not cancel; it comes back with the id of the
 /// last event it read and gets the answer, once.
 #[test]

@@ -169,7 +169,11 @@ impl Relay {
                 permit: Some(permit),
             });
         }
-        let relayed = answered.stream_to(&mut stream, &leg, downstream, oversight, self).await?;
+        let streamed = answered.stream_to(&mut stream, &leg, downstream, oversight, self).await;
+        let relayed = streamed.map_err(|reject| Failed {
+            upstream_status: Some(answered.head.status()),
+            ..Failed::from(reject)
+        })?;
         if answered.connection_reusable() {
             let now = self.timers.now();
             self.pool.put(key(&leg), stream, now);

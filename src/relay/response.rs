@@ -74,7 +74,12 @@ pub(super) async fn read(
             }
             Heard::End | Heard::Broken if input.is_empty() => return Err(NoAnswer::Silent),
             Heard::End | Heard::Broken => return Err(NoAnswer::Refused(Reject::UpstreamEof)),
-            Heard::ClientLeft => return Err(NoAnswer::Refused(Reject::RequestAborted)),
+            Heard::ClientLeft if pump.cancels() => {
+                return Err(NoAnswer::Refused(Reject::RequestAborted));
+            }
+            // A legacy client that leaves cancels nothing (2025-11-25, transports, "Sending
+            // Messages"): some servers send their head only with the finished answer.
+            Heard::ClientLeft => {}
             Heard::Late => return Err(NoAnswer::Refused(Reject::UpstreamTimeout)),
         }
     }

@@ -1,6 +1,10 @@
 // A lax upstream: it answers the modern and the legacy era from the body alone and looks at no
 // header at all, neither Mcp-*, nor MCP-Protocol-Version, nor Origin, nor Host. What is refused in
 // front of it, the gateway refused.
+//
+// Nothing of an answer, its head included, is sent before the answer is whole: `test_hold` waits for
+// `test_release`. `GET /observed` tells how many calls were held and how many of those were
+// cancelled by an end of their connection.
 // usage: node lax.mjs PORT      (PORT 0 picks one; prints `ready PORT`)
 import http from 'node:http';
 
@@ -47,6 +51,22 @@ const methods = {
   'resources/templates/list': () => complete({ resourceTemplates: [], ...cacheable }),
 };
 
+const observed = { held: 0, cancelled: 0 };
+const waiting = [];
+
+/** Answers now, or, for the tool that holds, when it is released. */
+function take(message, response, send) {
+  const tool = message.method === 'tools/call' ? message.params?.name : undefined;
+  if (tool !== 'test_hold') {
+    send(...answer(message));
+    if (tool === 'test_release') for (const go of waiting.splice(0)) go();
+    return;
+  }
+  observed.held += 1;
+  response.on('close', () => (observed.cancelled += response.writableEnded ? 0 : 1));
+  waiting.push(() => send(...answer(message)));
+}
+
 function answer(message) {
   if (message.id === undefined) return [202, null];
   const method = Object.hasOwn(methods, message.method) ? methods[message.method] : null;
@@ -61,6 +81,7 @@ const server = http.createServer((request, response) => {
     response.writeHead(status, body === null ? {} : { 'content-type': 'application/json' });
     response.end(body === null ? undefined : JSON.stringify(body));
   };
+  if (request.method === 'GET' && request.url === '/observed') return send(200, observed);
   if (request.method !== 'POST') return send(405, null);
   let body = '';
   request.setEncoding('utf8');
@@ -79,7 +100,7 @@ const server = http.createServer((request, response) => {
         error: { code: -32700, message: 'Parse error' },
       });
     }
-    send(...answer(message));
+    take(message, response, send);
   });
 });
 server.listen(Number(process.argv[2]), '127.0.0.1', () =>
