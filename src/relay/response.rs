@@ -111,7 +111,8 @@ impl Answered {
         let close =
             oversight.last_answer() || !request.keep_alive() || (chunked && request.is_http_10());
         let mut out = relay.take_buffer();
-        self.write_head(kind, leg, oversight, chunked && !request.is_http_10(), close, &mut out)?;
+        self.write_fields(kind, leg, downstream, oversight, &mut out)?;
+        self.write_framing(kind, chunked && !request.is_http_10(), close, &mut out);
         self.input.drain(..self.head_bytes);
         let mut transfer = Transfer {
             decoder: BodyDecoder::new(framing, u64::MAX).map_err(|_| Reject::UpstreamMalformed)?,
@@ -165,19 +166,26 @@ impl Answered {
         }
     }
 
-    fn write_head(
+    fn write_fields(
         &self,
         kind: Body,
         leg: &Leg<'_>,
+        downstream: &Downstream,
         oversight: &impl Oversight,
-        chunked: bool,
-        close: bool,
         out: &mut Vec<u8>,
     ) -> Result<(), Reject> {
+        let (request, request_bytes) = downstream.head();
+        let sealed = request.field(request_bytes, Field::McpSessionId);
         let bytes = self.input.get(..self.head_bytes).unwrap_or_default();
         write::status_line(self.head.status(), out);
         for (name, value) in self.head.downstream_fields(bytes) {
             if name.eq_ignore_ascii_case(b"mcp-session-id") {
+                // Many servers repeat the id on every answer. The agent keeps the one that it sent:
+                // an id sealed anew would be younger, and the session would never come of age.
+                if let (true, Some(sealed)) = (leg.session == Some(value), sealed) {
+                    write::header(name, sealed, out)?;
+                    continue;
+                }
                 out.extend_from_slice(b"mcp-session-id: ");
                 oversight.seal_session(value, out)?;
                 out.extend_from_slice(write::CRLF);
@@ -187,6 +195,10 @@ impl Answered {
         }
         out.extend_from_slice(b"x-content-type-options: nosniff\r\n");
         answer::cors(leg.origin, out);
+        Ok(())
+    }
+
+    fn write_framing(&self, kind: Body, chunked: bool, close: bool, out: &mut Vec<u8>) {
         match self.head.framing() {
             // RFC 9110 §8.6: no Content-Length in a 204.
             _ if self.head.status() == 204 => {}
@@ -202,7 +214,6 @@ impl Answered {
             out.extend_from_slice(b"connection: close\r\n");
         }
         out.extend_from_slice(write::CRLF);
-        Ok(())
     }
 }
 
@@ -248,7 +259,7 @@ impl Transfer {
                 out.clear();
                 if !written {
                     self.relayed.client_left = true;
-                    if leg.cancel_on_leave {
+                    if leg.cancel_on_leave || self.resumable() {
                         return false;
                     }
                 }
@@ -292,7 +303,7 @@ impl Transfer {
             Heard::Late => self.stop(Reject::UpstreamTimeout),
             Heard::ClientLeft => {
                 self.relayed.client_left = true;
-                if pump.cancels() { Flow::Stop } else { Flow::Go }
+                if pump.cancels() || self.resumable() { Flow::Stop } else { Flow::Go }
             }
         }
     }
@@ -317,6 +328,14 @@ impl Transfer {
             }
             Review::Finish | Review::Continue => Flow::Go,
         }
+    }
+
+    /// The client can come back for the rest of this stream (2025-11-25, transports, "Resumability and
+    /// Redelivery"). So the server is told at once that it left, which cancels nothing: as long as it
+    /// believes the stream to be open, some servers answer the return with an empty one. A stream
+    /// without event ids is read to its end instead, for servers that take an end for a cancellation.
+    fn resumable(&self) -> bool {
+        self.events.as_ref().is_some_and(sse::EventTracker::has_ids)
     }
 
     fn at_boundary(&self) -> bool {
