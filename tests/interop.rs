@@ -404,20 +404,26 @@ fn going_away_is_resumed_in_the_legacy_era() {
     let wire = Wire { port: gateway.port, token: gateway.token(USER) };
     let session = wire.legacy_session();
     let (held, seen) = wire.hold(&[&session, LEGACY], json!({}));
+    let id = session.split_once(": ").unwrap().1;
+    assert!(seen.contains(id), "a session keeps its id, which bears its age: {seen}");
     let last = seen.lines().filter_map(|line| line.strip_prefix("id: ")).next_back();
     let last = format!("Last-Event-ID: {}", last.unwrap_or_else(|| panic!("no event id: {seen}")));
     drop(held);
 
+    // It comes back while the call still lasts. The upstream resumes the stream, which it shows by
+    // another event id, only once it has noticed that the client left; before, it answers with
+    // nothing, and the client tries again.
+    let resume = [&*session, LEGACY, &last, "Accept: text/event-stream", "Connection: close"];
+    let (mut resumed, mut rest) = eventually("the stream is resumed", || {
+        let mut stream = wire.send("GET", &resume, "");
+        let seen = http::read_on(&mut stream, "\nid: ").ok()?;
+        Some((stream, seen))
+    });
     let release = json!({"jsonrpc": "2.0", "id": 3, "method": "tools/call",
         "params": {"name": "test_release"}});
     let mut released = wire.post(&[&session, LEGACY], &release);
     http::read_until(&mut released, "Let go");
-    // As clients do, it comes back until it has the answer: an upstream may not have noticed yet
-    // that it left.
-    let resume = [&*session, LEGACY, &last, "Accept: text/event-stream", "Connection: close"];
-    let rest = eventually("the answer is resumed", || {
-        http::read_on(&mut wire.send("GET", &resume, ""), "Released").ok()
-    });
+    rest.push_str(&http::read_until(&mut resumed, "Released"));
     assert_eq!(rest.matches("notifications/progress").count(), 0, "nothing comes twice: {rest}");
     assert_eq!(observed(port)["cancelled"], 0, "a disconnect is no cancel");
 }

@@ -14,6 +14,7 @@ pub struct EventTracker {
     pending: usize,
     /// In the bytes fed last: where the last complete event ends.
     boundary: usize,
+    id: Id,
 }
 
 impl Default for EventTracker {
@@ -26,7 +27,7 @@ impl EventTracker {
     /// At the start of a stream.
     #[must_use]
     pub const fn new() -> Self {
-        Self { place: Place::Bom(0), pending: 0, boundary: 0 }
+        Self { place: Place::Bom(0), pending: 0, boundary: 0, id: Id::Absent }
     }
 
     /// Follows the next bytes of the stream.
@@ -40,12 +41,17 @@ impl EventTracker {
             let in_line = self.place == Place::Line;
             let skipped = if in_line { line_length(rest) } else { 0 };
             if skipped > 0 {
+                self.id.follow(rest);
                 self.pending += skipped;
                 rest = rest.get(skipped..).unwrap_or_default();
             } else {
                 rest = after;
                 self.pending += 1;
                 self.place = self.place.after(*byte);
+                if self.place == Place::Line && !in_line {
+                    self.id.start_line();
+                    self.id.follow(&[*byte]);
+                }
                 if self.place.ends_event() {
                     self.pending = 0;
                     self.boundary = bytes.len() - rest.len();
@@ -64,10 +70,47 @@ impl EventTracker {
         self.pending == 0
     }
 
+    /// True once an event had an id: the client may come back and ask for what follows it.
+    #[must_use]
+    pub fn has_ids(&self) -> bool {
+        self.id == Id::Seen
+    }
+
     /// How many of the bytes fed last belong to complete events; the others must be held back.
     #[must_use]
     pub const fn complete(&self) -> usize {
         self.boundary
+    }
+}
+
+/// How far the current line looks like an `id` field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Id {
+    /// Not at all.
+    Absent,
+    /// It begins with this many bytes of `id:`.
+    Partial(usize),
+    /// One was seen; that stays.
+    Seen,
+}
+
+impl Id {
+    fn start_line(&mut self) {
+        if *self != Self::Seen {
+            *self = Self::Partial(0);
+        }
+    }
+
+    /// The next bytes of a line; what follows them in `bytes` cannot continue a field name.
+    fn follow(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            let Self::Partial(matched) = *self else { return };
+            *self = match (ID_FIELD.get(matched), matched + 1 == ID_FIELD.len()) {
+                (Some(wanted), true) if wanted == byte => Self::Seen,
+                (Some(wanted), false) if wanted == byte => Self::Partial(matched + 1),
+                _ => Self::Absent,
+            };
+        }
     }
 }
 
@@ -128,6 +171,8 @@ fn line_length(bytes: &[u8]) -> usize {
     }
 }
 
+const ID_FIELD: &[u8] = b"id:";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +225,33 @@ mod tests {
         assert_eq!(boundaries(b"\xef\xbb\n\n"), [4]);
         assert_eq!(boundaries(b"\xef\r\r"), [3]);
         assert_eq!(boundaries(b"a\n\n\xef\xbb\xbf\n\n"), [3, 8]);
+    }
+
+    #[test]
+    fn an_id_is_a_field_of_that_very_name_at_the_start_of_a_line() {
+        let cases: [(&[u8], bool); 10] = [
+            (b"id: 1\n", true),
+            (b"id:\n\n", true),
+            (b"data: x\nid:7\n\n", true),
+            (b"data: x\r\rid:7", true),
+            (b"\xef\xbb\xbfid: 1\n", true),
+            (b"data: id: 1\n\n", false),
+            (b" id: 1\n\nidx: 1\ni", false),
+            (b"i\nd: 1\n\nid\n: x", false),
+            (b"ID: 1\n", false),
+            (b"", false),
+        ];
+        for (stream, expected) in cases {
+            for cut in 0..=stream.len() {
+                let (head, tail) = stream.split_at(cut);
+                let mut tracker = EventTracker::new();
+                tracker.feed(head).unwrap();
+                tracker.feed(tail).unwrap();
+                assert_eq!(tracker.has_ids(), expected, "{stream:?} at {cut}");
+                tracker.feed(b"\n\ndata: y\n\n").unwrap();
+                assert_eq!(tracker.has_ids(), expected, "it stays: {stream:?}");
+            }
+        }
     }
 
     #[test]

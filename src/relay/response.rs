@@ -112,7 +112,8 @@ impl Answered {
         let close =
             oversight.last_answer() || !request.keep_alive() || (chunked && request.is_http_10());
         let mut out = relay.take_buffer();
-        self.write_head(kind, leg, oversight, chunked && !request.is_http_10(), close, &mut out)?;
+        self.write_fields(kind, leg, oversight, &mut out)?;
+        self.write_framing(kind, chunked && !request.is_http_10(), close, &mut out);
         self.input.drain(..self.head_bytes);
         let mut transfer = Transfer {
             decoder: BodyDecoder::new(framing, u64::MAX).map_err(|_| Reject::UpstreamMalformed)?,
@@ -166,13 +167,11 @@ impl Answered {
         }
     }
 
-    fn write_head(
+    fn write_fields(
         &self,
         kind: Body,
         leg: &Leg<'_>,
         oversight: &impl Oversight,
-        chunked: bool,
-        close: bool,
         out: &mut Vec<u8>,
     ) -> Result<(), Reject> {
         let bytes = self.input.get(..self.head_bytes).unwrap_or_default();
@@ -192,6 +191,10 @@ impl Answered {
         }
         out.extend_from_slice(b"x-content-type-options: nosniff\r\n");
         answer::cors(leg.origin, out);
+        Ok(())
+    }
+
+    fn write_framing(&self, kind: Body, chunked: bool, close: bool, out: &mut Vec<u8>) {
         match self.head.framing() {
             // RFC 9110 §8.6: no Content-Length in a 204.
             _ if self.head.status() == 204 => {}
@@ -207,7 +210,6 @@ impl Answered {
             out.extend_from_slice(b"connection: close\r\n");
         }
         out.extend_from_slice(write::CRLF);
-        Ok(())
     }
 }
 
@@ -253,7 +255,7 @@ impl Transfer {
                 out.clear();
                 if !written {
                     self.relayed.client_left = true;
-                    if leg.cancel_on_leave {
+                    if leg.cancel_on_leave || self.resumable() {
                         return false;
                     }
                 }
@@ -301,7 +303,7 @@ impl Transfer {
             Heard::Late => self.stop(Reject::UpstreamTimeout),
             Heard::ClientLeft => {
                 self.relayed.client_left = true;
-                if pump.cancels() { Flow::Stop } else { Flow::Go }
+                if pump.cancels() || self.resumable() { Flow::Stop } else { Flow::Go }
             }
         }
     }
@@ -326,6 +328,14 @@ impl Transfer {
             }
             Review::Finish | Review::Continue => Flow::Go,
         }
+    }
+
+    /// The client can come back for the rest of this stream (2025-11-25, transports, "Resumability and
+    /// Redelivery"). So the server is told at once that it left, which cancels nothing: as long as it
+    /// believes the stream to be open, some servers answer the return with an empty one. A stream
+    /// without event ids is read to its end instead, for servers that take an end for a cancellation.
+    fn resumable(&self) -> bool {
+        self.events.as_ref().is_some_and(sse::EventTracker::has_ids)
     }
 
     fn at_boundary(&self) -> bool {

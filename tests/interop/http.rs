@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A whole answer.
 pub(crate) struct Answer {
@@ -55,11 +55,16 @@ pub(crate) fn read_until(stream: &mut TcpStream, mark: &str) -> String {
 pub(crate) fn read_on(stream: &mut TcpStream, mark: &str) -> Result<String, String> {
     let mut seen = Vec::new();
     let mut piece = [0; 4096];
+    // Comments that keep a stream alive must not keep a test alive.
+    let end = Instant::now() + READ_TIMEOUT;
     loop {
         let text = String::from_utf8_lossy(&seen).into_owned();
         if text.contains(mark) {
             return Ok(text);
         }
+        let left = end.saturating_duration_since(Instant::now());
+        assert!(!left.is_zero(), "no {mark:?} in time: {text}");
+        stream.set_read_timeout(Some(left)).unwrap();
         match stream.read(&mut piece) {
             Ok(0) => return Err(text),
             Ok(n) => seen.extend_from_slice(&piece[..n]),
