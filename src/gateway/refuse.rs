@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::exchange::{Exchange, resource};
 use super::route;
 use crate::identity::challenge::{self, StepUp};
+use crate::http::Method;
 use crate::listener::Downstream;
 use crate::listener::answer::Refusal;
 use crate::mcp::{Kind, MODERN_REVISIONS};
@@ -50,6 +51,7 @@ pub(super) async fn answer(
         data: &data,
         origin: route::cors_origin(downstream, config),
         close: !keep,
+        bodyless: exchange.method == Method::Head,
     };
     let mut out = Vec::with_capacity(1024);
     exchange.outcome.status = Some(refusal.write(&mut out));

@@ -17,6 +17,9 @@ pub struct Refusal<'a> {
     pub origin: &'a [u8],
     /// The connection ends after this answer.
     pub close: bool,
+    /// The request was HEAD: its answer has no content (RFC 9110 §9.3.2), or what we write would be
+    /// taken for the start of the next answer.
+    pub bodyless: bool,
 }
 
 impl Refusal<'_> {
@@ -43,7 +46,9 @@ impl Refusal<'_> {
             _ => {}
         }
         common_fields(b"application/json", body.len(), self.origin, self.close, out);
-        out.extend_from_slice(&body);
+        if !self.bodyless {
+            out.extend_from_slice(&body);
+        }
         status
     }
 
@@ -151,7 +156,15 @@ mod tests {
     }
 
     fn refusal(reject: Reject) -> Refusal<'static> {
-        Refusal { reject, id: None, challenge: b"", data: b"", origin: b"", close: false }
+        Refusal {
+            reject,
+            id: None,
+            challenge: b"",
+            data: b"",
+            origin: b"",
+            close: false,
+            bodyless: false,
+        }
     }
 
     #[test]
