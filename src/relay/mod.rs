@@ -202,6 +202,10 @@ impl Relay {
         if leg.upstream.refused {
             return Err(Reject::UpstreamAddress);
         }
+        if leg.upstream.addresses.is_empty() {
+            // The name has no address: not reachable, which is another fault than a private one.
+            return Err(Reject::UpstreamConnect);
+        }
         let tls = leg.upstream.tls.as_deref().map(|tls| (tls, leg.server.url.host.as_str()));
         if leg.server.url.tls != tls.is_some() {
             return Err(Reject::UpstreamTls);
