@@ -18,6 +18,8 @@ pub(crate) enum Way {
 pub(crate) struct Client {
     socket: TcpStream,
     input: Vec<u8>,
+    /// The next answer is to HEAD.
+    bodyless: bool,
 }
 
 #[derive(Debug)]
@@ -35,7 +37,7 @@ impl Client {
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(ANSWER_WITHIN)).unwrap();
         socket.set_write_timeout(Some(ANSWER_WITHIN)).unwrap();
-        Self { socket, input: Vec::new() }
+        Self { socket, input: Vec::new(), bodyless: false }
     }
 
     /// Sends as far as the peer lets us: it may have refused and closed already.
@@ -56,6 +58,11 @@ impl Client {
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
+    /// The next answer is to HEAD: whatever its fields say, no content follows it.
+    pub(crate) fn expect_no_body(&mut self) {
+        self.bodyless = true;
+    }
+
     /// The next answer; `None` when the connection ended before one began.
     pub(crate) fn answer(&mut self) -> Option<Answer> {
         let end = loop {
@@ -69,9 +76,10 @@ impl Client {
         };
         let head = text(&self.input[..end]);
         self.input.drain(..end);
+        assert!(head.starts_with("HTTP/1.1 "), "this is no answer: {head:?}");
         let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
         let mut answer = Answer { status, head, body: Vec::new(), complete: true };
-        if status == 100 || status == 204 {
+        if std::mem::take(&mut self.bodyless) || status == 100 || status == 204 {
             return Some(answer);
         }
         if answer.header("transfer-encoding").is_some() {

@@ -106,7 +106,8 @@ pub(crate) fn refuse(make: impl Fn(&Gateway) -> Vec<Case>) {
     }
 }
 
-fn run(gateway: &Gateway, cases: &[Case]) {
+/// The same on a gateway of the test's own.
+pub(crate) fn run(gateway: &Gateway, cases: &[Case]) {
     let turn = gateway.turn();
     let good = Post::new(gateway).bytes();
     let mut wanted = Vec::new();
