@@ -171,7 +171,7 @@ async fn drive(setup: Setup, signals: Signals, finished: UnixStream) -> Result<b
     let state = State {
         keys: setup.config.trust_providers.iter().map(|_| ProviderKeys::none()).collect(),
         wanted_keys: vec![false; setup.config.trust_providers.len()],
-        upstreams: setup.assembly.upstreams(),
+        upstreams: setup.assembly.upstreams(&setup.config),
         wanted_addresses: vec![false; setup.config.servers.len()],
         config: setup.config,
         config_generation: 1,
@@ -349,7 +349,7 @@ impl State {
                 old.and_then(|at| self.keys.get(at).cloned()).unwrap_or_else(ProviderKeys::none)
             })
             .collect();
-        let mut upstreams = assembly.upstreams();
+        let mut upstreams = assembly.upstreams(&config);
         for (new, upstream) in config.servers.iter().zip(&mut upstreams) {
             let old = self.config.servers.iter().position(|old| {
                 old.url == new.url && old.trust_private_addresses == new.trust_private_addresses
