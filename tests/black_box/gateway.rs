@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::client::{Answer, ask, get};
 use super::setup::{self, Ports};
+use super::table::Post;
 use super::token::Keys;
 use super::upstream::Upstream;
 
@@ -68,7 +69,11 @@ impl Gateway {
 
     /// A gateway of one's own; `more` is appended to the configuration.
     pub(crate) fn start(driver: Driver, more: &str) -> Self {
-        Self::start_with(driver, more, |_| {})
+        let gateway = Self::start_with(driver, more, |_| {});
+        // Keys come a moment after the sockets; until then everything is refused with 503.
+        let good = Post::new(&gateway).bytes();
+        until("the first answer", || gateway.ask(&good).status == 200);
+        gateway
     }
 
     pub(crate) fn start_with(

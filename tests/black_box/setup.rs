@@ -118,6 +118,8 @@ fn policies() -> String {
          action in [Action::\"session\", Action::\"list\"], resource in Server::\"narrow\");\n\
          @id(\"narrow-one\")\npermit (principal == User::\"alice\", \
          action == Action::\"tools/call\", resource == Tool::\"narrow/allowed\");\n\
+         @id(\"carol-lists\")\npermit (principal == User::\"carol\", \
+         action == Action::\"tools/list\", resource in Server::\"narrow\");\n\
          @id(\"two-a\") @credential(\"two-a\")\npermit (principal == User::\"alice\", action, \
          resource in Server::\"two\");\n\
          @id(\"two-b\") @credential(\"two-b\")\npermit (principal == User::\"alice\", action, \
