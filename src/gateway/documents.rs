@@ -2,7 +2,7 @@
 
 use super::exchange::Exchange;
 use crate::config::Config;
-use crate::identity::metadata;
+use crate::identity::{Resource, metadata};
 use crate::listener::{Downstream, answer};
 use crate::reject::Reject;
 use crate::relay::Relayed;
@@ -17,7 +17,7 @@ pub(super) struct Document {
 /// The protected-resource metadata (RFC 9728 §3) of a path. Every server path of a valid form has
 /// one, whether or not there is such a server, so that nobody can list servers by asking.
 pub(super) fn metadata(config: &Config, resource: &str) -> Result<Document, Reject> {
-    let resource = metadata::resource_of(resource.as_bytes()).ok_or(Reject::RequestPath)?;
+    let resource = Resource::of_path(resource.as_bytes()).ok_or(Reject::RequestPath)?;
     let issuers = config.trust_providers.iter().map(|provider| provider.issuer.as_str());
     let body = metadata::document(&config.public_url, resource, issuers);
     let mut bytes = Vec::with_capacity(512);

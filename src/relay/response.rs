@@ -122,9 +122,11 @@ impl Answered {
             chunked: chunked && !downstream.head().0.is_http_10(),
             relayed: Relayed { status: self.head.status(), ..Relayed::default() },
         };
+        // Nothing was sent yet: what is broken already is refused, not begun and cut.
+        let done = transfer.decode(&mut self.input, &mut out)?;
         let mut pump = Pump::new(&relay.timers, leg.cancel_on_leave);
         self.complete = transfer
-            .run(&mut pump, stream, &mut self.input, &mut out, leg, downstream, oversight)
+            .run(done, &mut pump, stream, &mut self.input, &mut out, leg, downstream, oversight)
             .await;
         relay.release_buffer(out);
         transfer.relayed.reusable =
@@ -230,10 +232,12 @@ enum Flow {
 }
 
 impl Transfer {
-    /// Runs to the end of the body. True when the upstream's body is complete.
+    /// Runs to the end of the body, of which `out` holds the head and what came along. True when the
+    /// upstream's body is complete.
     #[expect(clippy::too_many_arguments, reason = "the two sides, their buffers and their judge")]
     async fn run(
         &mut self,
+        mut done: bool,
         pump: &mut Pump<'_>,
         stream: &mut Stream,
         input: &mut Vec<u8>,
@@ -244,10 +248,6 @@ impl Transfer {
     ) -> bool {
         pump.start_answer(leg.server);
         loop {
-            let done = match self.decode(input, out) {
-                Ok(done) => done,
-                Err(reject) => return self.cut(reject),
-            };
             if !out.is_empty() {
                 let (written, buffer) =
                     downstream.write(std::mem::take(out), pump.write_until(leg)).await;
@@ -275,6 +275,10 @@ impl Transfer {
                 Flow::Done => return true,
                 Flow::Stop => return false,
             }
+            done = match self.decode(input, out) {
+                Ok(done) => done,
+                Err(reject) => return self.cut(reject),
+            };
         }
     }
 

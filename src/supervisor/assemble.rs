@@ -13,6 +13,7 @@ use crate::control::jwks::ProviderKeys;
 use crate::control::{Snapshot, Upstream};
 use crate::judge::policy::{CredentialScope, PolicySet, Setting};
 use crate::mcp::session::SessionKeys;
+use crate::net::address::permitted;
 use crate::net::tls::{ClientTls, ServerTls, Ticketer};
 
 /// Everything that is made from one configuration.
@@ -68,21 +69,26 @@ impl Assembly {
             config_generation: 1,
             keys: config.trust_providers.iter().map(|_| ProviderKeys::none()).collect(),
             policy: Arc::clone(&self.policy),
-            upstreams: self.upstreams(),
+            upstreams: self.upstreams(config),
             sessions: Arc::clone(&self.sessions),
             tls: self.tls.clone(),
             draining: false,
         }
     }
 
-    /// Servers without addresses yet.
-    pub(super) fn upstreams(&self) -> Vec<Upstream> {
-        let unknown = |tls: &Option<Arc<ClientTls>>| Upstream {
-            addresses: Arc::from([]),
-            refused: false,
-            tls: tls.clone(),
+    /// Servers as far as they are known without asking anybody: a literal address is there from the
+    /// first request on, a name has none yet.
+    pub(super) fn upstreams(&self, config: &Config) -> Vec<Upstream> {
+        let upstream = |(server, tls): (&Server, &Option<Arc<ClientTls>>)| {
+            let literal = server.url.literal.map(|address| (address, server.url.port).into());
+            let addresses = permitted(literal.as_slice(), server.trust_private_addresses);
+            Upstream {
+                refused: literal.is_some() && addresses.is_empty(),
+                addresses: Arc::from(addresses),
+                tls: tls.clone(),
+            }
         };
-        self.client_tls.iter().map(unknown).collect()
+        config.servers.iter().zip(&self.client_tls).map(upstream).collect()
     }
 }
 

@@ -160,7 +160,7 @@ async fn drive(setup: Setup, signals: Signals, finished: UnixStream) -> Result<b
     let state = State {
         keys: setup.config.trust_providers.iter().map(|_| ProviderKeys::none()).collect(),
         wanted_keys: vec![false; setup.config.trust_providers.len()],
-        upstreams: setup.assembly.upstreams(),
+        upstreams: setup.assembly.upstreams(&setup.config),
         wanted_addresses: vec![false; setup.config.servers.len()],
         config: setup.config,
         config_generation: 1,

@@ -43,7 +43,7 @@ impl State {
                 old.and_then(|at| self.keys.get(at).cloned()).unwrap_or_else(ProviderKeys::none)
             })
             .collect();
-        let mut upstreams = assembly.upstreams();
+        let mut upstreams = assembly.upstreams(&config);
         for (new, upstream) in config.servers.iter().zip(&mut upstreams) {
             let old = self.config.servers.iter().position(|old| {
                 old.url == new.url && old.trust_private_addresses == new.trust_private_addresses

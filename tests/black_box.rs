@@ -1,0 +1,50 @@
+//! The gateway seen from outside: the real binary, raw sockets, hostile agents, hostile MCP servers.
+//!
+//! Case ids (`H01`, `T06`, `M03` …) are those of the catalogue of hostile inputs. Each runs on the
+//! `io_uring` and on the epoll driver. A refusal is refused completely: status, reason word, exactly
+//! one audit record, nothing forwarded, nothing leaked, and the next agent is served.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests watch the gateway from outside, with real time and sockets"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code"
+)]
+
+#[path = "black_box/client.rs"]
+mod client;
+#[path = "black_box/gateway.rs"]
+mod gateway;
+#[path = "black_box/setup.rs"]
+mod setup;
+#[path = "black_box/table.rs"]
+mod table;
+#[path = "black_box/token.rs"]
+mod token;
+#[path = "black_box/upstream.rs"]
+mod upstream;
+
+#[path = "black_box/coverage.rs"]
+mod coverage;
+#[path = "black_box/faults.rs"]
+mod faults;
+#[path = "black_box/http.rs"]
+mod http;
+#[path = "black_box/http_body.rs"]
+mod http_body;
+#[path = "black_box/identity.rs"]
+mod identity;
+#[path = "black_box/identity_more.rs"]
+mod identity_more;
+#[path = "black_box/later.rs"]
+mod later;
+#[path = "black_box/message.rs"]
+mod message;
+#[path = "black_box/relay.rs"]
+mod relay;
+#[path = "black_box/answers.rs"]
+mod answers;
