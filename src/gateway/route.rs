@@ -40,9 +40,8 @@ pub(super) fn accept<'a>(downstream: &'a Downstream, config: &Config) -> Result<
     if origin.is_some_and(|origin| !origin_allowed(origin, config)) {
         return Err(Reject::RequestOriginForeign);
     }
-    if head.method() != Method::Post
-        && !matches!(head.framing(), Framing::None | Framing::Length(0))
-    {
+    let bodiless = matches!(head.method(), Method::Get | Method::Delete);
+    if bodiless && !matches!(head.framing(), Framing::None | Framing::Length(0)) {
         // RFC 9110 §9.3.1: a body here has no meaning, and is how one request hides another.
         return Err(Reject::RequestFraming);
     }
