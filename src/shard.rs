@@ -220,8 +220,8 @@ impl Shard {
         self.world.with(|world| world.snapshot.draining)
     }
 
-    /// Open connections. A draining core waits for them: idle ones end within moments, the others with
-    /// what they are in the middle of.
+    /// Open connections. A draining core waits for them: idle ones end within moments, the others
+    /// with what they are in the middle of.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.get()

@@ -1,8 +1,9 @@
-//! The gateway seen from outside: the real binary, raw sockets, hostile agents, hostile MCP servers.
+//! The gateway seen from outside: the real binary, raw sockets, hostile agents, hostile MCP
+//! servers.
 //!
 //! Case ids (`H01`, `T06`, `M03` …) are those of the catalogue of hostile inputs. Each runs on the
-//! `io_uring` and on the epoll driver. A refusal is refused completely: status, reason word, exactly
-//! one audit record, nothing forwarded, nothing leaked, and the next agent is served.
+//! `io_uring` and on the epoll driver. A refusal is refused completely: status, reason word,
+//! exactly one audit record, nothing forwarded, nothing leaked, and the next agent is served.
 #![allow(
     clippy::disallowed_methods,
     reason = "tests watch the gateway from outside, with real time and sockets"

@@ -62,8 +62,8 @@ pub(super) async fn answer(
     keep && written
 }
 
-/// The id to echo. Of a message that was read, only requests are answered in JSON-RPC; of one that was
-/// refused while reading, whatever id it had (JSON-RPC 2.0 §5).
+/// The id to echo. Of a message that was read, only requests are answered in JSON-RPC; of one that
+/// was refused while reading, whatever id it had (JSON-RPC 2.0 §5).
 fn answerable_id(exchange: &Exchange) -> Option<&[u8]> {
     let call = &exchange.scratch.call;
     let answerable = exchange.read_failed || (exchange.call_read && call.kind() == Kind::Request);

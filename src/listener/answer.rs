@@ -85,8 +85,8 @@ pub fn document(status: u16, kind: &[u8], cache: &[u8], body: &[u8], out: &mut V
     out.extend_from_slice(body);
 }
 
-/// Appends a public document: pages of any origin may read it. For metadata only (RFC 9728 §3.1 asks
-/// for no protection).
+/// Appends a public document: pages of any origin may read it. For metadata only (RFC 9728 §3.1
+/// asks for no protection).
 pub fn public_document(body: &[u8], out: &mut Vec<u8>) {
     write::status_line(200, out);
     field(b"cache-control", b"max-age=300", out);

@@ -84,7 +84,8 @@ impl Downstream {
         (&self.head, self.input.get(..self.head_bytes).unwrap_or_default())
     }
 
-    /// Waits for the first byte of the next request, without a buffer. False when none came in time.
+    /// Waits for the first byte of the next request, without a buffer. False when none came in
+    /// time.
     pub async fn wakes(&mut self, timers: &Timers, limits: &Limits) -> bool {
         self.forget_request();
         if !self.input.is_empty() {

@@ -34,8 +34,8 @@ pub(super) fn write_head(
     let occupied = leg.credential.and_then(UpstreamCredential::header_name);
     for (name, value) in head.upstream_fields(bytes) {
         // The session id is ours; the upstream gets its own below. An event id belongs to a session
-        // (case M16): without an opened one it could be anybody's. Without a body there is nothing to
-        // mirror. And no client field may stand in for the credential.
+        // (case M16): without an opened one it could be anybody's. Without a body there is nothing
+        // to mirror. And no client field may stand in for the credential.
         let resumes = leg.method == Method::Get && leg.session.is_some();
         let mirrors = leg.method == Method::Post;
         let ours = name.eq_ignore_ascii_case(b"mcp-session-id")

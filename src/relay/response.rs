@@ -48,7 +48,8 @@ pub(super) async fn read(
         let parsed = head.parse(&input, leg.method).map_err(NoAnswer::Refused)?;
         match parsed {
             Some(length) if head.is_interim() => {
-                // RFC 9110 §15.2: interim answers precede the final one; 101 would change the protocol.
+                // RFC 9110 §15.2: interim answers precede the final one; 101 would change the
+                // protocol.
                 interim += 1;
                 if interim > UPSTREAM_INTERIM_MAX || head.status() == 101 {
                     return Err(NoAnswer::Refused(Reject::UpstreamMalformed));
@@ -232,8 +233,8 @@ enum Flow {
 }
 
 impl Transfer {
-    /// Runs to the end of the body, of which `out` holds the head and what came along. True when the
-    /// upstream's body is complete.
+    /// Runs to the end of the body, of which `out` holds the head and what came along. True when
+    /// the upstream's body is complete.
     #[expect(clippy::too_many_arguments, reason = "the two sides, their buffers and their judge")]
     async fn run(
         &mut self,
@@ -334,10 +335,11 @@ impl Transfer {
         }
     }
 
-    /// The client can come back for the rest of this stream (2025-11-25, transports, "Resumability and
-    /// Redelivery"). So the server is told at once that it left, which cancels nothing: as long as it
-    /// believes the stream to be open, some servers answer the return with an empty one. A stream
-    /// without event ids is read to its end instead, for servers that take an end for a cancellation.
+    /// The client can come back for the rest of this stream (2025-11-25, transports, "Resumability
+    /// and Redelivery"). So the server is told at once that it left, which cancels nothing: as long
+    /// as it believes the stream to be open, some servers answer the return with an empty one. A
+    /// stream without event ids is read to its end instead, for servers that take an end for a
+    /// cancellation.
     fn resumable(&self) -> bool {
         self.events.as_ref().is_some_and(sse::EventTracker::has_ids)
     }
@@ -346,7 +348,8 @@ impl Transfer {
         self.events.as_ref().is_some_and(sse::EventTracker::at_boundary)
     }
 
-    /// Moves what has arrived from `input` to `out`, framed for the agent. True at the end of the body.
+    /// Moves what has arrived from `input` to `out`, framed for the agent. True at the end of the
+    /// body.
     fn decode(&mut self, input: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<bool, Reject> {
         if self.relayed.cut.is_some() {
             return Ok(true);

@@ -238,7 +238,8 @@ fn t24_a_token_serves_the_server_it_names() {
     }
 }
 
-/// O01: metadata is public, exact and cacheable; a 401 names the metadata of the path it was sent to.
+/// O01: metadata is public, exact and cacheable; a 401 names the metadata of the path it was sent
+/// to.
 #[test]
 fn o01_protected_resource_metadata() {
     for driver in DRIVERS {

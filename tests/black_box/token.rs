@@ -1,5 +1,5 @@
-//! Tokens of every kind, good and forged: an own JWS writer, so that any header, claim and signature
-//! can be made, also those that a decent library would not write.
+//! Tokens of every kind, good and forged: an own JWS writer, so that any header, claim and
+//! signature can be made, also those that a decent library would not write.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,4 +1,5 @@
-//! An MCP server that keeps every byte it hears and answers by script, also what no honest one would.
+//! An MCP server that keeps every byte it hears and answers by script, also what no honest one
+//! would.
 //!
 //! The script is named by the agent in `Mcp-Param-Script`, a field that the gateway passes on.
 

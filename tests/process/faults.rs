@@ -1,5 +1,5 @@
-//! Panics injected into every stage: each costs one connection, leaves a record, and nobody waits for
-//! ever.
+//! Panics injected into every stage: each costs one connection, leaves a record, and nobody waits
+//! for ever.
 
 use std::net::TcpListener;
 use std::sync::{Arc, Barrier};

@@ -18,7 +18,8 @@ fn start(upstream: &Upstream, driver: &str, limits: &str) -> Gateway {
     gateway
 }
 
-/// The server sends the next event only after the agent has the last one: any buffering is a deadlock.
+/// The server sends the next event only after the agent has the last one: any buffering is a
+/// deadlock.
 #[test]
 fn each_event_arrives_before_the_next_is_sent() {
     for driver in DRIVERS {
@@ -62,8 +63,8 @@ fn each_event_arrives_before_the_next_is_sent() {
     }
 }
 
-/// An upstream that offers 200 MB to an agent that does not read: its writes block, the gateway stays
-/// small, and the agent that begins to read gets every byte in order.
+/// An upstream that offers 200 MB to an agent that does not read: its writes block, the gateway
+/// stays small, and the agent that begins to read gets every byte in order.
 #[test]
 fn v05_back_pressure_reaches_the_upstream_and_memory_stays_bounded() {
     for driver in DRIVERS {

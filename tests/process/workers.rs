@@ -182,8 +182,8 @@ fn limit_descriptors(gateway: &Gateway, count: u64) {
     rustix::process::prlimit(Some(gateway.pid()), Resource::Nofile, limit).unwrap();
 }
 
-/// Starts its arguments under a seccomp filter (seccomp(2), cBPF) that answers `io_uring_setup`, which
-/// has the number 425 on every architecture, with EPERM.
+/// Starts its arguments under a seccomp filter (seccomp(2), cBPF) that answers `io_uring_setup`,
+/// which has the number 425 on every architecture, with EPERM.
 const WITHOUT_IO_URING: &str = r#"
 import ctypes, os, struct, sys
 def op(code, jt, jf, k): return struct.pack("HBBI", code, jt, jf, k)
