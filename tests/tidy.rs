@@ -61,6 +61,8 @@ const UNSAFE: &[&str] = &["src/mapped.rs", "tests/alloc_"];
 const FILE_LINES_MAX: usize = 500;
 const FILE_LINES_WITH_TESTS_MAX: usize = 800;
 const FUNCTION_LINES_MAX: usize = 70;
+/// Tests are mostly tables.
+const TEST_FUNCTION_LINES_MAX: usize = 120;
 const LINE_COLUMNS_MAX: usize = 100;
 
 #[test]
@@ -97,11 +99,15 @@ fn files_functions_and_lines_have_one_thought_each() {
             faults.push(format!("{}: {own} lines of code, {all} in all", source.name));
         }
         for (number, line) in source.text.lines().enumerate() {
-            if line.chars().count() > LINE_COLUMNS_MAX && !line.contains("https://") {
+            // A test's message on the wire is read in one line.
+            let data = source.is_test() && line.contains('"');
+            let link = line.contains("https://");
+            if line.chars().count() > LINE_COLUMNS_MAX && !data && !link {
                 faults.push(format!("{}:{}: longer than 100", source.name, number + 1));
             }
         }
-        for (name, length) in long_functions(&code) {
+        let limit = if source.is_test() { TEST_FUNCTION_LINES_MAX } else { FUNCTION_LINES_MAX };
+        for (name, length) in long_functions(&code, limit) {
             faults.push(format!("{}: fn {name} has {length} lines", source.name));
         }
     }
@@ -113,7 +119,7 @@ fn the_size_test_sees_behind_a_test_module_and_through_visibilities() {
     let long = format!("pub(in crate::x) async fn long() {{\n{}}}\n", "    1;\n".repeat(80));
     let text = format!("#[cfg(test)]\nmod tests;\n{long}#[cfg(test)]\nmod more {{\n    x\n}}\n");
     let code = without_tests(&text);
-    assert_eq!(long_functions(&code), [("long".to_owned(), 82)]);
+    assert_eq!(long_functions(&code, FUNCTION_LINES_MAX), [("long".to_owned(), 82)]);
     assert!(!code.contains("mod tests") && !code.contains("mod more"), "{code}");
 }
 
@@ -357,7 +363,7 @@ fn first_word(text: &str) -> String {
 }
 
 /// Functions by indentation: rustfmt closes each at the column where it began.
-fn long_functions(code: &str) -> Vec<(String, usize)> {
+fn long_functions(code: &str, limit: usize) -> Vec<(String, usize)> {
     let lines: Vec<&str> = code.lines().collect();
     let mut found = Vec::new();
     for (start, line) in lines.iter().enumerate() {
@@ -367,7 +373,7 @@ fn long_functions(code: &str) -> Vec<(String, usize)> {
         let length = lines[start..].iter().position(|line| *line == close).map_or(1, |end| end + 1);
         // Tables are data: a match from variant to value is read as a list.
         let table = ["status", "challenge", "json_rpc_code", "audit_code"];
-        if length > FUNCTION_LINES_MAX && !table.contains(&name.as_str()) {
+        if length > limit && !table.contains(&name.as_str()) {
             found.push((name, length));
         }
     }

@@ -88,7 +88,7 @@ impl Timers {
         alarm.arm(until);
         poll_fn(|context| match alarm.poll(context) {
             Poll::Pending if self.leaving() => Poll::Ready(()),
-            poll => poll,
+            poll @ (Poll::Pending | Poll::Ready(())) => poll,
         })
         .await;
     }

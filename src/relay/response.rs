@@ -336,10 +336,10 @@ impl Transfer {
     }
 
     /// The client can come back for the rest of this stream (2025-11-25, transports, "Resumability
-    /// and Redelivery"). So the server is told at once that it left, which cancels nothing: as
-    /// long as it believes the stream to be open, some servers answer the return with an empty
-    /// one. A stream without event ids is read to its end instead, for servers that take an end
-    /// for a cancellation.
+    /// and Redelivery"). So the server is told at once that it left, which cancels nothing: as long
+    /// as it believes the stream to be open, some servers answer the return with an empty one. A
+    /// stream without event ids is read to its end instead, for servers that take an end for a
+    /// cancellation.
     fn resumable(&self) -> bool {
         self.events.as_ref().is_some_and(sse::EventTracker::has_ids)
     }

@@ -87,9 +87,10 @@ impl Keys {
     /// The usual claims with one replaced; `Value::Null` removes it.
     pub(crate) fn with(&self, name: &str, value: Value) -> String {
         let mut claims = self.claims("alice");
-        match value {
-            Value::Null => drop(claims.as_object_mut().unwrap().remove(name)),
-            value => claims[name] = value,
+        if value.is_null() {
+            claims.as_object_mut().unwrap().remove(name);
+        } else {
+            claims[name] = value;
         }
         self.signed(&claims)
     }

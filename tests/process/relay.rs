@@ -301,8 +301,8 @@ fn o07_a_private_address_is_refused_without_a_connection_unless_it_is_trusted() 
     let (code, words) = table("127.0.0.1").refused();
     assert_eq!(code, 78, "{words}");
     assert!(words.contains("server.url: a loopback or private address"), "{words}");
-    // A name is known to be private only when it is resolved. This machine's own name is, or it
-    // has no network.
+    // A name is known to be private only when it is resolved. This machine's own name is, or it has
+    // no network.
     let name = rustix::system::uname().nodename().to_str().unwrap().to_lowercase();
     let gateway = table(&name).start();
     gateway.wait_until_ready();
