@@ -286,6 +286,10 @@ impl Shard {
         let decisions = self.enforcer.counts();
         counters.decision_hits.set(decisions.hits);
         counters.decision_misses.set(decisions.misses + decisions.unkept);
+        let servers = self.world().snapshot.config.servers.len();
+        for (server, (busy, idle)) in (0..).zip(self.relay.connections(servers)) {
+            self.meter.upstream_connections(server, busy, idle);
+        }
         counters.loop_lag_micros.set(self.timers.take_lag().max_micros);
     }
 }

@@ -73,6 +73,11 @@ impl<K: Eq + Hash> Pool<K> {
         drop(self.idle.with(std::mem::take));
     }
 
+    /// How many connections are kept now under each key.
+    pub fn tally(&self, mut each: impl FnMut(&K, usize)) {
+        self.idle.with(|all| all.iter().for_each(|(key, list)| each(key, list.len())));
+    }
+
     /// Connections kept now, over all keys.
     #[must_use]
     pub fn count(&self) -> usize {

@@ -30,6 +30,8 @@ pub struct Relay {
     timers: Timers,
     pool: Pool<PoolKey>,
     buffers: CoreCell<Vec<Vec<u8>>>,
+    /// Requests under way, by server.
+    busy: CoreCell<Vec<u64>>,
 }
 
 /// Idle connections are shared only within one server and one credential: some servers bind identity
@@ -133,7 +135,8 @@ impl Relay {
     /// A relay without connections.
     #[must_use]
     pub fn new(timers: Timers, idle_per_server_max: usize) -> Self {
-        Self { timers, pool: Pool::new(idle_per_server_max), buffers: CoreCell::new(Vec::new()) }
+        let pool = Pool::new(idle_per_server_max);
+        Self { timers, pool, buffers: CoreCell::default(), busy: CoreCell::default() }
     }
 
     /// Sends the request and streams the answer to `downstream`.
@@ -151,6 +154,7 @@ impl Relay {
         if permit.server() != leg.server_index {
             return Err(Reject::GatewayFault.into());
         }
+        let _busy = Busy::new(self, leg.server_index);
         let (mut stream, pooled) = self.connect(&leg, true).await?;
         fault::point(Stage::Relay, downstream.head().1);
         let first = self.exchange(&mut stream, &mut leg, downstream, oversight).await;
@@ -180,10 +184,19 @@ impl Relay {
         Ok(relayed)
     }
 
-    /// Idle upstream connections, for the metrics.
+    /// Upstream connections of each of `servers` servers, in use and idle, for the metrics.
     #[must_use]
-    pub fn idle_connections(&self) -> usize {
-        self.pool.count()
+    pub fn connections(&self, servers: usize) -> Vec<(u64, u64)> {
+        let mut counts = vec![(0, 0); servers];
+        self.busy.with(|busy| {
+            counts.iter_mut().zip(busy).for_each(|(count, busy)| count.0 = *busy);
+        });
+        self.pool.tally(|key, idle| {
+            if let Some(count) = counts.get_mut(key.server) {
+                count.1 += idle as u64;
+            }
+        });
+        counts
     }
 
     /// Closes what was idle for too long.
@@ -261,6 +274,32 @@ impl Relay {
     fn release_wiped(&self, mut buffer: Vec<u8>) {
         zeroize::Zeroize::zeroize(&mut buffer);
         self.release_buffer(buffer);
+    }
+}
+
+/// A connection in use, for as long as this lives.
+struct Busy<'a> {
+    relay: &'a Relay,
+    server: usize,
+}
+
+impl<'a> Busy<'a> {
+    fn new(relay: &'a Relay, server: usize) -> Self {
+        relay.busy.with(|busy| {
+            if busy.len() <= server {
+                busy.resize(server + 1, 0);
+            }
+            busy.iter_mut().skip(server).take(1).for_each(|count| *count += 1);
+        });
+        Self { relay, server }
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.relay.busy.with(|busy| {
+            busy.iter_mut().skip(self.server).take(1).for_each(|count| *count -= 1);
+        });
     }
 }
 
