@@ -264,13 +264,19 @@ impl Session {
         step
     }
 
-    /// After an error the connection still holds the alert that names it.
+    /// After an error the connection still holds the alert that names it, behind what was to be sent
+    /// before.
     fn collect_alert(&mut self) {
-        let unread = self.incoming.get_mut(self.incoming_start..).unwrap_or_default();
-        let outgoing = &mut self.outgoing;
-        match &mut self.connection {
-            Connection::Client(client) => alert(client.process_tls_records(unread), outgoing),
-            Connection::Server(server) => alert(server.process_tls_records(unread), outgoing),
+        for _ in 0..LAST_MESSAGES_MAX {
+            let unread = self.incoming.get_mut(self.incoming_start..).unwrap_or_default();
+            let outgoing = &mut self.outgoing;
+            let more = match &mut self.connection {
+                Connection::Client(client) => alert(client.process_tls_records(unread), outgoing),
+                Connection::Server(server) => alert(server.process_tls_records(unread), outgoing),
+            };
+            if !more {
+                break;
+            }
         }
     }
 
@@ -444,11 +450,13 @@ fn encode<D>(mut message: EncodeTlsData<'_, D>, outgoing: &mut Vec<u8>) -> Resul
     }
 }
 
-fn alert<D>(status: UnbufferedStatus<'_, '_, D>, outgoing: &mut Vec<u8>) {
-    if let Ok(ConnectionState::EncodeTlsData(message)) = status.state {
-        // The error that brought us here is reported either way.
-        let _ = encode(message, outgoing);
-    }
+/// True when the alert is still to come. Going on after it would read the record that failed once
+/// more. The error that brought us here is reported either way.
+fn alert<D>(status: UnbufferedStatus<'_, '_, D>, outgoing: &mut Vec<u8>) -> bool {
+    let begin = outgoing.len();
+    let Ok(ConnectionState::EncodeTlsData(message)) = status.state else { return false };
+    encode(message, outgoing).is_ok()
+        && matches!(outgoing.get(begin), Some(&(CHANGE_CIPHER_SPEC | HANDSHAKE)))
 }
 
 fn goodbye<D>(status: UnbufferedStatus<'_, '_, D>, outgoing: &mut Vec<u8>) {
@@ -470,5 +478,10 @@ const RECORD_BYTES_MAX: usize = 5 + PLAIN_BYTES_MAX + 2048;
 const HANDSHAKE_READ_BYTES: usize = 4096;
 /// Unconsumed ciphertext: the largest handshake message rustls joins, and a record.
 const INCOMING_BYTES_MAX: usize = 64 * 1024 + RECORD_BYTES_MAX;
+/// Record types in the clear (RFC 8446 §5.1): what a last flight may hold before its alert.
+const CHANGE_CIPHER_SPEC: u8 = 20;
+const HANDSHAKE: u8 = 22;
+/// Messages that a failed connection may still have to send: those of its last flight and the alert.
+const LAST_MESSAGES_MAX: usize = 16;
 /// An alert on the wire.
 const ALERT_BYTES_MAX: usize = 64;

@@ -197,9 +197,14 @@ impl Stage {
 
     /// A token for `user`.
     pub(crate) fn token(&self, user: &str, seconds: u64) -> String {
+        self.token_for(PUBLIC_URL, user, seconds)
+    }
+
+    /// A token for `user` and another audience.
+    pub(crate) fn token_for(&self, audience: &str, user: &str, seconds: u64) -> String {
         let request = devtoken::Request {
             issuer: ISSUER.to_owned(),
-            audiences: vec![PUBLIC_URL.to_owned()],
+            audiences: vec![audience.to_owned()],
             subject: user.to_owned(),
             claims: vec![("client_id".to_owned(), "test-agent".into())],
             expires_seconds: seconds,

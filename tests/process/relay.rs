@@ -1,7 +1,6 @@
 //! One request and its answer on their way through: connections, framing, deadlines, faults.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};

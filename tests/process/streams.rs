@@ -1,6 +1,5 @@
 //! Event streams: event by event, back-pressure, slow readers.
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
