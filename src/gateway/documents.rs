@@ -1,6 +1,7 @@
 //! The few answers that are not relayed and not refusals.
 
 use super::exchange::Exchange;
+use crate::audit::{EVENT_METADATA, EVENT_PREFLIGHT};
 use crate::config::Config;
 use crate::identity::metadata;
 use crate::listener::{Downstream, answer};
@@ -10,6 +11,7 @@ use crate::shard::Shard;
 
 /// A finished response.
 pub(super) struct Document {
+    event: &'static str,
     status: u16,
     bytes: Vec<u8>,
 }
@@ -22,23 +24,24 @@ pub(super) fn metadata(config: &Config, resource: &str) -> Result<Document, Reje
     let body = metadata::document(&config.public_url, resource, issuers);
     let mut bytes = Vec::with_capacity(512);
     answer::public_document(&body, &mut bytes);
-    Ok(Document { status: 200, bytes })
+    Ok(Document { event: EVENT_METADATA, status: 200, bytes })
 }
 
 /// The answer to a CORS preflight.
 pub(super) fn preflight(downstream: &Downstream, config: &Config) -> Document {
     let mut bytes = Vec::with_capacity(512);
     answer::preflight(super::route::cors_origin(downstream, config), &mut bytes);
-    Document { status: 204, bytes }
+    Document { event: EVENT_PREFLIGHT, status: 204, bytes }
 }
 
-/// Writes it. Also such a request leaves a record.
+/// Writes it. Also such a request leaves a record, under a name of its own: nobody was judged.
 pub(super) async fn serve(
     shard: &Shard,
     downstream: &mut Downstream,
     exchange: &mut Exchange,
     document: Document,
 ) -> Result<Relayed, Reject> {
+    exchange.event = document.event;
     exchange.commit(shard)?;
     let limits = &exchange.world.snapshot.config.limits;
     let until = shard.timers.now().after(std::time::Duration::from_millis(limits.stall_ms_max));
