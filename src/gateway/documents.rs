@@ -3,7 +3,7 @@
 use super::exchange::Exchange;
 use crate::audit::{EVENT_METADATA, EVENT_PREFLIGHT};
 use crate::config::Config;
-use crate::identity::metadata;
+use crate::identity::{Resource, metadata};
 use crate::listener::{Downstream, answer};
 use crate::reject::Reject;
 use crate::relay::Relayed;
@@ -18,13 +18,12 @@ pub(super) struct Document {
 
 /// The protected-resource metadata (RFC 9728 §3) of a path. Every server path of a valid form has
 /// one, whether or not there is such a server, so that nobody can list servers by asking.
-pub(super) fn metadata(config: &Config, resource: &str) -> Result<Document, Reject> {
-    let resource = metadata::resource_of(resource.as_bytes()).ok_or(Reject::RequestPath)?;
+pub(super) fn metadata(config: &Config, resource: Resource<'_>) -> Document {
     let issuers = config.trust_providers.iter().map(|provider| provider.issuer.as_str());
     let body = metadata::document(&config.public_url, resource, issuers);
     let mut bytes = Vec::with_capacity(512);
     answer::public_document(&body, &mut bytes);
-    Ok(Document { event: EVENT_METADATA, status: 200, bytes })
+    Document { event: EVENT_METADATA, status: 200, bytes }
 }
 
 /// The answer to a CORS preflight.
