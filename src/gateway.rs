@@ -130,7 +130,7 @@ async fn process(
         Route::Hub => exchange.name_server(None),
         Route::Server(name) => exchange.name_server(Some(name)),
         Route::Metadata(resource) => {
-            let document = documents::metadata(&world.snapshot.config, resource)?;
+            let document = documents::metadata(&world.snapshot.config, resource);
             return documents::serve(shard, downstream, exchange, document).await;
         }
         Route::Preflight => {

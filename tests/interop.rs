@@ -216,11 +216,23 @@ enum Sdk {
 
 /// Runs an SDK's client and returns what it saw.
 fn client(tools: &Tools, sdk: Sdk, url: &str, mode: &str, plan: &Value, token: &str) -> Value {
+    client_with(tools, sdk, url, mode, plan, ("TOKEN", token))
+}
+
+/// As `client`; what it may use is in an environment variable.
+fn client_with(
+    tools: &Tools,
+    sdk: Sdk,
+    url: &str,
+    mode: &str,
+    plan: &Value,
+    access: (&str, &str),
+) -> Value {
     let mut command = match sdk {
         Sdk::Python => python(tools, "py_client.py"),
         Sdk::TypeScript => node(tools, "ts_client.mjs"),
     };
-    command.args([url, mode, &plan.to_string()]).env("TOKEN", token);
+    command.args([url, mode, &plan.to_string()]).env(access.0, access.1);
     let name = format!("{sdk:?} {mode}");
     let done = timed(&name, || finish(&name, CLIENT_LIMIT, &mut command));
     assert!(done.status.success(), "{name}: {}", done.stderr);
@@ -451,6 +463,16 @@ fn tokens_of_a_real_provider_are_judged() {
     let first = oidc_token(oidc, "delegate", &gateway.url());
     eventually("the keys are discovered", || (status(&gateway, &first) != 503).then_some(()));
     works(&first);
+    // RFC 9728: all that the SDKs know is the URL, and whose credentials they hold.
+    for (sdk, mode) in [
+        (Sdk::Python, "auto"),
+        (Sdk::Python, "legacy"),
+        (Sdk::TypeScript, "auto"),
+        (Sdk::TypeScript, "legacy"),
+    ] {
+        let seen = client_with(tools, sdk, &gateway.url(), mode, &plan, ("ISSUER", &issuer));
+        assert_eq!(seen["call"]["value"]["isError"], false, "{sdk:?} {mode}: {seen}");
+    }
 
     provider.tell("rotate");
     assert_eq!(provider.wait_for("rotated ").split(' ').count(), 2);
@@ -467,8 +489,11 @@ fn tokens_of_a_real_provider_are_judged() {
     let elsewhere = oidc_token(oidc, "delegate", "http://127.0.0.1:9/mcp/everything");
     assert_eq!(status(&gateway, &elsewhere), 401, "another audience (RFC 9068 section 4)");
     let nobody = oidc_token(oidc, "workload", &gateway.url());
-    assert!([401, 403].contains(&status(&gateway, &nobody)), "no user, and no rule for workloads");
+    assert_eq!(status(&gateway, &nobody), 401, "no user, and no rule for workloads");
     assert_eq!(observed(port)["authorization"], json!([]));
+    let records = ends_with_a_true_record(gateway, &first);
+    let read = records.iter().filter(|record| record["event"] == "metadata").count();
+    assert!(read >= 4, "each of the SDKs that held no token read the metadata: {read}");
 }
 
 /// An access token by client_credentials (RFC 6749 section 4.4) for `resource` (RFC 8707).
@@ -518,11 +543,15 @@ fn upstream_saw_no_token(port: u16) {
 }
 
 /// The gateway drains and ends well, and its audit knows who did it all, without the token.
-fn ends_with_a_true_record(gateway: Gateway, token: &str) {
+///
+/// What is public is recorded under other events than `request`: nobody was judged.
+fn ends_with_a_true_record(gateway: Gateway, token: &str) -> Vec<Value> {
     let (status, records) = gateway.stop();
     assert!(status.success(), "{status}");
-    let permitted: Vec<_> =
-        records.iter().filter(|record| record["decision"] == "permit").collect();
+    let permitted: Vec<_> = records
+        .iter()
+        .filter(|record| record["event"] == "request" && record["decision"] == "permit")
+        .collect();
     assert!(!permitted.is_empty(), "no permit in {} records", records.len());
     for record in &permitted {
         assert_eq!(
@@ -534,6 +563,7 @@ fn ends_with_a_true_record(gateway: Gateway, token: &str) {
     for record in &records {
         assert!(!record.to_string().contains(token), "the token is in the audit");
     }
+    records
 }
 
 /// JSON-RPC code of a denial on a permitted server (contract).

@@ -16,7 +16,9 @@ use crate::reject::Reject;
 pub struct Entry<'a> {
     /// When the request was read.
     pub time: UnixMicros,
-    /// What happened: `request`, or a word of its own for a leg of a fan-out or a cut stream.
+    /// What happened: `request`, or a word of its own for a leg of a fan-out or a cut stream;
+    /// [`EVENT_METADATA`] and [`EVENT_PREFLIGHT`] for what is public and answered to anybody, so that
+    /// every permitted `request` has a principal.
     pub event: &'a str,
     /// What was decided.
     pub decision: Decision,
@@ -225,7 +227,11 @@ pub fn trace_id(traceparent: &str) -> Option<&str> {
 }
 
 /// The event of a plain request.
-pub(super) const EVENT_REQUEST: &str = "request";
+pub const EVENT_REQUEST: &str = "request";
+/// A protected-resource metadata document was asked for (RFC 9728).
+pub const EVENT_METADATA: &str = "metadata";
+/// A browser asked whether it may ask (CORS).
+pub const EVENT_PREFLIGHT: &str = "preflight";
 /// Bytes of a trace id.
 pub(super) const TRACE_ID_BYTES: usize = 32;
 

@@ -27,7 +27,8 @@ mod sink;
 mod writer;
 
 pub use entry::{
-    CredentialCache, CredentialUse, Decision, Entry, List, Name, Outcome, TokenReference, trace_id,
+    CredentialCache, CredentialUse, Decision, EVENT_METADATA, EVENT_PREFLIGHT, EVENT_REQUEST,
+    Entry, List, Name, Outcome, TokenReference, trace_id,
 };
 pub use ring::{AuditRing, Ticket};
 pub use writer::{Counts, Started, Writer};

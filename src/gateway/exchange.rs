@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use super::decide;
 use crate::audit::{
-    CredentialCache, CredentialUse, Decision, Entry, List, Name, Outcome, Ticket, TokenReference,
-    trace_id,
+    CredentialCache, CredentialUse, Decision, EVENT_REQUEST, Entry, List, Name, Outcome, Ticket,
+    TokenReference, trace_id,
 };
 use crate::clock::{Monotonic, Now};
 use crate::config::Config;
@@ -43,6 +43,8 @@ pub(super) struct Exchange {
     pub(super) read_failed: bool,
     /// The legacy session that the request belongs to.
     pub(super) session: Option<Session>,
+    /// What the audit calls it.
+    pub(super) event: &'static str,
     policies: Option<PolicyIds>,
     credential: Option<CredentialUsed>,
     ticket: Option<Ticket>,
@@ -79,6 +81,7 @@ impl Exchange {
             call_read: false,
             read_failed: false,
             session: None,
+            event: EVENT_REQUEST,
             policies: None,
             credential: None,
             ticket: None,
@@ -333,6 +336,7 @@ impl Exchange {
         let principal = self.token.as_deref().map(VerifiedToken::principal);
         let config = &self.world.snapshot.config;
         Entry {
+            event: self.event,
             reason,
             policies: self.policies.as_deref().map(List::Shared),
             epoch: Some(self.world.snapshot.policy.epoch()),

@@ -3,6 +3,7 @@
 
 use crate::config::Config;
 use crate::http::{Field, Framing, Method, host};
+use crate::identity::{Resource, metadata};
 use crate::listener::Downstream;
 use crate::reject::Reject;
 
@@ -13,8 +14,8 @@ pub(super) enum Route<'a> {
     Hub,
     /// `/mcp/{server}`; the name has a valid form, but there need not be such a server.
     Server(&'a str),
-    /// RFC 9728 metadata of the resource with this path (`""`, `"/mcp"`, `"/mcp/{server}"`).
-    Metadata(&'a str),
+    /// RFC 9728 metadata of this resource.
+    Metadata(Resource<'a>),
     /// A CORS preflight from an allowed origin.
     Preflight,
 }
@@ -79,29 +80,14 @@ fn origin_allowed(origin: &[u8], config: &Config) -> bool {
 
 fn find(target: &[u8]) -> Option<Route<'_>> {
     let path = target.split(|byte| *byte == b'?').next()?;
-    let path = str::from_utf8(path).ok()?;
-    if let Some(resource) = path.strip_prefix("/.well-known/oauth-protected-resource") {
-        let known = resource.is_empty() || mcp(resource).is_some();
-        return known.then_some(Route::Metadata(resource));
+    if let Some(resource) = metadata::resource_of(path) {
+        return Some(Route::Metadata(resource));
     }
-    mcp(path)
-}
-
-fn mcp(path: &str) -> Option<Route<'_>> {
-    if path == "/mcp" {
-        return Some(Route::Hub);
+    match Resource::of_path(path)? {
+        Resource::Root => None,
+        Resource::Federation => Some(Route::Hub),
+        Resource::Server(name) => Some(Route::Server(name)),
     }
-    let name = path.strip_prefix("/mcp/")?;
-    valid_name(name.as_bytes()).then_some(Route::Server(name))
-}
-
-/// `[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?`
-fn valid_name(name: &[u8]) -> bool {
-    let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    name.len() <= 32
-        && name.first().is_some_and(alphanumeric)
-        && name.last().is_some_and(alphanumeric)
-        && name.iter().all(|byte| alphanumeric(byte) || *byte == b'-')
 }
 
 #[cfg(test)]
@@ -113,10 +99,13 @@ mod tests {
         assert_eq!(find(b"/mcp"), Some(Route::Hub));
         assert_eq!(find(b"/mcp?access_token=x"), Some(Route::Hub));
         assert_eq!(find(b"/mcp/git-hub"), Some(Route::Server("git-hub")));
-        assert_eq!(find(b"/.well-known/oauth-protected-resource"), Some(Route::Metadata("")));
+        assert_eq!(
+            find(b"/.well-known/oauth-protected-resource"),
+            Some(Route::Metadata(Resource::Root))
+        );
         assert_eq!(
             find(b"/.well-known/oauth-protected-resource/mcp/a"),
-            Some(Route::Metadata("/mcp/a"))
+            Some(Route::Metadata(Resource::Server("a")))
         );
         for foreign in [
             "/",

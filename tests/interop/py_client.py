@@ -1,7 +1,10 @@
 """The Python SDK's client, driven by a plan; prints one JSON object of what it saw.
 
-usage: [TOKEN=...] python py_client.py URL MODE PLAN
+usage: [TOKEN=...] [ISSUER=...] python py_client.py URL MODE PLAN
 (MODE: legacy, auto or 2026-07-28; PLAN: JSON, see tests/interop.rs)
+
+With ISSUER it has no token: it finds the authorization server through the gateway's challenge and
+gets one there as the client `delegate` of oidc.mjs.
 """
 
 import asyncio
@@ -12,6 +15,7 @@ import sys
 import warnings
 
 import httpx2
+from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPDeprecationWarning
 
@@ -114,6 +118,34 @@ async def drive(client, plan, elicited, announced):
     return seen
 
 
+class Storage:
+    """Keeps what the SDK's OAuth flow wants kept, for this run."""
+
+    tokens = None
+    client_info = None
+
+    async def get_tokens(self):
+        return self.tokens
+
+    async def set_tokens(self, tokens):
+        self.tokens = tokens
+
+    async def get_client_info(self):
+        return self.client_info
+
+    async def set_client_info(self, client_info):
+        self.client_info = client_info
+
+
+def oauth(url):
+    issuer = os.environ.get("ISSUER")
+    if issuer is None:
+        return None
+    return ClientCredentialsOAuthProvider(
+        url, Storage(), "delegate", "interop", scope="mcp:tools", issuer=issuer
+    )
+
+
 async def main():
     url, mode, plan = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     token = os.environ.get("TOKEN")
@@ -132,7 +164,9 @@ async def main():
             announced.set()
 
     async def connect_and_drive():
-        async with httpx2.AsyncClient(headers=headers, timeout=TIMEOUT_SECONDS) as http:
+        async with httpx2.AsyncClient(
+            headers=headers, timeout=TIMEOUT_SECONDS, auth=oauth(url)
+        ) as http:
             transport = streamable_http_client(url, http_client=http)
             callbacks = {"elicitation_callback": on_elicit, "message_handler": on_message}
             async with Client(transport, mode=mode, **callbacks) as client:

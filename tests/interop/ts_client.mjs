@@ -1,7 +1,14 @@
 // The TypeScript SDK's client, driven by a plan; prints one JSON object of what it saw.
-// usage: [TOKEN=...] node ts_client.mjs URL MODE PLAN     (MODE: legacy or auto; PLAN: JSON, see
-// tests/interop.rs)
-import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
+// usage: [TOKEN=...] [ISSUER=...] node ts_client.mjs URL MODE PLAN     (MODE: legacy or auto; PLAN:
+// JSON, see tests/interop.rs)
+//
+// With ISSUER it has no token: it finds the authorization server through the gateway's challenge and
+// gets one there as the client `delegate` of oidc.mjs.
+import {
+  Client,
+  ClientCredentialsProvider,
+  StreamableHTTPClientTransport,
+} from '@modelcontextprotocol/client';
 
 const ANNOUNCE_TRIES = 30;
 const ANNOUNCE_WAIT_MS = 1000;
@@ -52,7 +59,19 @@ const texts = result => ({
   content: result.content.map(block => block.text ?? block.type),
 });
 const headers = process.env.TOKEN ? { Authorization: `Bearer ${process.env.TOKEN}` } : {};
-const transport = new StreamableHTTPClientTransport(new URL(url), { requestInit: { headers } });
+const { ISSUER: expectedIssuer } = process.env;
+const authProvider =
+  expectedIssuer &&
+  new ClientCredentialsProvider({
+    clientId: 'delegate',
+    clientSecret: 'interop',
+    scope: 'mcp:tools',
+    expectedIssuer,
+  });
+const transport = new StreamableHTTPClientTransport(new URL(url), {
+  requestInit: { headers },
+  authProvider,
+});
 const connected = await outcome(() => client.connect(transport));
 if (connected.error) {
   console.log(JSON.stringify({ connect: connected }));
