@@ -255,6 +255,7 @@ impl Control {
             let assembly = Assembly::make(&config, epoch, &self.ticketer)?;
             Ok((config, assembly))
         });
+        self.process.set_reload(made.is_ok());
         match made {
             Ok((config, assembly)) => self.take(config, assembly),
             Err(faults) => {
