@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::exchange::{Exchange, resource};
 use super::route;
-use crate::identity::challenge::{self, StepUp};
 use crate::http::Method;
+use crate::identity::challenge::{self, StepUp};
 use crate::listener::Downstream;
 use crate::listener::answer::Refusal;
 use crate::mcp::{Kind, MODERN_REVISIONS};

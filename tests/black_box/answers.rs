@@ -14,7 +14,8 @@ pub(crate) fn scripted(script: &str, seen: &Seen) -> (Vec<u8>, After) {
     let keep = |bytes| (bytes, After::Keep);
     match script {
         "plain" if text(&seen.body).contains(r#""method":"initialize""#) => {
-            let result = result.replace(r#"{"served":true}"#, r#"{"protocolVersion":"2025-06-18"}"#);
+            let result =
+                result.replace(r#"{"served":true}"#, r#"{"protocolVersion":"2025-06-18"}"#);
             keep(json_answer("200 OK", "Mcp-Session-Id: upstream-session\r\n", &result))
         }
         "plain" if !text(&seen.body).contains(r#""id""#) && seen.head.starts_with("POST") => {
@@ -46,7 +47,9 @@ pub(crate) fn scripted(script: &str, seen: &Seen) -> (Vec<u8>, After) {
         }
         "switch" => keep(fixed("101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade", "")),
         "cr-in-header" => keep(fixed(&format!("200 OK\r\n{JSON}X: a\rb\r\nContent-Length: 0"), "")),
-        "nul-in-header" => keep(fixed(&format!("200 OK\r\n{JSON}X: a\0b\r\nContent-Length: 0"), "")),
+        "nul-in-header" => {
+            keep(fixed(&format!("200 OK\r\n{JSON}X: a\0b\r\nContent-Length: 0"), ""))
+        }
         "bare-lf" => keep(b"HTTP/1.1 200 OK\nContent-Length: 0\n\n".to_vec()),
         "fold" => keep(fixed(&format!("200 OK\r\n{JSON}X: a\r\n b\r\nContent-Length: 0"), "")),
         "garbage" => keep(b"\x00\x01\x02 no HTTP at all\r\n\r\n".to_vec()),
@@ -59,13 +62,16 @@ pub(crate) fn scripted(script: &str, seen: &Seen) -> (Vec<u8>, After) {
             bytes.extend(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON");
             keep(bytes)
         }
-        "until-close" => (fixed(&format!("200 OK\r\n{JSON}Connection: close"), &result), After::Close),
+        "until-close" => {
+            (fixed(&format!("200 OK\r\n{JSON}Connection: close"), &result), After::Close)
+        }
         // F07, F08: an end in the wrong place.
         "close-silent" => (Vec::new(), After::Close),
         "close-in-head" => (b"HTTP/1.1 200 OK\r\nContent-Le".to_vec(), After::Close),
-        "close-in-body" => {
-            (fixed(&format!("200 OK\r\n{JSON}Content-Length: {}", length + 9), &result), After::Close)
-        }
+        "close-in-body" => (
+            fixed(&format!("200 OK\r\n{JSON}Content-Length: {}", length + 9), &result),
+            After::Close,
+        ),
         "close-in-chunk" => {
             let head = format!("200 OK\r\n{JSON}Transfer-Encoding: chunked");
             (fixed(&head, &format!("{:x}\r\n{result}", length + 9)), After::Close)
@@ -91,7 +97,9 @@ pub(crate) fn scripted(script: &str, seen: &Seen) -> (Vec<u8>, After) {
             "event: message\r\ndata: one\r\n\r\ndata: two\rid: 7\r\rdata: three\n\n",
             true,
         )),
-        "huge-event" => (events(&format!("data: {}\n\n", "x".repeat(1_200_000)), true), After::Hold),
+        "huge-event" => {
+            (events(&format!("data: {}\n\n", "x".repeat(1_200_000)), true), After::Hold)
+        }
         "no-newline" => (events(&"y".repeat(10 * 1024 * 1024), true), After::Hold),
         other => panic!("no script {other}"),
     }

@@ -2,7 +2,7 @@
 
 use super::client::{Client, Way, text};
 use super::gateway::{DRIVERS, Gateway};
-use super::table::{ACCEPT, Case, End, JSON, Post, assert_silent, refuse, tool_call};
+use super::table::{ACCEPT, Case, End, JSON, Post, refuse, tool_call};
 
 /// A head fault of the usual request: 400 and the end.
 fn fault(id: &str, request: Vec<u8>, status: u16, reason: &'static str) -> Case {
@@ -38,8 +38,18 @@ fn h01_to_h06_ambiguous_framing() {
                 400,
                 "cl_te",
             ),
-            fault("H01 TE.CL", post(&format!("{te}chunked\r\nContent-Length: 4\r\n"), &tail), 400, "cl_te"),
-            fault("H01 0.CL", post(&format!("Content-Length: 0\r\n{te}chunked\r\n"), &tail), 400, "cl_te"),
+            fault(
+                "H01 TE.CL",
+                post(&format!("{te}chunked\r\nContent-Length: 4\r\n"), &tail),
+                400,
+                "cl_te",
+            ),
+            fault(
+                "H01 0.CL",
+                post(&format!("Content-Length: 0\r\n{te}chunked\r\n"), &tail),
+                400,
+                "cl_te",
+            ),
         ];
         let lengths = |first: &str, second: &str| {
             post(&format!("Content-Length: {first}\r\nContent-Length: {second}\r\n"), &tail)
@@ -47,7 +57,12 @@ fn h01_to_h06_ambiguous_framing() {
         cases.extend([
             fault("H02", lengths("3", "5"), 400, "http_framing"),
             fault("H02 zero first", lengths("0", &length.to_string()), 400, "http_framing"),
-            fault("H03 twice", lengths(&length.to_string(), &length.to_string()), 400, "http_framing"),
+            fault(
+                "H03 twice",
+                lengths(&length.to_string(), &length.to_string()),
+                400,
+                "http_framing",
+            ),
             fault("H03 list", post("Content-Length: 3, 3\r\n", &tail), 400, "http_framing"),
         ]);
         for (coding, status, reason) in [
@@ -79,8 +94,22 @@ fn h01_to_h06_ambiguous_framing() {
 fn h07_content_length_is_plain_decimal() {
     refuse(|gateway| {
         let values = [
-            "+3", "-1", "0x3", "", " ", "3_0", "3 0", "3.0", "3e1", "\u{663}", "12345678901234567890",
-            "18446744073709551616", "99999999999999999999999999", "3;", "\"3\"", "NaN",
+            "+3",
+            "-1",
+            "0x3",
+            "",
+            " ",
+            "3_0",
+            "3 0",
+            "3.0",
+            "3e1",
+            "\u{663}",
+            "12345678901234567890",
+            "18446744073709551616",
+            "99999999999999999999999999",
+            "3;",
+            "\"3\"",
+            "NaN",
         ];
         let case = |value: &str| {
             let request =
@@ -254,12 +283,7 @@ fn h22_repeated_fields() {
         };
         let authorization = format!("Authorization: Bearer {token}");
         vec![
-            fault(
-                "H22",
-                Post::new(gateway).field(&authorization).bytes(),
-                400,
-                "http_malformed",
-            ),
+            fault("H22", Post::new(gateway).field(&authorization).bytes(), 400, "http_malformed"),
             twice("Mcp-Session-Id: a"),
             twice("Mcp-Method: tools/call"),
             twice("Mcp-Name: echo"),
@@ -274,87 +298,6 @@ fn h22_repeated_fields() {
 
 /// A 401 on a kept connection says nothing about the next request on it.
 #[test]
-fn h25_pipelined_requests_stand_for_themselves() {
-    for driver in DRIVERS {
-        let gateway = Gateway::shared(driver);
-        for way in [Way::Whole, Way::Dripped] {
-            let turn = gateway.turn();
-            let alice = Post::new(&gateway).bytes();
-            let bob = Post::with_token(&gateway.keys.token("bob")).bytes();
-            let mallory = Post::with_token(&gateway.keys.token("mallory")).bytes();
-            let stranger = Post { token: None, ..Post::new(&gateway) }.bytes();
-            let all = [&alice[..], &stranger, &bob, &mallory, &stranger, &alice].concat();
-            let mut client = Client::connect(gateway.address);
-            client.send(&all, way);
-            let statuses: Vec<u16> = (0..6).map(|_| client.answer().unwrap().status).collect();
-            assert_eq!(statuses, [200, 401, 200, 403, 401, 200]);
-            let records = turn.records(&gateway, 6);
-            let users: Vec<_> = records.iter().map(|record| record["user"].as_str()).collect();
-            let (alice, mallory) = (Some("alice"), Some("mallory"));
-            assert_eq!(users, [alice, None, Some("bob"), mallory, None, alice]);
-        }
-    }
-}
-
-#[test]
-fn h28_h29_what_the_upstream_sees() {
-    for driver in DRIVERS {
-        let gateway = Gateway::shared(driver);
-        let _turn = gateway.turn();
-        let mut post = Post::new(&gateway);
-        for line in [
-            "Connection: keep-alive, authorization, x-api-key, mcp-name, mcp-method, content-type, \
-             content-length, host",
-            "Keep-Alive: timeout=5", "TE: trailers", "Trailer: X-T", "Upgrade: h2c",
-            "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA", "Proxy-Authorization: Basic Q0FOQVJZ",
-            "Proxy-Connection: close", "X-Forwarded-For: 10.9.8.7", "X-Forwarded-Host: evil.test",
-            "X-Forwarded-Proto: https", "Forwarded: for=10.9.8.7", "X-Real-IP: 10.9.8.7",
-            "Via: 1.1 evil", "X-User: root", "X-Remote-User: root", "X-Authenticated-User: root",
-            "X-Api-Key: CANARY-of-the-agent", "X-Forwarded-Access-Token: CANARY-of-the-agent",
-            "Cookie: session=CANARY-of-the-agent", "Mcp-Name: echo", "Mcp-Method: tools/call",
-            "Mcp-Param-Region: eu", "Traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-        ] {
-            post = post.field(line);
-        }
-        let answer = gateway.ask(&post.bytes());
-        assert_eq!(answer.status, 200, "{answer:?}");
-        let seen = gateway.upstream.last();
-        let mut names: Vec<String> = seen
-            .head
-            .lines()
-            .skip(1)
-            .filter_map(|line| line.split_once(':').map(|(name, _)| name.to_ascii_lowercase()))
-            .collect();
-        names.sort();
-        assert_eq!(
-            names,
-            [
-                "accept", "content-length", "content-type", "host", "mcp-method", "mcp-name",
-                "mcp-param-region", "traceparent", "x-api-key",
-            ],
-            "{}",
-            seen.head
-        );
-        assert_eq!(seen.header("x-api-key"), Some(super::setup::API_KEY), "ours, not the agent's");
-        assert_eq!(seen.header("host"), Some(&*format!("127.0.0.1:{}", gateway.upstream.port)));
-        assert!(seen.head.starts_with("POST /tools HTTP/1.1\r\n"), "{}", seen.head);
-        assert_eq!(seen.body, post.body);
-        assert_silent(&(answer.head.clone() + &text(&answer.body)), "the answer");
-    }
-}
-
-#[test]
-fn a_fields_that_connection_lists_is_kept_from_the_upstream() {
-    for driver in DRIVERS {
-        let gateway = Gateway::shared(driver);
-        let _turn = gateway.turn();
-        let post = Post::new(&gateway).field("Connection: baggage").field("Baggage: a=b");
-        assert_eq!(gateway.ask(&post.bytes()).status, 200);
-        assert_eq!(gateway.upstream.last().header("baggage"), None);
-    }
-}
-
-#[test]
 fn paths_methods_origins() {
     refuse(|gateway| {
         let open = |id: &str, request: Vec<u8>, status, reason| Case {
@@ -365,10 +308,20 @@ fn paths_methods_origins() {
             end: End::Open,
         };
         let mut cases = Vec::new();
-        for path in
-            ["/", "/mcp/", "/MCP/tools", "/mcp//tools", "/mcp/tools/", "/mcp/%74ools", "/mcp/../mcp",
-             "/mcp/tools/x", "/mcp/-a", "/metrics", "/readyz", "/.well-known/oauth-protected-resource/"]
-        {
+        for path in [
+            "/",
+            "/mcp/",
+            "/MCP/tools",
+            "/mcp//tools",
+            "/mcp/tools/",
+            "/mcp/%74ools",
+            "/mcp/../mcp",
+            "/mcp/tools/x",
+            "/mcp/-a",
+            "/metrics",
+            "/readyz",
+            "/.well-known/oauth-protected-resource/",
+        ] {
             cases.push(open(path, replaced(gateway, "/mcp/tools", path), 404, "not_found"));
         }
         for method in ["PUT", "PATCH", "HEAD", "TRACE", "CONNECT", "post", "OPTIONS", "BREW"] {
@@ -382,8 +335,14 @@ fn paths_methods_origins() {
             }
         }
         for origin in [
-            "null", "https://evil.test", "http://portcullis.localhost.evil.test", "",
-            "https://agents.test:444", "http://agents.test", "https://agents.test/", "file://",
+            "null",
+            "https://evil.test",
+            "http://portcullis.localhost.evil.test",
+            "",
+            "https://agents.test:444",
+            "http://agents.test",
+            "https://agents.test/",
+            "file://",
             "https://agents.test, https://evil.test",
         ] {
             let request = Post::new(gateway).field(&format!("Origin: {origin}")).bytes();
@@ -445,9 +404,15 @@ fn h27_m13_media_types() {
             let request = base.replacen(JSON, &line, 1);
             cases.push(case(format!("H27 {coding}"), request, 415, "content_encoding"));
         }
-        for kind in ["text/plain", "application/jsonx", "application/x-www-form-urlencoded",
-            "multipart/form-data", "", "application/json-rpc, application/json", "*/*"]
-        {
+        for kind in [
+            "text/plain",
+            "application/jsonx",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data",
+            "",
+            "application/json-rpc, application/json",
+            "*/*",
+        ] {
             let request = base.replacen(JSON, &format!("Content-Type: {kind}\r\n"), 1);
             cases.push(case(format!("M13 {kind:?}"), request, 415, "content_type"));
         }
@@ -456,7 +421,12 @@ fn h27_m13_media_types() {
             let request = base.replacen(ACCEPT, &format!("Accept: {accept}\r\n"), 1);
             cases.push(case(format!("M13 accept {accept:?}"), request, 406, "not_acceptable"));
         }
-        cases.push(case("M13 no accept".into(), base.replacen(ACCEPT, "", 1), 406, "not_acceptable"));
+        cases.push(case(
+            "M13 no accept".into(),
+            base.replacen(ACCEPT, "", 1),
+            406,
+            "not_acceptable",
+        ));
         cases
     });
 }

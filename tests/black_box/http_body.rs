@@ -19,8 +19,22 @@ fn h09_chunk_sizes() {
     refuse(|gateway| {
         let body = tool_call("echo");
         let sizes = [
-            "0x3", "1_0", "-1", "+1", "", " 3", "3 ", "3\t", "g", "00000000000000003", "3\n",
-            "FFFFFFFFFFFFFFF0", "FFFFFFFFFFFFFFFF", "8000000000000000", "10000000000000003", "3\r3",
+            "0x3",
+            "1_0",
+            "-1",
+            "+1",
+            "",
+            " 3",
+            "3 ",
+            "3\t",
+            "g",
+            "00000000000000003",
+            "3\n",
+            "FFFFFFFFFFFFFFF0",
+            "FFFFFFFFFFFFFFFF",
+            "8000000000000000",
+            "10000000000000003",
+            "3\r3",
         ];
         let mut cases: Vec<Case> = sizes
             .into_iter()
@@ -49,7 +63,8 @@ fn h10_h11_extensions_and_trailers_that_are_refused() {
             closed(id, with(extension, trailer), 400, "http_framing")
         };
         // 1024 bytes of extensions in all, over many chunks.
-        let pieces: String = body.chars().map(|c| format!("1;{}\r\n{c}\r\n", "e".repeat(15))).collect();
+        let pieces: String =
+            body.chars().map(|c| format!("1;{}\r\n{c}\r\n", "e".repeat(15))).collect();
         let many = chunked(gateway, &format!("{pieces}0\r\n\r\n"));
         let mut cases = vec![
             refused("H10 line too long", &format!(";{}", "x".repeat(256)), ""),
@@ -63,9 +78,19 @@ fn h10_h11_extensions_and_trailers_that_are_refused() {
             refused("H11 fold", "", "X: y\r\n z\r\n"),
             refused("H11 no colon", "", "X\r\n"),
         ];
-        for name in ["Authorization", "Content-Length", "Transfer-Encoding", "Host", "mcp-name",
-            "Mcp-Session-Id", "Cookie", "X-Forwarded-For", "TE", "Trailer", "content-TYPE"]
-        {
+        for name in [
+            "Authorization",
+            "Content-Length",
+            "Transfer-Encoding",
+            "Host",
+            "mcp-name",
+            "Mcp-Session-Id",
+            "Cookie",
+            "X-Forwarded-For",
+            "TE",
+            "Trailer",
+            "content-TYPE",
+        ] {
             cases.push(refused(&format!("H11 {name}"), "", &format!("{name}: x\r\n")));
         }
         cases
@@ -189,7 +214,9 @@ fn h31_the_upstream_counts_what_was_audited() {
             format!("Content-Length: {size}\r\nX-Transfer-Encoding: chunked\r\n\r\n{body}"),
             format!("Transfer-Encoding: chunked\r\n\r\n{size:x}\r\n{body}\r\n0\r\n\r\n"),
             format!("transfer-encoding:\tCHUNKED\t\r\n\r\n{size:X}\r\n{body}\r\n0\r\n\r\n"),
-            format!("Transfer-Encoding: chunked\r\n\r\n00{size:x};x\r\n{body}\r\n000\r\nA: b\r\n\r\n"),
+            format!(
+                "Transfer-Encoding: chunked\r\n\r\n00{size:x};x\r\n{body}\r\n000\r\nA: b\r\n\r\n"
+            ),
             format!("Content-Length: 0{size}\r\n\r\n{body}"),
             format!("Content_Length: 9\r\nContent-Length: {size}\r\n\r\n{body}"),
             format!("Transfer_Encoding: chunked\r\nContent-Length: {size}\r\n\r\n{body}"),

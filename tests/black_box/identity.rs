@@ -79,8 +79,16 @@ fn t01_t02_t03_algorithms() {
             cases.push(bearer(&format!("T02 {how}"), &token, "token_algorithm"));
         }
         for (alg, kid) in [
-            ("EdDSA", "es"), ("RS256", "es"), ("PS256", "es"), ("ES256", "ed"), ("ES256", "rsa"),
-            ("ES384", "es"), ("ES256K", "es"), ("es256", "es"), ("RS512", "rsa"), ("PS256", "rsa"),
+            ("EdDSA", "es"),
+            ("RS256", "es"),
+            ("PS256", "es"),
+            ("ES256", "ed"),
+            ("ES256", "rsa"),
+            ("ES384", "es"),
+            ("ES256K", "es"),
+            ("es256", "es"),
+            ("RS512", "rsa"),
+            ("PS256", "rsa"),
         ] {
             let header = format!(r#"{{"alg":"{alg}","kid":"{kid}","typ":"at+jwt"}}"#);
             let token = keys.headed(&header);
@@ -150,9 +158,18 @@ fn t08_t09_t10_headers() {
             let header = format!(r#"{{"alg":"ES256","kid":"es","typ":"at+jwt"{more}}}"#);
             cases.push(bearer(id, &keys.headed(&header), "token_critical"));
         }
-        for typ in ["JWT", "jwt", "", "at", "at+jwt ", "application/jwt", "dpop+jwt", "secevent+jwt",
-            "application/application/at+jwt", "logout+jwt"]
-        {
+        for typ in [
+            "JWT",
+            "jwt",
+            "",
+            "at",
+            "at+jwt ",
+            "application/jwt",
+            "dpop+jwt",
+            "secevent+jwt",
+            "application/application/at+jwt",
+            "logout+jwt",
+        ] {
             let header = json!({"alg": "ES256", "kid": "es", "typ": typ}).to_string();
             cases.push(bearer(&format!("T10 {typ:?}"), &keys.headed(&header), "token_type"));
         }
@@ -185,21 +202,38 @@ fn t11_t12_audience_and_issuer() {
             bearer("T12 list", &keys.with("iss", json!(["https://idp.corp.test"])), "token_claim"),
         ];
         for aud in [
-            "", "https://other.test", "http://portcullis.localhost//",
-            "http://portcullis.localhost/mcp/", "http://portcullis.localhost/mcp/tools/",
-            "http://portcullis.localhost/mcp/open", "HTTP://portcullis.localhost",
-            "http://Portcullis.localhost", "https://portcullis.localhost",
-            "http://portcullis.localhost:80", "http://portcullis.localhost/mcp/Tools",
-            "http://portcullis.localhost/mcp/tools?x", "portcullis.localhost",
-            "http://portcullis.localhost\0", "http://portcullis.localhos",
+            "",
+            "https://other.test",
+            "http://portcullis.localhost//",
+            "http://portcullis.localhost/mcp/",
+            "http://portcullis.localhost/mcp/tools/",
+            "http://portcullis.localhost/mcp/open",
+            "HTTP://portcullis.localhost",
+            "http://Portcullis.localhost",
+            "https://portcullis.localhost",
+            "http://portcullis.localhost:80",
+            "http://portcullis.localhost/mcp/Tools",
+            "http://portcullis.localhost/mcp/tools?x",
+            "portcullis.localhost",
+            "http://portcullis.localhost\0",
+            "http://portcullis.localhos",
         ] {
             let token = keys.with("aud", json!(aud));
             cases.push(bearer(&format!("T11 T24 {aud:?}"), &token, "token_audience"));
         }
-        for iss in ["https://idp.corp.test/", "https://IDP.corp.test", "https://idp.other.test",
-            "http://idp.corp.test", "https://idp.corp.test:443", "https://idp.corp.test\0"]
-        {
-            cases.push(bearer(&format!("T12 {iss:?}"), &keys.with("iss", json!(iss)), "token_issuer"));
+        for iss in [
+            "https://idp.corp.test/",
+            "https://IDP.corp.test",
+            "https://idp.other.test",
+            "http://idp.corp.test",
+            "https://idp.corp.test:443",
+            "https://idp.corp.test\0",
+        ] {
+            cases.push(bearer(
+                &format!("T12 {iss:?}"),
+                &keys.with("iss", json!(iss)),
+                "token_issuer",
+            ));
         }
         cases.push(bearer("T12 empty", &keys.with("iss", json!("")), "token_claim"));
         cases
@@ -212,8 +246,12 @@ fn t13_t14_t15_times() {
         let keys = &gateway.keys;
         let mut cases = Vec::new();
         for (id, value) in [
-            ("none", Value::Null), ("string", json!((now() + 600).to_string())), ("float", json!(4e9 + 0.5)),
-            ("negative", json!(-1)), ("list", json!([now() + 600])), ("bool", json!(true)),
+            ("none", Value::Null),
+            ("string", json!((now() + 600).to_string())),
+            ("float", json!(4e9 + 0.5)),
+            ("negative", json!(-1)),
+            ("list", json!([now() + 600])),
+            ("bool", json!(true)),
         ] {
             cases.push(bearer(&format!("T13 exp {id}"), &keys.with("exp", value), "token_claim"));
         }
@@ -250,16 +288,16 @@ fn t16_t17_t19_forms() {
         let keys = &gateway.keys;
         let header = r#"{"alg":"ES256","kid":"es","typ":"at+jwt"}"#;
         let claims = keys.claims("alice").to_string();
-        let twice = |what: &str| keys.jws(header, &claims.replacen('{', &format!("{{{what},"), 1), &keys.es);
+        let twice = |what: &str| {
+            keys.jws(header, &claims.replacen('{', &format!("{{{what},"), 1), &keys.es)
+        };
         let inner = keys.token("alice");
-        let nested = keys.jws(
-            r#"{"alg":"ES256","kid":"es","typ":"at+jwt","cty":"JWT"}"#,
-            &claims,
-            &keys.es,
-        );
+        let nested =
+            keys.jws(r#"{"alg":"ES256","kid":"es","typ":"at+jwt","cty":"JWT"}"#, &claims, &keys.es);
         let wrapped = keys.jws(header, &inner, &keys.es);
         let jwe_header = encode(br#"{"alg":"ECDH-ES","enc":"A256GCM","kid":"es"}"#);
-        let json_form = json!({"payload": "x", "signatures": [{"protected": "x", "signature": "x"}]});
+        let json_form =
+            json!({"payload": "x", "signatures": [{"protected": "x", "signature": "x"}]});
         let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
         let deep = claims.replacen('{', &format!("{{\"deep\":{deep},"), 1);
         let large = |bytes: usize| format!("a.{}.b", "c".repeat(bytes - 4));
@@ -268,10 +306,16 @@ fn t16_t17_t19_forms() {
             bearer("T16 aud", &twice(r#""aud":"x""#), "token_claim"),
             bearer("T16 escaped", &twice(r#""s\u0075b":"root""#), "token_claim"),
             bearer("T16 deep inside", &twice(r#""x":{"a":1,"a":2}"#), "token_claim"),
-            bearer("T16 alg", &keys.headed(
-                r#"{"alg":"ES256","alg":"ES256","kid":"es","typ":"at+jwt"}"#), "token_claim"),
-            bearer("T16 kid", &keys.headed(
-                r#"{"alg":"ES256","kid":"es","kid":"es","typ":"at+jwt"}"#), "token_claim"),
+            bearer(
+                "T16 alg",
+                &keys.headed(r#"{"alg":"ES256","alg":"ES256","kid":"es","typ":"at+jwt"}"#),
+                "token_claim",
+            ),
+            bearer(
+                "T16 kid",
+                &keys.headed(r#"{"alg":"ES256","kid":"es","kid":"es","typ":"at+jwt"}"#),
+                "token_claim",
+            ),
             bearer("T17 16 KiB + 1", &large(16 * 1024 + 1), "token_too_large"),
             bearer("T17 deep", &keys.jws(header, &deep, &keys.es), "token_too_large"),
             bearer("T19 JWE", &format!("{jwe_header}.a.b.c.d"), "token_malformed"),
@@ -281,7 +325,11 @@ fn t16_t17_t19_forms() {
             authorization("T19 raw JSON", &format!("Bearer {json_form}"), "token_malformed"),
             bearer("T19 not an object", &keys.jws(header, "[]", &keys.es), "token_malformed"),
             bearer("T19 not UTF-8", &keys.jws(header, "\u{0}", &keys.es), "token_malformed"),
-            bearer("T19 trailing", &keys.jws(header, &format!("{claims}x"), &keys.es), "token_malformed"),
+            bearer(
+                "T19 trailing",
+                &keys.jws(header, &format!("{claims}x"), &keys.es),
+                "token_malformed",
+            ),
         ]
     });
 }
@@ -299,8 +347,14 @@ fn t21_a_token_elsewhere_is_no_token() {
         let proxy = post.clone().field(&format!("Proxy-Authorization: Bearer {token}")).bytes();
         let form = post.clone().field("X: y").body(format!("access_token={token}")).bytes();
         let forwarded = post.field(&format!("X-Forwarded-Access-Token: {token}")).bytes();
-        [("query", query), ("body", body), ("cookie", cookie), ("proxy", proxy), ("form", form),
-            ("forwarded", forwarded)]
+        [
+            ("query", query),
+            ("body", body),
+            ("cookie", cookie),
+            ("proxy", proxy),
+            ("form", form),
+            ("forwarded", forwarded),
+        ]
         .into_iter()
         .map(|(id, request)| Case {
             id: format!("T21 {id}"),
@@ -328,14 +382,21 @@ fn t22_t23_keys_and_bound_tokens() {
             bearer("T22 key_ops", &by("ops"), "token_key_unknown"),
             bearer("T22 twin", &by("twin"), "token_algorithm"),
             bearer("T22 oct", &keys.hs256("oct", OCT), "token_algorithm"),
-            bearer("T23 jkt", &bound(json!({"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"})),
-                "token_bound"),
+            bearer(
+                "T23 jkt",
+                &bound(json!({"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"})),
+                "token_bound",
+            ),
             bearer("T23 x5t", &bound(json!({"x5t#S256": "x"})), "token_bound"),
-            bearer("T23 null", &keys.signed(&{
-                let mut claims = keys.claims("alice");
-                claims["cnf"] = Value::Null;
-                claims
-            }), "token_bound"),
+            bearer(
+                "T23 null",
+                &keys.signed(&{
+                    let mut claims = keys.claims("alice");
+                    claims["cnf"] = Value::Null;
+                    claims
+                }),
+                "token_bound",
+            ),
         ]
     });
 }
@@ -359,9 +420,16 @@ fn rules_users_and_workloads() {
             bearer("no email", &of(MAIL, json!({})), "user_claim_missing"),
             bearer("email type", &of(MAIL, json!({"email": ["a@b.test"]})), "user_claim_missing"),
             bearer("email empty", &of(MAIL, json!({"email": ""})), "user_claim_missing"),
-            bearer("email unverified",
-                &of(MAIL, json!({"email": "alice", "email_verified": false})), "user_claim_missing"),
-            bearer("imitated namespace", &keys.with("sub", json!("mail/alice")), "user_claim_missing"),
+            bearer(
+                "email unverified",
+                &of(MAIL, json!({"email": "alice", "email_verified": false})),
+                "user_claim_missing",
+            ),
+            bearer(
+                "imitated namespace",
+                &keys.with("sub", json!("mail/alice")),
+                "user_claim_missing",
+            ),
             bearer("no subject", &keys.with("sub", Value::Null), "token_claim"),
             bearer("subject type", &keys.with("sub", json!(7)), "token_claim"),
             bearer("no agent", &keys.with("client_id", Value::Null), "token_claim"),

@@ -36,12 +36,20 @@ fn t10_t11_t14_what_is_accepted() {
             ("T11 in a list", keys.with("aud", json!(["https://other.test", PUBLIC_URL])), 200),
             ("T14 within leeway", keys.with("exp", json!(now() - 20)), 200),
             ("T15 nbf within leeway", keys.with("nbf", json!(now() + 20)), 200),
-            ("T10 application/", keys.headed(
-                r#"{"alg":"ES256","kid":"es","typ":"application/AT+jwt"}"#), 200),
+            (
+                "T10 application/",
+                keys.headed(r#"{"alg":"ES256","kid":"es","typ":"application/AT+jwt"}"#),
+                200,
+            ),
             ("EdDSA", keys.ed25519(ed, &keys.claims("alice").to_string()), 200),
-            ("twin, the first", keys.ed25519(
-                r#"{"alg":"EdDSA","kid":"twin","typ":"at+jwt"}"#,
-                &keys.claims("alice").to_string()), 200),
+            (
+                "twin, the first",
+                keys.ed25519(
+                    r#"{"alg":"EdDSA","kid":"twin","typ":"at+jwt"}"#,
+                    &keys.claims("alice").to_string(),
+                ),
+                200,
+            ),
             // Valid, but `ruled/alice` has no permit.
             ("namespaced", ruled, 403),
         ] {
@@ -85,12 +93,43 @@ fn t06_unknown_key_ids_are_throttled() {
         assert!(refused[0] > 0, "{refused:?}");
         assert_eq!(gateway.upstream.heard(), before);
         let reasons = turn.reasons(&gateway, TOKENS);
-        assert!(reasons.iter().all(|reason| reason == "token_key_unknown" || reason == "jwks_pending"));
+        assert!(
+            reasons.iter().all(|reason| reason == "token_key_unknown" || reason == "jwks_pending")
+        );
         // The issuer's real key still serves, and so does everybody else.
         let mut claims = keys.claims("alice");
         claims["iss"] = json!(REMOTE);
-        assert_eq!(ok(&gateway, &keys.signed(&claims)), 403, "remote/alice is known but has no permit");
+        assert_eq!(
+            ok(&gateway, &keys.signed(&claims)),
+            403,
+            "remote/alice is known but has no permit"
+        );
         assert_eq!(ok(&gateway, &keys.token("alice")), 200);
+    }
+}
+
+/// T06: while the answer about an unknown key is out, the token may be good: 503, not 401.
+#[test]
+fn t06_keys_are_pending_when_the_set_is_old() {
+    for driver in DRIVERS {
+        let gateway = Gateway::start(driver, "[limits]\nkeys_wait_ms_max = 200\n");
+        let turn = gateway.turn();
+        let keys = &gateway.keys;
+        let mut claims = keys.claims("alice");
+        claims["iss"] = json!(REMOTE);
+        until("the keys are there", || ok(&gateway, &keys.signed(&claims)) == 403);
+        gateway.key_server.silent.store(true, Ordering::SeqCst);
+        let header = r#"{"alg":"ES256","kid":"new","typ":"at+jwt"}"#;
+        let token = keys.jws(header, &claims.to_string(), &keys.stranger);
+        let before = gateway.upstream.heard();
+        let answer = gateway.ask(&Post::with_token(&token).bytes());
+        assert_eq!((answer.status, answer.reason().as_str()), (503, "jwks_pending"));
+        assert!(answer.header("retry-after").is_some());
+        assert_eq!(answer.header("www-authenticate"), None, "logging in again would not help");
+        assert_eq!(gateway.upstream.heard(), before);
+        // Nobody else waits.
+        assert_eq!(ok(&gateway, &keys.token("alice")), 200);
+        drop(turn);
     }
 }
 
@@ -114,7 +153,10 @@ fn t08_key_urls_in_tokens_are_not_followed() {
         let jwk = keys.small_jwks()["keys"][0].clone();
         let mut sent = 0;
         for more in [
-            json!({"jku": url}), json!({"x5u": url}), json!({"x5c": [url]}), json!({"jwk": jwk}),
+            json!({"jku": url}),
+            json!({"x5u": url}),
+            json!({"x5c": [url]}),
+            json!({"jwk": jwk}),
             json!({"jku": url, "x5u": url, "jwk": jwk, "x5t": "x"}),
         ] {
             for (kid, status) in [("es", 401), ("unknown", 401)] {
@@ -171,12 +213,14 @@ fn t25_a_remembered_token_is_judged_at_each_use() {
         let toml = gateway.directory.join("gateway.toml");
         let text = std::fs::read_to_string(&toml).unwrap();
         drop(gateway);
-        let strict = text.replace("user_claim = \"sub\"", "user_claim = \"sub\"\nleeway_seconds = 0");
+        let strict =
+            text.replace("user_claim = \"sub\"", "user_claim = \"sub\"\nleeway_seconds = 0");
         assert_ne!(text, strict);
         let gateway = Gateway::start_with(driver, "", |directory| {
             let path = directory.join("gateway.toml");
             let text = std::fs::read_to_string(&path).unwrap();
-            let text = text.replace("user_claim = \"sub\"", "user_claim = \"sub\"\nleeway_seconds = 0");
+            let text =
+                text.replace("user_claim = \"sub\"", "user_claim = \"sub\"\nleeway_seconds = 0");
             std::fs::write(path, text).unwrap();
         });
         let token = gateway.keys.with("exp", json!(now() + 2));
@@ -243,7 +287,10 @@ fn o01_protected_resource_metadata() {
             post.path = path.to_owned();
             let challenge = gateway.ask(&post.bytes());
             let named = format!("\"{PUBLIC_URL}/.well-known/oauth-protected-resource{path}\"");
-            assert!(challenge.header("www-authenticate").unwrap().contains(&named), "{challenge:?}");
+            assert!(
+                challenge.header("www-authenticate").unwrap().contains(&named),
+                "{challenge:?}"
+            );
         }
         turn.records(&gateway, paths.len() + 3);
         assert_silent(&gateway.everything_written(), "what was written");

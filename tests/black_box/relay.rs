@@ -146,14 +146,23 @@ fn o03_o04_secrets_stay_on_their_side() {
     for driver in DRIVERS {
         let gateway = Gateway::shared(driver);
         let _turn = gateway.turn();
-        for script in ["plain", "leaky-200", "fail-500", "refuse-401", "refuse-403", "redirect-302"] {
+        for script in ["plain", "leaky-200", "fail-500", "refuse-401", "refuse-403", "redirect-302"]
+        {
             for server in ["tools", "bearer", "query", "open"] {
                 let answer = gateway.ask(&Post::new(&gateway).to(server).script(script).bytes());
                 let shown = format!("{script} at {server}");
                 assert_silent(&(answer.head.clone() + &text(&answer.body)), &shown);
-                for field in ["set-cookie", "location", "www-authenticate", "authorization", "server",
-                    "x-api-key", "proxy-authenticate", "link", "access-control-allow-origin"]
-                {
+                for field in [
+                    "set-cookie",
+                    "location",
+                    "www-authenticate",
+                    "authorization",
+                    "server",
+                    "x-api-key",
+                    "proxy-authenticate",
+                    "link",
+                    "access-control-allow-origin",
+                ] {
                     assert_eq!(answer.header(field), None, "{shown}: {field}");
                 }
                 let seen = gateway.upstream.last();

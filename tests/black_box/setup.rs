@@ -51,13 +51,28 @@ fn configuration(driver: Driver, ports: &Ports<'_>, more: &str) -> String {
     let file = "jwks_file = \"jwks.json\"";
     for (name, issuer, source, more) in [
         ("corp", CORP, file, "user_claim = \"sub\""),
-        ("ruled", RULED, file, "user_claim = \"sub\"\nnamespace = \"ruled\"\n\
-          [[trust_provider.require]]\nclaim = \"hd\"\none_of = [\"example.com\"]"),
+        (
+            "ruled",
+            RULED,
+            file,
+            "user_claim = \"sub\"\nnamespace = \"ruled\"\n\
+          [[trust_provider.require]]\nclaim = \"hd\"\none_of = [\"example.com\"]",
+        ),
         ("mail", MAIL, file, "namespace = \"mail\""),
-        ("remote", REMOTE, &keys_url, "user_claim = \"sub\"\nnamespace = \"remote\"\n\
-          trust_private_addresses = true"),
-        ("nokeys", NO_KEYS, &no_keys, "user_claim = \"sub\"\nnamespace = \"nokeys\"\n\
-          trust_private_addresses = true"),
+        (
+            "remote",
+            REMOTE,
+            &keys_url,
+            "user_claim = \"sub\"\nnamespace = \"remote\"\n\
+          trust_private_addresses = true",
+        ),
+        (
+            "nokeys",
+            NO_KEYS,
+            &no_keys,
+            "user_claim = \"sub\"\nnamespace = \"nokeys\"\n\
+          trust_private_addresses = true",
+        ),
     ] {
         let _ = write!(
             text,
@@ -77,8 +92,12 @@ fn configuration(driver: Driver, ports: &Ports<'_>, more: &str) -> String {
         ("secret", format!("{plain}/secret"), "", trusted),
         ("vanishing", format!("{plain}/vanishing"), "vanishing", trusted),
         ("two", format!("{plain}/two"), "", trusted),
-        ("impatient", format!("{plain}/impatient"), "",
-         "trust_private_addresses = true\ntimeout_seconds = 1\nidle_seconds = 1"),
+        (
+            "impatient",
+            format!("{plain}/impatient"),
+            "",
+            "trust_private_addresses = true\ntimeout_seconds = 1\nidle_seconds = 1",
+        ),
         ("dead", format!("http://127.0.0.1:{closed}/mcp"), "", trusted),
         ("private", format!("https://{}:{closed}/mcp", private_name()), "", ""),
         ("nowhere", "https://nowhere.invalid/mcp".to_owned(), "", ""),
@@ -127,9 +146,18 @@ fn policies() -> String {
          @id(\"no-deletes\")\nforbid (principal, action == Action::\"tools/call\", \
          resource == Tool::\"tools/delete\");\n",
     );
-    let open =
-        ["tools", "bearer", "query", "open", "vanishing", "impatient", "dead", "private", "nowhere",
-         "tls"];
+    let open = [
+        "tools",
+        "bearer",
+        "query",
+        "open",
+        "vanishing",
+        "impatient",
+        "dead",
+        "private",
+        "nowhere",
+        "tls",
+    ];
     for server in open {
         let _ = writeln!(
             text,
