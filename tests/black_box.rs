@@ -37,6 +37,8 @@ mod faults;
 mod http;
 #[path = "black_box/http_body.rs"]
 mod http_body;
+#[path = "black_box/http_kept.rs"]
+mod http_kept;
 #[path = "black_box/identity.rs"]
 mod identity;
 #[path = "black_box/identity_more.rs"]

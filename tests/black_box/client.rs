@@ -101,6 +101,11 @@ impl Client {
         !self.fill() && self.input.is_empty()
     }
 
+    /// Whatever comes, until the connection ends.
+    pub(crate) fn read_to_the_end(&mut self) {
+        while self.fill() {}
+    }
+
     fn chunked(&mut self, body: &mut Vec<u8>) -> bool {
         loop {
             let line = loop {

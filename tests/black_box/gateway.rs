@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -110,7 +110,8 @@ impl Gateway {
                 break rest.split([' ', '/']).next().unwrap().parse().unwrap();
             }
         };
-        let address = said("listening on http://");
+        let scheme = if more.contains("[listen.tls]") { "https" } else { "http" };
+        let address = said(&format!("listening on {scheme}://"));
         let admin = said("admin on http://");
         let log = Arc::clone(&stderr);
         std::thread::spawn(move || {
@@ -230,6 +231,8 @@ pub(crate) struct KeyServer {
     pub(crate) port: u16,
     pub(crate) fetches: Arc<AtomicUsize>,
     pub(crate) document: Arc<Mutex<String>>,
+    /// Accepts and never answers.
+    pub(crate) silent: Arc<AtomicBool>,
 }
 
 impl KeyServer {
@@ -238,10 +241,17 @@ impl KeyServer {
         let port = listener.local_addr().unwrap().port();
         let fetches = Arc::new(AtomicUsize::new(0));
         let document = Arc::new(Mutex::new(document));
+        let silent = Arc::new(AtomicBool::new(false));
         let (counter, text) = (Arc::clone(&fetches), Arc::clone(&document));
+        let mute = Arc::clone(&silent);
         std::thread::spawn(move || {
+            let mut held = Vec::new();
             for mut socket in listener.incoming().map_while(Result::ok) {
                 counter.fetch_add(1, Ordering::SeqCst);
+                if mute.load(Ordering::SeqCst) {
+                    held.push(socket);
+                    continue;
+                }
                 let mut buffer = [0; 4096];
                 let _ = socket.read(&mut buffer);
                 let body = text.lock().unwrap().clone();
@@ -250,7 +260,7 @@ impl KeyServer {
                 let _ = socket.write_all(answer.as_bytes());
             }
         });
-        Self { port, fetches, document }
+        Self { port, fetches, document, silent }
     }
 
     pub(crate) fn count(&self) -> usize {

@@ -108,6 +108,31 @@ fn t06_unknown_key_ids_are_throttled() {
     }
 }
 
+/// T06: while the answer about an unknown key is out, the token may be good: 503, not 401.
+#[test]
+fn t06_keys_are_pending_when_the_set_is_old() {
+    for driver in DRIVERS {
+        let gateway = Gateway::start(driver, "[limits]\nkeys_wait_ms_max = 200\n");
+        let turn = gateway.turn();
+        let keys = &gateway.keys;
+        let mut claims = keys.claims("alice");
+        claims["iss"] = json!(REMOTE);
+        until("the keys are there", || ok(&gateway, &keys.signed(&claims)) == 403);
+        gateway.key_server.silent.store(true, Ordering::SeqCst);
+        let header = r#"{"alg":"ES256","kid":"new","typ":"at+jwt"}"#;
+        let token = keys.jws(header, &claims.to_string(), &keys.stranger);
+        let before = gateway.upstream.heard();
+        let answer = gateway.ask(&Post::with_token(&token).bytes());
+        assert_eq!((answer.status, answer.reason().as_str()), (503, "jwks_pending"));
+        assert!(answer.header("retry-after").is_some());
+        assert_eq!(answer.header("www-authenticate"), None, "logging in again would not help");
+        assert_eq!(gateway.upstream.heard(), before);
+        // Nobody else waits.
+        assert_eq!(ok(&gateway, &keys.token("alice")), 200);
+        drop(turn);
+    }
+}
+
 /// T08: a token cannot bring its own key, nor make us fetch one.
 #[test]
 fn t08_key_urls_in_tokens_are_not_followed() {
