@@ -11,6 +11,8 @@ mod exchange;
 mod oversight;
 mod refuse;
 mod route;
+#[cfg(feature = "bench-internals")]
+pub mod whole_way;
 
 use std::rc::Rc;
 
@@ -30,26 +32,44 @@ use route::Route;
 pub async fn serve(shard: Rc<Shard>, stream: Stream) {
     let mut downstream = Downstream::new(stream);
     loop {
-        let limits = shard.world().snapshot.config.limits.clone();
-        let head = downstream.next_head(&shard.timers, &limits).await;
-        shard.drain_bus();
-        match head {
-            Ok(Next::Quiet) => return,
-            Ok(Next::Request) => {}
-            Err(reject) => {
-                refuse::unread(&shard, &mut downstream, reject).await;
-                break;
-            }
-        }
-        let Some(_place) = shard.enter() else {
-            refuse::unread(&shard, &mut downstream, Reject::GatewayOverloaded).await;
-            break;
-        };
-        if !handle(&shard, &mut downstream).await {
-            break;
+        match turn(&shard, &mut downstream).await {
+            Turn::Again => {}
+            Turn::Close => break,
+            Turn::Gone => return,
         }
     }
     downstream.close(&shard.timers).await;
+}
+
+/// What is to be done with a connection after one turn of it.
+enum Turn {
+    /// It can carry another request.
+    Again,
+    /// It is closed so that the last answer still arrives.
+    Close,
+    /// It was quiet or closed: nothing is owed to it.
+    Gone,
+}
+
+/// Waits for one request and carries it out.
+async fn turn(shard: &Shard, downstream: &mut Downstream) -> Turn {
+    // A copy, because a connection that idles must not keep an old snapshot alive.
+    let limits = shard.world().snapshot.config.limits.clone();
+    let head = downstream.next_head(&shard.timers, &limits).await;
+    shard.drain_bus();
+    match head {
+        Ok(Next::Quiet) => return Turn::Gone,
+        Ok(Next::Request) => {}
+        Err(reject) => {
+            refuse::unread(shard, downstream, reject).await;
+            return Turn::Close;
+        }
+    }
+    let Some(_place) = shard.enter() else {
+        refuse::unread(shard, downstream, Reject::GatewayOverloaded).await;
+        return Turn::Close;
+    };
+    if handle(shard, downstream).await { Turn::Again } else { Turn::Close }
 }
 
 /// Answers a connection that finds no place: 503, and the end.

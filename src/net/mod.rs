@@ -15,11 +15,14 @@ pub mod listen;
 pub mod pool;
 pub mod resolve;
 pub mod runtime;
+#[cfg(feature = "bench-internals")]
+mod script;
 mod session;
 mod stream;
 mod timers;
 pub mod tls;
 mod wheel;
+mod wire;
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind as catch};

@@ -178,6 +178,18 @@ impl Relay {
         Ok(relayed)
     }
 
+    /// Gives the relay a connection as if it had just carried a request.
+    #[cfg(feature = "bench-internals")]
+    pub fn keep_idle(
+        &self,
+        server: usize,
+        credential: Option<usize>,
+        generation: u64,
+        stream: Stream,
+    ) {
+        self.pool.put(PoolKey { server, credential, generation }, stream, self.timers.now());
+    }
+
     /// Idle upstream connections, for the metrics.
     #[must_use]
     pub fn idle_connections(&self) -> usize {

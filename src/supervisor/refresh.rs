@@ -14,10 +14,10 @@ use crate::control::jwks::{
 use crate::limits::JWKS_FETCH_MS_MAX;
 use crate::metrics::RefreshOutcome;
 use crate::net::address::permitted;
-use crate::reject::Reject;
 use crate::net::client;
 use crate::net::tls::ClientTls;
 use crate::net::{Timers, catch_unwind, first, runtime};
+use crate::reject::Reject;
 
 /// Starts the tasks of the configuration in force. Those of an older one end by themselves.
 pub(super) fn start(control: &Rc<Control>) {
