@@ -55,7 +55,7 @@ enum Turn {
 async fn turn(shard: &Shard, downstream: &mut Downstream) -> Turn {
     // A copy, because a connection that idles must not keep an old snapshot alive.
     let limits = shard.world().snapshot.config.limits.clone();
-    let head = downstream.next_head(&shard.timers, &limits).await;
+    let head = downstream.next_head(&shard.timers, &limits, &shard.inputs).await;
     shard.drain_bus();
     match head {
         Ok(Next::Quiet) => return Turn::Gone,

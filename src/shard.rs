@@ -13,10 +13,11 @@ use crate::control::{Ask, Asker, Slot, Snapshot};
 use crate::core_cell::CoreCell;
 use crate::credential::{CacheOutcome, Credentials};
 use crate::identity::{Door, Identity, Trust};
+use crate::listener::downstream::HEAD_READ_BYTES;
 use crate::mcp::Call;
 use crate::mcp::session::SessionKeys;
 use crate::metrics::{Meter, NoticeKind};
-use crate::net::Timers;
+use crate::net::{Buffers, Timers};
 use crate::policy::Enforcer;
 use crate::relay::Relay;
 
@@ -43,6 +44,8 @@ pub struct Shard {
     pub relay: Relay,
     /// The producer's end of the audit ring.
     pub audit: AuditRing,
+    /// What agents' requests are read into.
+    pub inputs: Buffers,
     /// Counters; this core is their one writer.
     pub meter: Meter,
     world: CoreCell<Rc<World>>,
@@ -131,6 +134,7 @@ impl Shard {
             enforcer: Enforcer::default(),
             credentials: Credentials::new(),
             audit: parts.audit,
+            inputs: Buffers::new(HEAD_READ_BYTES),
             meter: parts.meter,
             world: CoreCell::new(world),
             scratch: CoreCell::default(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::clock::Monotonic;
 use crate::http::{BodyDecoder, RequestHead};
 use crate::limits::{HEAD_BYTES_MAX, Limits, PIPELINE_BYTES_MAX, RELAY_BUFFER_BYTES, WHEEL_TICK};
-use crate::net::{Either, NetError, Stream, Timers, first};
+use crate::net::{Buffers, Either, NetError, Stream, Timers, first};
 use crate::reject::Reject;
 
 /// A connection from an agent.
@@ -78,17 +78,23 @@ impl Downstream {
         (&self.head, self.input.get(..self.head_bytes).unwrap_or_default())
     }
 
-    /// Waits for the next request and reads its head.
+    /// Waits for the next request and reads its head into one of `buffers`.
     ///
     /// # Errors
     /// The head's fault, `RequestTimeout` or `RequestAborted`; the connection cannot go on after it.
-    pub async fn next_head(&mut self, timers: &Timers, limits: &Limits) -> Result<Next, Reject> {
+    pub async fn next_head(
+        &mut self,
+        timers: &Timers,
+        limits: &Limits,
+        buffers: &Buffers,
+    ) -> Result<Next, Reject> {
         self.forget_request();
         if self.input.is_empty() {
-            self.input = Vec::new();
+            // A connection that waits holds no buffer.
+            buffers.give(std::mem::take(&mut self.input));
             let idle = timers.now().after(Duration::from_millis(limits.idle_ms_max));
             match first(self.stream.readable(), timers.sleep_until(idle)).await {
-                Either::Left(()) => {}
+                Either::Left(()) => self.input = buffers.take(),
                 Either::Right(()) => return Ok(Next::Quiet),
             }
         }
@@ -248,7 +254,8 @@ impl Downstream {
     }
 }
 
-const HEAD_READ_BYTES: usize = 4096;
+/// Room for one read of a head; a usual one comes with its body.
+pub const HEAD_READ_BYTES: usize = 4096;
 const MIN_READ_BYTES: usize = 1024;
 const DISCARD_BYTES_MAX: usize = 64 * 1024;
 const LINGER: Duration = Duration::from_secs(1);

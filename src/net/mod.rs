@@ -9,6 +9,7 @@
 //! 3. What the other side can make us hold is bounded, and an idle connection holds no buffer.
 
 pub mod address;
+mod buffers;
 pub mod client;
 pub mod dial;
 pub mod listen;
@@ -29,6 +30,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind as catch};
 use std::pin::pin;
 use std::task::Poll;
 
+pub use buffers::Buffers;
 pub use stream::{Stream, accept_tls};
 pub use timers::{Lag, Timers};
 

@@ -24,7 +24,8 @@ use crate::control::jwks::ProviderKeys;
 use crate::control::{Ask, Slot, Snapshot, Upstream};
 use crate::event::Event;
 use crate::http::Method;
-use crate::listener::{Downstream, answer, downstream::Next};
+use crate::listener::downstream::{HEAD_READ_BYTES, Next};
+use crate::listener::{Downstream, answer};
 use crate::metrics::{AuditOutcome, Counters, ProcessCounters};
 use crate::net::listen::Acceptor;
 use crate::net::resolve::Resolver;
@@ -460,7 +461,9 @@ async fn serve_admin(control: Rc<Control>, mut acceptor: Acceptor) {
 async fn serve_admin_connection(control: &Control, stream: crate::net::Stream) {
     let mut downstream = Downstream::new(stream);
     let limits = crate::limits::Limits::default();
-    if matches!(downstream.next_head(&control.timers, &limits).await, Ok(Next::Request)) {
+    let buffers = crate::net::Buffers::new(HEAD_READ_BYTES);
+    let head = downstream.next_head(&control.timers, &limits, &buffers).await;
+    if matches!(head, Ok(Next::Request)) {
         let (head, bytes) = downstream.head();
         let path = String::from_utf8_lossy(head.target(bytes)).into_owned();
         let mut out = Vec::new();
