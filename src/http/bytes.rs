@@ -61,6 +61,7 @@ const DECIMAL_DIGITS_MAX: usize = 19;
 const EACH: u64 = 0x0101_0101_0101_0101;
 
 /// A table, because one load per byte is faster than shifting a bit set of 128.
+#[expect(clippy::indexing_slicing, reason = "in a constant: a place outside would not compile")]
 const TCHARS: [bool; 256] = {
     let mut set = [false; 256];
     let mut byte = 0_u8;
