@@ -11,6 +11,8 @@ mod exchange;
 mod oversight;
 mod refuse;
 mod route;
+#[cfg(feature = "bench-internals")]
+pub mod whole_way;
 
 use std::rc::Rc;
 
@@ -54,7 +56,7 @@ enum Turn {
 async fn turn(shard: &Shard, downstream: &mut Downstream) -> Turn {
     // A copy, because a connection that idles must not keep an old snapshot alive.
     let limits = shard.world().snapshot.config.limits.clone();
-    if !downstream.wakes(&shard.timers, &limits).await {
+    if !downstream.wakes(&shard.timers, &limits, &shard.inputs).await {
         return Turn::Gone;
     }
     let head = downstream.next_head(&shard.timers, &limits).await;

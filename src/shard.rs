@@ -14,10 +14,11 @@ use crate::core_cell::CoreCell;
 use crate::credential::{CacheOutcome, Credentials};
 use crate::event::Event;
 use crate::identity::{Door, Identity, Trust};
+use crate::listener::downstream::HEAD_READ_BYTES;
 use crate::mcp::Call;
 use crate::mcp::session::SessionKeys;
 use crate::metrics::{Meter, NoticeKind};
-use crate::net::Timers;
+use crate::net::{Buffers, Timers};
 use crate::policy::Enforcer;
 use crate::relay::Relay;
 
@@ -44,6 +45,8 @@ pub struct Shard {
     pub relay: Relay,
     /// The producer's end of the audit ring.
     pub audit: AuditRing,
+    /// What agents' requests are read into.
+    pub inputs: Buffers,
     /// Counters; this core is their one writer.
     pub meter: Meter,
     world: CoreCell<Rc<World>>,
@@ -136,6 +139,7 @@ impl Shard {
             enforcer: Enforcer::default(),
             credentials: Credentials::new(),
             audit: parts.audit,
+            inputs: Buffers::new(HEAD_READ_BYTES),
             meter: parts.meter,
             world: CoreCell::new(world),
             scratch: CoreCell::default(),

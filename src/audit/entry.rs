@@ -17,8 +17,8 @@ pub struct Entry<'a> {
     /// When the request was read.
     pub time: UnixMicros,
     /// What happened: `request`, or a word of its own for a leg of a fan-out or a cut stream;
-    /// [`EVENT_METADATA`] and [`EVENT_PREFLIGHT`] for what is public and answered to anybody, so that
-    /// every permitted `request` has a principal.
+    /// [`EVENT_METADATA`] and [`EVENT_PREFLIGHT`] for what is public and answered to anybody, so
+    /// that every permitted `request` has a principal.
     pub event: &'a str,
     /// What was decided.
     pub decision: Decision,

@@ -11,7 +11,7 @@ use zeroize::Zeroize;
 use crate::clock::Monotonic;
 use crate::http::{BodyDecoder, Framing, RequestHead};
 use crate::limits::{HEAD_BYTES_MAX, Limits, PIPELINE_BYTES_MAX, RELAY_BUFFER_BYTES, WHEEL_TICK};
-use crate::net::{Either, NetError, Stream, Timers, first};
+use crate::net::{Buffers, Either, NetError, Stream, Timers, first};
 use crate::reject::Reject;
 
 /// A connection from an agent.
@@ -86,12 +86,12 @@ impl Downstream {
 
     /// Waits for the first byte of the next request, without a buffer. False when none came in
     /// time.
-    pub async fn wakes(&mut self, timers: &Timers, limits: &Limits) -> bool {
+    pub async fn wakes(&mut self, timers: &Timers, limits: &Limits, buffers: &Buffers) -> bool {
         self.forget_request();
         if !self.input.is_empty() {
             return true;
         }
-        self.input = Vec::new();
+        buffers.give(std::mem::take(&mut self.input));
         let idle = timers.now().after(Duration::from_millis(limits.idle_ms_max));
         let mut waited = first(self.stream.readable(), timers.idle_until(idle)).await;
         if waited == Either::Right(()) && timers.leaving() {
@@ -99,7 +99,11 @@ impl Downstream {
             let last = timers.sleep_until(timers.now().after(LAST_CALL));
             waited = first(self.stream.readable(), last).await;
         }
-        waited == Either::Left(())
+        let awake = waited == Either::Left(());
+        if awake {
+            self.input = buffers.take();
+        }
+        awake
     }
 
     /// Reads the next head.
@@ -293,7 +297,8 @@ impl Downstream {
     }
 }
 
-const HEAD_READ_BYTES: usize = 4096;
+/// Room for one read of a head; a usual one comes with its body.
+pub const HEAD_READ_BYTES: usize = 4096;
 const MIN_READ_BYTES: usize = 1024;
 /// Slower than this over the whole body is too slow.
 const BODY_BYTES_PER_SECOND_MIN: u64 = 64 * 1024;

@@ -11,23 +11,28 @@
 //! 3. What the other side can make us hold is bounded, and an idle connection holds no buffer.
 
 pub mod address;
+mod buffers;
 pub mod client;
 pub mod dial;
 pub mod listen;
 pub mod pool;
 pub mod resolve;
 pub mod runtime;
+#[cfg(feature = "bench-internals")]
+mod script;
 mod session;
 mod stream;
 mod timers;
 pub mod tls;
 mod wheel;
+mod wire;
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind as catch};
 use std::pin::pin;
 use std::task::Poll;
 
+pub use buffers::Buffers;
 pub use stream::{Stream, accept_tls};
 pub use timers::{Lag, Timers};
 

@@ -8,13 +8,14 @@ use std::task::Poll;
 use std::time::Duration;
 
 use monoio::buf::{IoBuf, IoBufMut};
-use monoio::io::{AsyncWriteRent, CancelableAsyncReadRent, CancelableAsyncWriteRent, Canceller};
+use monoio::io::Canceller;
 use monoio::net::TcpStream;
 use rustix::io::Errno;
 
 use super::session::{Next, Session};
 use super::timers::{Alarm, Timers};
 use super::tls::{ClientTls, ServerTls};
+use super::wire::Wire;
 use super::{Either, NetError, first};
 use crate::clock::Monotonic;
 
@@ -32,9 +33,15 @@ impl Stream {
     /// Wraps a connected socket and switches Nagle's algorithm off.
     pub(super) fn new(tcp: TcpStream, peer: SocketAddr, timers: Timers) -> std::io::Result<Self> {
         tcp.set_nodelay(true)?;
-        let socket =
-            Socket { tcp, alarm: Alarm::new(timers), canceller: Canceller::new(), broken: false };
-        Ok(Self { socket, peer, tls: None })
+        Ok(Self { socket: Socket::new(Wire::Tcp(tcp), timers), peer, tls: None })
+    }
+
+    /// A peer without a socket, always ready: every read brings `says`, every write is taken.
+    #[cfg(feature = "bench-internals")]
+    #[must_use]
+    pub fn scripted(says: Vec<u8>, timers: Timers) -> Self {
+        use super::script::{PEER, Script};
+        Self { socket: Socket::new(Wire::Script(Script::new(says)), timers), peer: PEER, tls: None }
     }
 
     /// Appends to `buf`, within its spare capacity (grown when there is none). `Ok(0)` is the
@@ -95,8 +102,7 @@ impl Stream {
     pub async fn readable(&self) {
         let buffered = self.tls.as_ref().is_some_and(|session| session.has_input());
         if !self.socket.broken && !buffered {
-            // An error here is an error of the next read, which will say what it is.
-            let _ = self.socket.tcp.readable(false).await;
+            self.socket.wire.readable().await;
         }
     }
 
@@ -109,11 +115,11 @@ impl Stream {
         }
         // An idle socket is writable, so the second question is answered at once, and never before
         // the first: io_uring works them off in order, epoll's driver asks poll(2) for each.
-        let tcp = &self.socket.tcp;
-        let ready = first(tcp.readable(false), tcp.writable(false));
+        let wire = &self.socket.wire;
+        let ready = first(wire.readable(), wire.writable());
         let limit = self.timers().now().after(LOOK_MAX);
         let answer = first(ready, self.timers().sleep_until(limit)).await;
-        !matches!(answer, Either::Left(Either::Right(Ok(()))))
+        !matches!(answer, Either::Left(Either::Right(true)))
     }
 
     /// Says that nothing more will be written: `close_notify` on TLS, then FIN. Reading goes on.
@@ -128,7 +134,7 @@ impl Stream {
                 return;
             }
         }
-        self.socket.broken = self.socket.tcp.shutdown().await.is_err();
+        self.socket.broken = !self.socket.wire.shutdown().await;
     }
 
     /// [`Stream::finish`], then what the peer still sends is read away until it closes, too, or
@@ -180,7 +186,11 @@ impl Stream {
 
     #[cfg(test)]
     pub(super) fn socket_has_nodelay(&self) -> bool {
-        self.socket.tcp.nodelay().unwrap()
+        match &self.socket.wire {
+            Wire::Tcp(tcp) => tcp.nodelay().unwrap(),
+            #[cfg(feature = "bench-internals")]
+            Wire::Script(_) => false,
+        }
     }
 
     #[cfg(test)]
@@ -289,9 +299,9 @@ async fn flush(
     result
 }
 
-/// A TCP socket with the one alarm and the one canceller that its operations share.
+/// A socket with the one alarm and the one canceller that its operations share.
 struct Socket {
-    tcp: TcpStream,
+    wire: Wire,
     alarm: Alarm,
     canceller: Canceller,
     /// An operation failed, or is in flight, or was dropped in flight: no further one.
@@ -299,6 +309,10 @@ struct Socket {
 }
 
 impl Socket {
+    fn new(wire: Wire, timers: Timers) -> Self {
+        Self { wire, alarm: Alarm::new(timers), canceller: Canceller::new(), broken: false }
+    }
+
     async fn read(&mut self, buf: Vec<u8>, until: Monotonic) -> (Result<usize, NetError>, Vec<u8>) {
         if self.broken {
             return (Err(NetError::Closed), buf);
@@ -307,7 +321,7 @@ impl Socket {
         self.alarm.arm(until);
         let (begin, end) = (buf.len(), buf.capacity());
         let handle = self.canceller.handle();
-        let operation = self.tcp.cancelable_read(buf.slice_mut(begin..end), handle);
+        let operation = self.wire.read(buf.slice_mut(begin..end), handle);
         let (result, slice) = to_its_end(operation, &self.alarm, &mut self.canceller).await;
         self.alarm.disarm();
         let result = result.map_err(meaning);
@@ -330,7 +344,7 @@ impl Socket {
         while begin < buf.len() && failed.is_none() {
             let end = buf.len();
             let handle = self.canceller.handle();
-            let operation = self.tcp.cancelable_write(buf.slice(begin..end), handle);
+            let operation = self.wire.write(buf.slice(begin..end), handle);
             let (result, slice) = to_its_end(operation, &self.alarm, &mut self.canceller).await;
             buf = slice.into_inner();
             match result {

@@ -16,12 +16,12 @@ use crate::control::Upstream;
 use crate::core_cell::CoreCell;
 use crate::credential::UpstreamCredential;
 use crate::fault::{self, Stage};
-use crate::http::Method;
+use crate::http::{Method, ResponseHead};
 use crate::limits::{Limits, RELAY_BUFFER_BYTES};
 use crate::listener::Downstream;
 use crate::net::dial::dial;
 use crate::net::pool::Pool;
-use crate::net::{NetError, Stream, Timers};
+use crate::net::{Buffers, NetError, Stream, Timers};
 use crate::policy::Permit;
 use crate::reject::Reject;
 
@@ -29,7 +29,9 @@ use crate::reject::Reject;
 pub struct Relay {
     timers: Timers,
     pool: Pool<PoolKey>,
-    buffers: CoreCell<Vec<Vec<u8>>>,
+    buffers: Buffers,
+    /// Readers of response heads, which keep their memory.
+    heads: CoreCell<Vec<ResponseHead>>,
     /// Requests under way per server.
     active: CoreCell<Vec<u64>>,
 }
@@ -139,7 +141,8 @@ impl Relay {
         Self {
             timers,
             pool: Pool::new(idle_per_server_max),
-            buffers: CoreCell::default(),
+            buffers: Buffers::new(RELAY_BUFFER_BYTES),
+            heads: CoreCell::default(),
             active: CoreCell::default(),
         }
     }
@@ -173,7 +176,8 @@ impl Relay {
         }
         .map_err(NoAnswer::reject)?;
         if answered.head.status() == 401 {
-            self.release_buffer(answered.input);
+            self.buffers.give(answered.input);
+            self.release_head(answered.head);
             return Err(Failed {
                 reject: Reject::UpstreamAuth,
                 upstream_status: Some(401),
@@ -189,7 +193,8 @@ impl Relay {
             let now = self.timers.now();
             self.pool.put(key(&leg), stream, now);
         }
-        self.release_buffer(std::mem::take(&mut answered.input));
+        self.buffers.give(answered.input);
+        self.release_head(answered.head);
         Ok(relayed)
     }
 
@@ -202,6 +207,18 @@ impl Relay {
             let of = |list: &[u64]| list.get(index).copied().unwrap_or_default();
             see(server, of(&active), of(&idle));
         }
+    }
+
+    /// Gives the relay a connection as if it had just carried a request.
+    #[cfg(feature = "bench-internals")]
+    pub fn keep_idle(
+        &self,
+        server: usize,
+        credential: Option<usize>,
+        generation: u64,
+        stream: Stream,
+    ) {
+        self.pool.put(PoolKey { server, credential, generation }, stream, self.timers.now());
     }
 
     /// Closes what was idle for too long.
@@ -243,9 +260,9 @@ impl Relay {
         oversight: &impl Oversight,
     ) -> Result<response::Answered, NoAnswer> {
         let until = self.timers.now().after(Duration::from_secs(leg.server.timeout_seconds));
-        let mut head = self.take_buffer();
+        let mut head = self.buffers.take();
         if let Err(reject) = request::write_head(leg, downstream, &mut head) {
-            self.release_wiped(head);
+            self.buffers.give_wiped(head);
             return Err(NoAnswer::Refused(reject));
         }
         let apart = leg.body.len() > RELAY_BUFFER_BYTES;
@@ -253,38 +270,29 @@ impl Relay {
             head.extend_from_slice(leg.body);
         }
         let (mut written, head) = stream.write_all(head, until).await;
-        self.release_wiped(head);
+        self.buffers.give_wiped(head);
         if apart && written.is_ok() {
             let (result, body) = stream.write_all(std::mem::take(leg.body), until).await;
             *leg.body = body;
             written = result;
         }
         written.map_err(NoAnswer::from_write)?;
-        let input = self.take_buffer();
-        response::read(stream, input, leg, downstream, oversight, &self.timers, until).await
+        let input = self.buffers.take();
+        let head = self.take_head();
+        response::read(stream, (head, input), leg, downstream, oversight, &self.timers, until).await
     }
 
-    fn take_buffer(&self) -> Vec<u8> {
-        let mut buffer = self.buffers.with(Vec::pop).unwrap_or_default();
-        buffer.reserve(RELAY_BUFFER_BYTES);
-        buffer
+    fn take_head(&self) -> ResponseHead {
+        self.heads.with(Vec::pop).unwrap_or_default()
     }
 
-    fn release_buffer(&self, mut buffer: Vec<u8>) {
-        buffer.clear();
-        if buffer.capacity() <= 2 * RELAY_BUFFER_BYTES {
-            self.buffers.with(|pool| {
-                if pool.len() < BUFFERS_KEPT_MAX {
-                    pool.push(buffer);
-                }
-            });
-        }
-    }
-
-    /// For a buffer that carried a credential: wiped before anyone can use it again.
-    fn release_wiped(&self, mut buffer: Vec<u8>) {
-        zeroize::Zeroize::zeroize(&mut buffer);
-        self.release_buffer(buffer);
+    fn release_head(&self, mut head: ResponseHead) {
+        head.reset();
+        self.heads.with(|heads| {
+            if heads.len() < HEADS_KEPT_MAX {
+                heads.push(head);
+            }
+        });
     }
 }
 
@@ -350,4 +358,4 @@ fn key(leg: &Leg<'_>) -> PoolKey {
     }
 }
 
-const BUFFERS_KEPT_MAX: usize = 256;
+const HEADS_KEPT_MAX: usize = 256;

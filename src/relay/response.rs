@@ -31,17 +31,16 @@ enum Body {
     Withheld,
 }
 
-/// Reads up to the final head, past a bounded number of interim ones.
+/// Reads up to the final head, past a bounded number of interim ones, with a fresh head and buffer.
 pub(super) async fn read(
     stream: &mut Stream,
-    mut input: Vec<u8>,
+    (mut head, mut input): (ResponseHead, Vec<u8>),
     leg: &Leg<'_>,
     downstream: &mut Downstream,
     oversight: &impl Oversight,
     timers: &Timers,
     until: Monotonic,
 ) -> Result<Answered, NoAnswer> {
-    let mut head = ResponseHead::new();
     let mut interim = 0;
     let mut pump = Pump::new(timers, leg.cancel_on_leave);
     loop {
@@ -112,7 +111,7 @@ impl Answered {
         let chunked = !matches!(framing, Framing::Length(_) | Framing::None);
         let close =
             oversight.last_answer() || !request.keep_alive() || (chunked && request.is_http_10());
-        let mut out = relay.take_buffer();
+        let mut out = relay.buffers.take();
         self.write_fields(kind, leg, oversight, &mut out)?;
         self.write_framing(kind, chunked && !request.is_http_10(), close, &mut out);
         self.input.drain(..self.head_bytes);
@@ -129,7 +128,7 @@ impl Answered {
         self.complete = transfer
             .run(done, &mut pump, stream, &mut self.input, &mut out, leg, downstream, oversight)
             .await;
-        relay.release_buffer(out);
+        relay.buffers.give(out);
         transfer.relayed.reusable =
             transfer.relayed.cut.is_none() && !close && !downstream.is_gone();
         Ok(transfer.relayed)

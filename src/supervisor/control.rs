@@ -425,7 +425,8 @@ async fn serve_admin(control: Rc<Control>, mut acceptor: Acceptor) {
 async fn serve_admin_connection(control: &Control, stream: crate::net::Stream) {
     let mut downstream = Downstream::new(stream);
     let limits = crate::limits::Limits::default();
-    if matches!(downstream.next_head(&control.timers, &limits).await, Ok(Next::Request)) {
+    let head = downstream.next_head(&control.timers, &limits).await;
+    if matches!(head, Ok(Next::Request)) {
         let (head, bytes) = downstream.head();
         let path = String::from_utf8_lossy(head.target(bytes)).into_owned();
         let mut out = Vec::new();

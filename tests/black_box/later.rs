@@ -1,5 +1,5 @@
-//! Cases of the groups H, T and M that need a part of the product that is not built yet, or that are
-//! proved elsewhere. They stand here so that none is silently missing.
+//! Cases of the groups H, T and M that need a part of the product that is not built yet, or that
+//! are proved elsewhere. They stand here so that none is silently missing.
 
 #[test]
 #[ignore = "H31: the eighty HTTP Garden payloads need haproxy and nginx beside us; http_body::h31 counts our own"]

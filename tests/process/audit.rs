@@ -1,5 +1,5 @@
-//! The audit across crashes, full disks and slow readers: nothing that was decided is lost, and gaps
-//! can be proved.
+//! The audit across crashes, full disks and slow readers: nothing that was decided is lost, and
+//! gaps can be proved.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::symlink;
@@ -66,7 +66,8 @@ fn r09_after_kill_9_the_next_start_writes_what_was_open_as_unknown() {
     assert_eq!(stage.audit().len(), 24, "and only once");
 }
 
-/// Killed at any moment under load: whatever an agent was answered, or the upstream was asked, is there.
+/// Killed at any moment under load: whatever an agent was answered, or the upstream was asked, is
+/// there.
 #[test]
 fn r09_kill_9_under_load_loses_no_committed_decision() {
     let upstream = Upstream::echo();
