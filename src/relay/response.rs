@@ -268,6 +268,8 @@ impl Transfer {
                 return false;
             }
             if self.relayed.cut.is_some() {
+                // The last words are in `out`.
+                done = true;
                 continue;
             }
             match self.listen(pump, stream, input, out, downstream, oversight).await {
