@@ -189,9 +189,10 @@ async fn relay_once(
     if upstream.addresses.is_empty() {
         shard.ask_addresses(permit.server());
     }
+    let farewell = oversight::farewell(exchange);
     let mut body = std::mem::take(&mut exchange.scratch.body);
     let origin = route::cors_origin(downstream, &snapshot.config).to_vec();
-    let watch = Watch::new(shard, exchange, downstream.head().0.keep_alive());
+    let watch = Watch::new(shard, exchange, downstream.head().0.keep_alive(), farewell);
     let leg = Leg {
         server,
         server_index: permit.server(),

@@ -440,6 +440,32 @@ fn going_away_is_resumed_in_the_legacy_era() {
     assert_eq!(observed(port)["cancelled"], 0, "a disconnect is no cancel");
 }
 
+/// mcp M16: a gateway that leaves ends its listen streams in words, so that the client knows that
+/// it has missed nothing.
+#[test]
+fn a_drain_ends_listen_streams_in_an_orderly_way() {
+    let _one = serial();
+    let Some(tools) = tools() else { return };
+    let (_upstream, port) = everything(tools);
+    let gateway = Gateway::start(tools, &permit_all("drain", port));
+    let wire = Wire { port: gateway.port, token: gateway.token(USER) };
+    let body = json!({"jsonrpc": "2.0", "id": "l\"1", "method": "subscriptions/listen",
+        "params": {"notifications": {"toolsListChanged": true}, "_meta": modern_meta()}});
+    let mut stream = wire.post(&[MODERN, "Mcp-Method: subscriptions/listen"], &body);
+    http::read_until(&mut stream, "notifications/subscriptions/acknowledged");
+    let (status, _) = gateway.stop();
+    assert!(status.success(), "{status}");
+    let rest = http::read_until(&mut stream, "\r\n0\r\n\r\n");
+    let result = rest.lines().find_map(|line| line.strip_prefix("data: ")).unwrap_or_default();
+    let result: Value = serde_json::from_str(result).unwrap_or_else(|e| panic!("{e}: {rest}"));
+    let tagged = json!({"io.modelcontextprotocol/subscriptionId": "l\"1"});
+    assert_eq!(
+        result,
+        json!({"jsonrpc": "2.0", "id": "l\"1",
+            "result": {"resultType": "complete", "_meta": tagged}})
+    );
+}
+
 // A real OAuth provider.
 
 /// Discovery, key rotation, audience: tokens of npm oidc-provider instead of minted ones.

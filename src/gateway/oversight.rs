@@ -18,17 +18,24 @@ pub(super) struct Watch<'a> {
     /// GET and listen streams end with the token; an answer in flight may finish (DESIGN §8).
     is_stream: bool,
     keep_alive: bool,
+    farewell: Vec<u8>,
     judged_at: Cell<Monotonic>,
     judged_under: Cell<(u64, u64)>,
 }
 
 impl<'a> Watch<'a> {
-    pub(super) fn new(shard: &'a Shard, exchange: &'a Exchange, keep_alive: bool) -> Self {
+    pub(super) fn new(
+        shard: &'a Shard,
+        exchange: &'a Exchange,
+        keep_alive: bool,
+        farewell: Vec<u8>,
+    ) -> Self {
         Self {
             shard,
             exchange,
             is_stream: exchange.is_stream(),
             keep_alive,
+            farewell,
             judged_at: Cell::new(shard.timers.now()),
             judged_under: Cell::new(basis(&exchange.world)),
         }
@@ -67,6 +74,23 @@ impl<'a> Watch<'a> {
         let until = token.map(VerifiedToken::counts_until);
         self.is_stream && until.is_some_and(|until| self.shard.clock.now().wall.seconds() >= until)
     }
+}
+
+/// MCP 2026-07-28, patterns, "Subscriptions": a server that ends a listen stream in an orderly way
+/// says so with the result of the request, or the client takes it for a loss. Empty for all else,
+/// which costs nothing.
+pub(super) fn farewell(exchange: &Exchange) -> Vec<u8> {
+    let mut event = Vec::new();
+    let listens = exchange.mcp_method() == Some(Method::SubscriptionsListen);
+    if let Some(id) = exchange.scratch.call.id_raw(&exchange.scratch.body).filter(|_| listens) {
+        event.extend_from_slice(b"event: message\ndata: {\"jsonrpc\":\"2.0\",\"id\":");
+        event.extend_from_slice(id);
+        event.extend_from_slice(b",\"result\":{\"resultType\":\"complete\",\"_meta\":");
+        event.extend_from_slice(b"{\"io.modelcontextprotocol/subscriptionId\":");
+        event.extend_from_slice(id);
+        event.extend_from_slice(b"}}}\n\n");
+    }
+    event
 }
 
 /// What a judgement depends on; keys and addresses that come and go are no reason for a new one.
@@ -110,6 +134,10 @@ impl Oversight for Watch<'_> {
         let binding = binding(token, &self.exchange.scratch.server);
         let now = self.shard.clock.now().wall.seconds();
         self.exchange.world.sessions.seal(&binding, upstream_id, now, out).map(|()| true)
+    }
+
+    fn farewell(&self) -> &[u8] {
+        &self.farewell
     }
 
     fn last_answer(&self) -> bool {

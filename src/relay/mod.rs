@@ -88,6 +88,8 @@ pub trait Oversight {
     /// # Errors
     /// `UpstreamMalformed` for an id that is none.
     fn name_session(&self, upstream_id: &[u8], out: &mut Vec<u8>) -> Result<bool, Reject>;
+    /// The event with which an open stream ends when the gateway leaves; empty when there is none.
+    fn farewell(&self) -> &[u8];
     /// The connection is to be closed after this answer.
     fn last_answer(&self) -> bool;
 }

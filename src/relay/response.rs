@@ -316,7 +316,8 @@ impl Transfer {
 
     /// Nothing arrived for a while.
     fn tick(&mut self, pump: &Pump<'_>, out: &mut Vec<u8>, oversight: &impl Oversight) -> Flow {
-        if self.at_boundary() && pump.keepalive_due() {
+        // Only between events, and only where our own framing leaves room for it.
+        if self.at_boundary() && self.chunked && pump.keepalive_due() {
             // A comment line keeps middleboxes and clients from giving up (WHATWG HTML §9.2.7).
             self.emit(b": keep-alive\n\n", out);
         }
@@ -328,6 +329,9 @@ impl Transfer {
         match oversight.review() {
             Review::Cut(reject) => self.stop(reject),
             Review::Finish if self.at_boundary() && self.relayed.cut.is_none() => {
+                if self.chunked && self.relayed.bytes_out > 0 {
+                    self.emit(oversight.farewell(), out);
+                }
                 self.finish(out);
                 self.relayed.cut = Some(Reject::GatewayDraining);
                 Flow::Go
