@@ -49,7 +49,9 @@ fn forged(known: crate::identity::VerifiedToken) -> crate::identity::VerifiedTok
 }
 
 #[cfg(forge = "verified_token_made")]
-const FORGED: usize = crate::identity::VerifiedToken::new as *const () as usize; // E0624
+fn forged() {
+    let make = crate::identity::VerifiedToken::new; // E0624
+}
 
 #[cfg(forge = "verified_token_copied")]
 fn forged(token: &crate::identity::VerifiedToken) -> crate::identity::VerifiedToken {
