@@ -219,6 +219,12 @@ impl Shard {
         self.inflight.get()
     }
 
+    /// Open connections.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.get()
+    }
+
     /// Buffers for one request.
     #[must_use]
     pub fn take_scratch(&self) -> Box<Scratch> {

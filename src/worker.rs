@@ -99,12 +99,20 @@ async fn watch_doorbell(shard: &Rc<Shard>, doorbell: UnixStream) -> Result<(), S
     }
 }
 
-/// Lets requests in flight finish, within the configured time.
+/// Lets requests in flight finish, within the configured time, and idle connections close. A thread
+/// that ends before them would leave their sockets open for as long as another worker is busy.
 async fn finish(shard: &Rc<Shard>) {
     let limit = Duration::from_millis(shard.world().snapshot.config.limits.drain_ms_max);
     let until = shard.timers.now().after(limit);
-    while shard.inflight() > 0 && shard.timers.now() < until {
-        shard.timers.sleep_until(shard.timers.now().after(WHEEL_TICK)).await;
+    let quiet = shard.timers.now().after(limit.min(QUIET_WITHIN));
+    loop {
+        let now = shard.timers.now();
+        let waits = shard.inflight() > 0 || (shard.connections() > 0 && now < quiet);
+        // Once more after the last one: closing a socket is an operation of its own.
+        shard.timers.sleep_until(now.after(WHEEL_TICK)).await;
+        if !waits || now >= until {
+            return;
+        }
     }
 }
 
@@ -161,3 +169,6 @@ async fn connection(shard: Rc<Shard>, stream: Stream) {
     drop(world);
     gateway::serve(shard, stream).await;
 }
+
+/// Connections without a request have this long to close when the gateway drains.
+const QUIET_WITHIN: Duration = Duration::from_secs(1);
