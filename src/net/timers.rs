@@ -86,9 +86,9 @@ impl Timers {
     pub async fn idle_until(&self, until: Monotonic) {
         let alarm = Alarm::new(self.clone());
         alarm.arm(until);
-        poll_fn(|context| match alarm.poll(context) {
-            Poll::Pending if self.leaving() => Poll::Ready(()),
-            poll => poll,
+        poll_fn(|context| {
+            let rang = alarm.poll(context);
+            if self.leaving() { Poll::Ready(()) } else { rang }
         })
         .await;
     }
