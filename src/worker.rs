@@ -127,7 +127,7 @@ async fn accept(shard: Rc<Shard>, mut acceptor: Acceptor, reports: Sender<Report
     loop {
         match acceptor.accept().await {
             Ok(stream) => {
-                // The one in hand is served even while draining: accepted and dropped it would be lost.
+                // The one in hand is served even while draining: dropped, it would be lost.
                 runtime::spawn(guarded(Rc::clone(&shard), stream));
                 if shard.draining() {
                     // The others are left in the backlog: another process may serve them.

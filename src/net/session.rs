@@ -264,8 +264,8 @@ impl Session {
         step
     }
 
-    /// After an error the connection still holds the alert that names it, behind what was to be sent
-    /// before.
+    /// After an error the connection still holds the alert that names it, behind what was to be
+    /// sent before.
     fn collect_alert(&mut self) {
         for _ in 0..LAST_MESSAGES_MAX {
             let unread = self.incoming.get_mut(self.incoming_start..).unwrap_or_default();
@@ -479,7 +479,7 @@ const INCOMING_BYTES_MAX: usize = 64 * 1024 + RECORD_BYTES_MAX;
 /// Record types in the clear (RFC 8446 §5.1): what a last flight may hold before its alert.
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const HANDSHAKE: u8 = 22;
-/// Messages that a failed connection may still have to send: those of its last flight and the alert.
+/// Messages that a failed connection may still have to send: its last flight and the alert.
 const LAST_MESSAGES_MAX: usize = 16;
 /// An alert on the wire.
 const ALERT_BYTES_MAX: usize = 64;
