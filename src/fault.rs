@@ -1,6 +1,6 @@
 //! Panics on demand, for tests: a request that carries the header of this file panics at the stage
-//! it names. Only with the cargo feature `fault-injection`; without it every function here is empty,
-//! and the binary holds no trace of the header.
+//! it names. Only with the cargo feature `fault-injection`; without it every function here is
+//! empty, and the binary holds no trace of the header.
 
 /// Where a panic can be asked for; the header's value is the variant in lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,8 +26,8 @@ impl<K: Eq + Hash> Pool<K> {
         Self { idle: CoreCell::default(), per_key_max }
     }
 
-    /// A connection that was idle for less than a minute and looks open. Each is looked at, also one
-    /// that was just put back: a call is never sent twice, so a FIN that is here must be seen.
+    /// A connection that was idle for less than a minute and looks open. Each is looked at, also
+    /// one that was just put back: a call is never sent twice, so a FIN that is here must be seen.
     pub fn take(&self, key: &K, now: Monotonic) -> Option<Stream> {
         loop {
             let idle = self.idle.with(|all| all.get_mut(key).and_then(Vec::pop))?;

@@ -94,7 +94,7 @@ impl Timers {
     }
 
     /// This core leaves: every [`Timers::idle_until`] ends, now and from now on. Costs nothing
-    /// before: all sleepers are woken once, and those that have something to wait for go on sleeping.
+    /// before: all sleepers are woken once, and those that wait for something go on sleeping.
     pub fn leave(&self) {
         self.core.leaving.set(true);
         let mut waking = Vec::new();
