@@ -9,13 +9,14 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicU64;
 
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
+use rustix::net::RecvFlags;
 
 /// A file whose bytes are this process' memory: what is stored here outlives the process, because
 /// the kernel owns the pages (but not a power cut, unless somebody calls `fsync`).
@@ -89,6 +90,16 @@ pub fn passed_descriptor(number: i32) -> Result<OwnedFd, String> {
     // SAFETY: it is open, and by the protocol of sd_listen_fds(3) nobody else in this process owns
     // it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// True when nothing waits in `socket` and its peer has not closed: a look that takes nothing, one
+/// system call that never waits.
+pub fn is_quiet(socket: &impl AsRawFd) -> bool {
+    // SAFETY: `socket` is borrowed for the whole call, so its descriptor stays open.
+    let socket = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    let seen = rustix::net::recv(socket, &mut [0_u8; 1], flags);
+    matches!(seen, Err(Errno::AGAIN))
 }
 
 const FIRST_PASSED: i32 = 3;

@@ -102,12 +102,18 @@ async fn watch_doorbell(shard: &Rc<Shard>, doorbell: UnixStream) -> Result<(), S
     }
 }
 
-/// Lets what is under way finish, within the configured time.
+/// Lets what is under way finish, within the configured time, and idle connections close. A thread
+/// that ends before them would leave their sockets open for as long as another worker is busy.
 async fn finish(shard: &Rc<Shard>) {
     let limit = Duration::from_millis(shard.world().snapshot.config.limits.drain_ms_max);
     let until = shard.timers.now().after(limit);
-    while shard.connections() > 0 && shard.timers.now() < until {
+    loop {
+        let waits = shard.connections() > 0 && shard.timers.now() < until;
+        // Once more after the last one: closing a socket is an operation of its own.
         shard.timers.sleep_until(shard.timers.now().after(WHEEL_TICK)).await;
+        if !waits {
+            return;
+        }
     }
 }
 
@@ -163,3 +169,5 @@ async fn connection(shard: Rc<Shard>, stream: Stream) {
     drop(world);
     gateway::serve(shard, stream).await;
 }
+
+/// Connections without a request have this long to close when the gateway drains.

@@ -7,7 +7,6 @@ use hashbrown::HashMap;
 use super::Stream;
 use crate::clock::Monotonic;
 use crate::core_cell::CoreCell;
-use crate::limits::WHEEL_TICK_MS;
 
 /// Idle connections by key. The last one put is the first one taken, so that the others can age
 /// out.
@@ -28,13 +27,13 @@ impl<K: Eq + Hash> Pool<K> {
         Self { idle: CoreCell::default(), per_key_max }
     }
 
-    /// A connection that was idle for less than a minute and looks open. One that was put back
-    /// within this tick is not looked at; its peer may close at any moment anyway.
-    pub async fn take(&self, key: &K, now: Monotonic) -> Option<Stream> {
+    /// A connection that was idle for less than a minute and looks open. Each is looked at, also
+    /// one that was just put back: a call is never sent twice, so a FIN that is here must be seen.
+    pub fn take(&self, key: &K, now: Monotonic) -> Option<Stream> {
         loop {
             let idle = self.idle.with(|all| all.get_mut(key).and_then(Vec::pop))?;
             let age = now.micros_since(idle.since);
-            if age < IDLE_MICROS_MAX && (age < TICK_MICROS || !idle.stream.looks_closed().await) {
+            if age < IDLE_MICROS_MAX && !idle.stream.looks_closed() {
                 return Some(idle.stream);
             }
         }
@@ -88,5 +87,3 @@ impl<K: Eq + Hash> Pool<K> {
 
 /// Idle longer than this, a connection is closed.
 const IDLE_MICROS_MAX: u64 = 60 * 1_000_000;
-/// Younger than this, it is not looked at.
-const TICK_MICROS: u64 = WHEEL_TICK_MS * 1000;

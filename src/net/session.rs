@@ -481,8 +481,7 @@ const INCOMING_BYTES_MAX: usize = 64 * 1024 + RECORD_BYTES_MAX;
 /// Record types in the clear (RFC 8446 §5.1): what a last flight may hold before its alert.
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const HANDSHAKE: u8 = 22;
-/// Messages that a failed connection may still have to send: those of its last flight and the
-/// alert.
+/// Messages that a failed connection may still have to send: its last flight and the alert.
 const LAST_MESSAGES_MAX: usize = 16;
 /// An alert on the wire.
 const ALERT_BYTES_MAX: usize = 64;

@@ -5,18 +5,17 @@ use std::mem;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Duration;
 
 use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::Canceller;
 use monoio::net::TcpStream;
 use rustix::io::Errno;
 
+use super::NetError;
 use super::session::{Next, Session};
 use super::timers::{Alarm, Timers};
 use super::tls::{ClientTls, ServerTls};
 use super::wire::Wire;
-use super::{Either, NetError, first};
 use crate::clock::Monotonic;
 
 /// A connection to an agent or an upstream, owned by one task at a time.
@@ -107,19 +106,10 @@ impl Stream {
     }
 
     /// True when the peer closed, or sent what nobody asked for: not fit to carry another request.
-    /// Exact for a stream whose last operation was a read that brought bytes.
-    pub async fn looks_closed(&self) -> bool {
+    #[must_use]
+    pub fn looks_closed(&self) -> bool {
         let leftover = self.tls.as_ref().is_some_and(|session| session.holds_bytes());
-        if self.socket.broken || leftover {
-            return true;
-        }
-        // An idle socket is writable, so the second question is answered at once, and never before
-        // the first: io_uring works them off in order, epoll's driver asks poll(2) for each.
-        let wire = &self.socket.wire;
-        let ready = first(wire.readable(), wire.writable());
-        let limit = self.timers().now().after(LOOK_MAX);
-        let answer = first(ready, self.timers().sleep_until(limit)).await;
-        !matches!(answer, Either::Left(Either::Right(true)))
+        self.socket.broken || leftover || !self.socket.wire.is_quiet()
     }
 
     /// Says that nothing more will be written: `close_notify` on TLS, then FIN. Reading goes on.
@@ -388,8 +378,6 @@ fn meaning(error: std::io::Error) -> NetError {
     error.into()
 }
 
-/// A socket that is not even writable for this long is stuck.
-const LOOK_MAX: Duration = Duration::from_millis(50);
 /// Spare capacity given to a buffer that has none.
 const READ_BYTES_MIN: usize = 4096;
 /// Plaintext encrypted at a time: two full records.

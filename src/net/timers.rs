@@ -86,16 +86,15 @@ impl Timers {
     pub async fn idle_until(&self, until: Monotonic) {
         let alarm = Alarm::new(self.clone());
         alarm.arm(until);
-        poll_fn(|context| match alarm.poll(context) {
-            Poll::Pending if self.leaving() => Poll::Ready(()),
-            poll @ (Poll::Pending | Poll::Ready(())) => poll,
+        poll_fn(|context| {
+            let rang = alarm.poll(context);
+            if self.leaving() { Poll::Ready(()) } else { rang }
         })
         .await;
     }
 
     /// This core leaves: every [`Timers::idle_until`] ends, now and from now on. Costs nothing
-    /// before: all sleepers are woken once, and those that have something to wait for go on
-    /// sleeping.
+    /// before: all sleepers are woken once, and those that wait for something go on sleeping.
     pub fn leave(&self) {
         self.core.leaving.set(true);
         let mut waking = Vec::new();

@@ -52,10 +52,10 @@ impl Wire {
         }
     }
 
-    /// Waits until a write would not block; false when the socket is broken. May be dropped.
-    pub(super) async fn writable(&self) -> bool {
+    /// True when the peer sent nothing and did not close.
+    pub(super) fn is_quiet(&self) -> bool {
         match self {
-            Self::Tcp(tcp) => tcp.writable(false).await.is_ok(),
+            Self::Tcp(tcp) => crate::mapped::is_quiet(tcp),
             #[cfg(feature = "bench-internals")]
             Self::Script(_) => true,
         }

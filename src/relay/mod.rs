@@ -235,7 +235,7 @@ impl Relay {
 
     async fn connect(&self, leg: &Leg<'_>, pooled: bool) -> Result<(Stream, bool), Reject> {
         let now = self.timers.now();
-        if pooled && let Some(stream) = self.pool.take(&key(leg), now).await {
+        if pooled && let Some(stream) = self.pool.take(&key(leg), now) {
             return Ok((stream, true));
         }
         if leg.upstream.refused {

@@ -50,6 +50,8 @@ fn r09_after_kill_9_the_next_start_writes_what_was_open_as_unknown() {
     for number in 0..20 {
         assert_eq!(client.once(&client.call(&format!("done-{number}"))).status, 200);
     }
+    // An outcome is committed after its answer is written.
+    gateway.audited(20);
     let stage = gateway.kill();
     let gateway = setup.start_on(stage);
     let records = gateway.audited(24);

@@ -14,8 +14,6 @@ use crate::wait::{DEADLINE, eventually};
 pub(crate) struct Seen {
     pub(crate) head: String,
     pub(crate) body: Vec<u8>,
-    /// Number of the connection, from 1.
-    pub(crate) connection: usize,
     /// Number of the request on the server, from 1.
     pub(crate) number: usize,
 }
@@ -68,11 +66,11 @@ impl Upstream {
         thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
                 stream.set_nodelay(true).unwrap();
-                let connection = own.connections.fetch_add(1, Ordering::SeqCst) + 1;
+                own.connections.fetch_add(1, Ordering::SeqCst);
                 let (own, handler, wrap) = (own.clone(), Arc::clone(&handler), Arc::clone(&wrap));
                 thread::spawn(move || {
                     if let Some(peer) = wrap(stream) {
-                        own.serve(connection, peer, &*handler);
+                        own.serve(peer, &*handler);
                     }
                 });
             }
@@ -106,7 +104,7 @@ impl Upstream {
         eventually("requests at the upstream", || self.requests() >= count);
     }
 
-    fn serve(&self, connection: usize, mut peer: Box<dyn Peer>, handler: &Handler) {
+    fn serve(&self, mut peer: Box<dyn Peer>, handler: &Handler) {
         loop {
             let mut wire = Wire::new(&mut peer);
             let Some(head) = wire.try_head() else { break };
@@ -116,7 +114,7 @@ impl Upstream {
             let seen = {
                 let mut all = self.seen.lock().unwrap();
                 let number = all.len() + 1;
-                all.push(Seen { head, body, connection, number });
+                all.push(Seen { head, body, number });
                 all[number - 1].clone()
             };
             if let Then::Close = handler(&seen, &mut peer) {

@@ -34,11 +34,11 @@ fn the_last_one_put_is_the_first_one_taken() {
         let now = timers.exact();
         let ends = fill(&pool, "a", 4, now, &timers).await;
         assert_eq!(pool.count(), 3, "the oldest made room");
-        assert!(pool.take(&"b", now).await.is_none());
+        assert!(pool.take(&"b", now).is_none());
         for (_, address) in ends.iter().skip(1).rev() {
-            assert_eq!(pool.take(&"a", now).await.unwrap().peer(), *address);
+            assert_eq!(pool.take(&"a", now).unwrap().peer(), *address);
         }
-        assert!(pool.take(&"a", now).await.is_none());
+        assert!(pool.take(&"a", now).is_none());
     });
 }
 
@@ -53,10 +53,10 @@ fn closed_and_poisoned_connections_are_not_given_out() {
         ends[2].0.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
         let later = now.after(Duration::from_millis(20));
         let good = ends[1].1;
-        assert_eq!(pool.take(&"a", later).await.unwrap().peer(), good);
+        assert_eq!(pool.take(&"a", later).unwrap().peer(), good);
         assert_eq!(pool.count(), 1);
         drop(ends);
-        assert!(pool.take(&"a", later).await.is_none());
+        assert!(pool.take(&"a", later).is_none());
     });
 }
 
@@ -67,7 +67,7 @@ fn old_connections_are_closed() {
         let now = timers.exact();
         let mut ends = fill(&pool, "a", 2, now, &timers).await;
         let minute = now.after(Duration::from_secs(60));
-        assert!(pool.take(&"a", Monotonic(minute.0 + 1)).await.is_none());
+        assert!(pool.take(&"a", Monotonic(minute.0 + 1)).is_none());
         assert_eq!(pool.count(), 0);
         ends.extend(fill(&pool, "a", 2, now, &timers).await);
         pool.sweep(minute);
