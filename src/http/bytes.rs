@@ -1,8 +1,13 @@
 //! Byte classes and the one search that long lines need.
 
 /// `tchar` of RFC 9110 §5.6.2: what method and field names are made of.
-pub(super) const fn is_tchar(byte: u8) -> bool {
-    byte < 128 && (TCHARS >> byte) & 1 == 1
+pub(super) fn is_tchar(byte: u8) -> bool {
+    TCHARS.get(usize::from(byte)).copied().unwrap_or_default()
+}
+
+/// Index of the first byte that is no `tchar`, or the length.
+pub(super) fn other_than_tchar_at(bytes: &[u8]) -> usize {
+    bytes.iter().position(|byte| !is_tchar(*byte)).unwrap_or(bytes.len())
 }
 
 /// Index of the first byte below 0x20, or the length. Eight bytes at a time: values are long.
@@ -55,8 +60,10 @@ const DECIMAL_DIGITS_MAX: usize = 19;
 
 const EACH: u64 = 0x0101_0101_0101_0101;
 
-const TCHARS: u128 = {
-    let mut set = 0_u128;
+/// A table, because one load per byte is faster than shifting a bit set of 128.
+#[expect(clippy::indexing_slicing, reason = "in a constant: a place outside would not compile")]
+const TCHARS: [bool; 256] = {
+    let mut set = [false; 256];
     let mut byte = 0_u8;
     while byte < 128 {
         let is_in = byte.is_ascii_alphanumeric()
@@ -77,9 +84,7 @@ const TCHARS: u128 = {
                     | b'|'
                     | b'~'
             );
-        if is_in {
-            set |= 1 << byte;
-        }
+        set[byte as usize] = is_in;
         byte += 1;
     }
     set

@@ -4,7 +4,7 @@
 //! as much as one that sends all at once). What is refused here is what must not wait for the end of the
 //! head: line ends that are not CRLF, control bytes, folded lines, and every size.
 
-use super::bytes::{control_at, is_tchar};
+use super::bytes::{control_at, is_tchar, other_than_tchar_at};
 use crate::limits;
 use crate::reject::Reject;
 
@@ -63,6 +63,11 @@ impl Scan {
         loop {
             if self.phase == Phase::Line {
                 self.at += control_at(window.get(self.at..).unwrap_or_default());
+            } else if self.phase == Phase::Name {
+                self.at += other_than_tchar_at(window.get(self.at..).unwrap_or_default());
+                if self.at - self.mark > limits::FIELD_NAME_BYTES_MAX {
+                    return Err(Reject::RequestHeadTooLarge);
+                }
             }
             let Some(byte) = window.get(self.at).copied() else { break };
             self.at += 1;
@@ -171,13 +176,10 @@ impl Scan {
     fn name(&mut self, byte: u8) -> Result<(), Reject> {
         if byte == b':' {
             self.phase = Phase::Line;
-        } else if !is_tchar(byte) {
-            // RFC 9112 §5.1: white space between name and colon has let fields pass unseen.
-            return Err(Reject::RequestMalformed);
-        } else if self.at - self.mark > limits::FIELD_NAME_BYTES_MAX {
-            return Err(Reject::RequestHeadTooLarge);
+            return Ok(());
         }
-        Ok(())
+        // RFC 9112 §5.1: white space between name and colon has let fields pass unseen.
+        Err(Reject::RequestMalformed)
     }
 }
 
