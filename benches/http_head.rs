@@ -7,6 +7,9 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use portcullis::http::{BodyDecoder, Framing, RequestHead};
 
+#[path = "support/counting.rs"]
+mod counting;
+
 fn head() -> Vec<u8> {
     // The token has the size of a small RFC 9068 access token signed with ES256; its bytes do not matter.
     let token = "eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9".repeat(11);
@@ -34,6 +37,10 @@ fn parse(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("http_head");
     group.throughput(Throughput::Bytes(head.len() as u64));
     let mut parser = RequestHead::new();
+    counting::report("http_head/whole", || {
+        parser.reset();
+        parser.parse(black_box(&head))
+    });
     group.bench_function("whole", |bencher| {
         bencher.iter(|| {
             parser.reset();

@@ -7,6 +7,9 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use portcullis::mcp::{Call, Mirrored};
 use simd_json::{Buffers, Tape, fill_tape};
 
+#[path = "support/counting.rs"]
+mod counting;
+
 /// A modern `tools/call` in the key order of the TypeScript SDK, about `bytes` long. `rows` makes
 /// many small objects, otherwise the arguments are one long text.
 fn body(bytes: usize, rows: bool) -> Vec<u8> {
@@ -48,6 +51,9 @@ fn envelope(criterion: &mut Criterion) {
         let body = body(bytes, rows);
         group.throughput(Throughput::Bytes(body.len() as u64));
         let mut call = Call::new();
+        counting::report(&format!("mcp_envelope/read_and_agree/{label}"), || {
+            call.read(black_box(&body), |_| None).and_then(|()| call.agree(&mirrored))
+        });
         group.bench_with_input(
             BenchmarkId::new("read_and_agree", label),
             &body,

@@ -12,6 +12,9 @@ use portcullis::judge::policy::{
     Context, PolicySet, QTarget, Question, Setting, Source, Subject, Verdict,
 };
 
+#[path = "support/counting.rs"]
+mod counting;
+
 /// `count` policies over two servers; every second one has a condition.
 fn set(count: usize) -> PolicySet {
     let mut text = String::from(
@@ -73,6 +76,7 @@ fn cold(criterion: &mut Criterion) {
         // g2 has no condition, g4 has one, and nothing names g101.
         for (case, group) in [("scope", "g2"), ("condition", "g4"), ("default_deny", "g101")] {
             let name = format!("policy_decide_cold/{count}/{case}");
+            counting::report(&name, || ask(black_box(&set), group));
             criterion.bench_function(&name, |bench| bench.iter(|| ask(black_box(&set), group)));
         }
     }

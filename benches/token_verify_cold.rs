@@ -8,11 +8,17 @@ use criterion::{Criterion, criterion_group, criterion_main};
 
 use token_rig::Rig;
 
+#[path = "support/counting.rs"]
+mod counting;
 #[path = "support/token_rig.rs"]
 mod token_rig;
 
 fn cold(criterion: &mut Criterion) {
     let rig = Rig::new();
+    counting::report("token_verify_cold/es256", || {
+        rig.identity.purge();
+        rig.judge().unwrap()
+    });
     criterion.bench_function("token_verify_cold/es256", |bench| {
         bench.iter(|| {
             rig.identity.purge();
