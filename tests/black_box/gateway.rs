@@ -201,6 +201,17 @@ impl Turn<'_> {
         found
     }
 
+    /// How many requests of this turn were permitted, as far as written.
+    pub(crate) fn permits(&self, gateway: &Gateway) -> usize {
+        let text = gateway.audit_text();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let records = whole.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        records
+            .filter(|record| record["time"].as_str().unwrap() >= self.since.as_str())
+            .filter(|record| record["decision"] == "permit")
+            .count()
+    }
+
     /// The reasons of those records.
     pub(crate) fn reasons(&self, gateway: &Gateway, count: usize) -> Vec<String> {
         let records = self.records(gateway, count);
