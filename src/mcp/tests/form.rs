@@ -6,7 +6,7 @@ use super::super::{Kind, Method, Target};
 use super::{read, request};
 use crate::clock::Clock;
 use crate::limits::{
-    JSON_DEPTH_MAX, LISTEN_RESOURCES_MAX, METHOD_BYTES_MAX, NAME_BYTES_MAX, RPC_ID_BYTES_MAX,
+    JSON_DEPTH_MAX, LISTEN_RESOURCES_MAX, NAME_BYTES_MAX, RPC_ID_BYTES_MAX, RPC_METHOD_BYTES_MAX,
 };
 use crate::reject::Reject;
 
@@ -391,8 +391,8 @@ fn what_is_judged_is_bounded() {
     assert_eq!(refused(named(NAME_BYTES_MAX + 1)), Reject::RpcParams);
     let method =
         |bytes: usize| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{}"}}"#, "m".repeat(bytes));
-    assert_eq!(read(method(METHOD_BYTES_MAX)).1, Ok(()));
-    assert_eq!(refused(method(METHOD_BYTES_MAX + 1)), Reject::RpcInvalid);
+    assert_eq!(read(method(RPC_METHOD_BYTES_MAX)).1, Ok(()));
+    assert_eq!(refused(method(RPC_METHOD_BYTES_MAX + 1)), Reject::RpcInvalid);
     let listen = |count: usize| {
         let uris = vec!["\"u\""; count].join(",");
         let listed = format!(r#""notifications":{{"resourceSubscriptions":[{uris}]}}"#);
