@@ -148,7 +148,12 @@ impl Gateway {
     pub(crate) fn terminate(&self) -> Option<i32> {
         let pid = rustix::process::Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        self.child.lock().unwrap().wait().unwrap().code()
+        let mut code = None;
+        until("the process ends", || {
+            code = self.child.lock().unwrap().try_wait().unwrap();
+            code.is_some()
+        });
+        code.unwrap().code()
     }
 
     pub(crate) fn ask(&self, request: &[u8]) -> Answer {

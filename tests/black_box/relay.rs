@@ -193,7 +193,9 @@ fn upstreams_that_cannot_be_reached() {
     for driver in DRIVERS {
         let gateway = Gateway::shared(driver);
         let private = Post::new(&gateway).to("private").bytes();
+        let waiting = gateway.turn();
         until("the name is resolved", || gateway.ask(&private).reason() == "upstream_address");
+        drop(waiting);
         let turn = gateway.turn();
         let mut wanted = Vec::new();
         for (server, status, reason) in [
@@ -228,6 +230,10 @@ fn h30_an_early_answer_is_not_relayed() {
         let mut client = Client::connect(gateway.address);
         client.send(&post.bytes(), Way::Whole);
         let answer = client.answer().unwrap();
+        if answer.status == 200 {
+            // The kernel's buffers took the whole body: towards us it was sent to its end.
+            continue;
+        }
         assert_eq!((answer.status, answer.reason().as_str()), (504, "upstream_timeout"));
         let early = gateway.upstream.last().connection;
         let next = Post::new(&gateway).to("impatient").bytes();
