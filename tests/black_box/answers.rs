@@ -77,6 +77,7 @@ pub(crate) fn scripted(script: &str, seen: &Seen) -> (Vec<u8>, After) {
             (fixed(&head, &format!("{:x}\r\n{result}", length + 9)), After::Close)
         }
         "close-in-events" => (events("data: first\n\ndata: sec", false), After::Close),
+        "early" => (ok, After::Deaf),
         "hang" => (Vec::new(), After::Hold),
         "stall-in-events" => (events("data: first\n\n", false), After::Hold),
         // Statuses and fields that must not travel on (O04).

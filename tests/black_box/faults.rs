@@ -17,6 +17,7 @@ use super::table::{Post, assert_silent};
 fn f02_k06_readiness_and_admin_pages() {
     for driver in DRIVERS {
         let gateway = Gateway::shared(driver);
+        let _turn = gateway.turn();
         assert!(gateway.admin.ip().is_loopback());
         let ready = gateway.page("/readyz");
         assert_eq!(ready.status, 503);

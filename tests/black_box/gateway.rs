@@ -148,7 +148,12 @@ impl Gateway {
     pub(crate) fn terminate(&self) -> Option<i32> {
         let pid = rustix::process::Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        self.child.lock().unwrap().wait().unwrap().code()
+        let mut code = None;
+        until("the process ends", || {
+            code = self.child.lock().unwrap().try_wait().unwrap();
+            code.is_some()
+        });
+        code.unwrap().code()
     }
 
     pub(crate) fn ask(&self, request: &[u8]) -> Answer {
@@ -199,6 +204,17 @@ impl Turn<'_> {
         found.sort_by_key(|record| record["time"].as_str().unwrap().to_owned());
         assert_eq!(found.len(), count, "exactly one record per request: {found:#?}");
         found
+    }
+
+    /// How many requests of this turn were permitted, as far as written.
+    pub(crate) fn permits(&self, gateway: &Gateway) -> usize {
+        let text = gateway.audit_text();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let records = whole.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        records
+            .filter(|record| record["time"].as_str().unwrap() >= self.since.as_str())
+            .filter(|record| record["decision"] == "permit")
+            .count()
     }
 
     /// The reasons of those records.

@@ -1,7 +1,7 @@
 //! H: request bodies, and requests that stop in the middle.
 
 use super::client::{Client, Way};
-use super::gateway::{DRIVERS, Gateway};
+use super::gateway::{DRIVERS, Gateway, until};
 use super::table::{Case, End, Post, refuse, run, tool_call};
 
 const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";
@@ -263,3 +263,77 @@ fn head_is_refused_without_a_body() {
         assert_eq!(client.answer().unwrap().status, 200);
     }
 }
+
+/// B2, B3 in small: requests with a few bytes changed. Whatever each one has become, the upstream hears
+/// of exactly those that were permitted, and the process lives. A failure prints the seed.
+#[test]
+fn mutated_requests_never_count_double() {
+    for driver in DRIVERS {
+        let gateway = Gateway::shared(driver);
+        let turn = gateway.turn();
+        let body = tool_call("echo");
+        let plain = Post::new(&gateway).bytes();
+        let pieces = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+        let bases = [
+            [&plain[..], &plain].concat(),
+            [&chunked(&gateway, &pieces)[..], &plain].concat(),
+            [&Post::new(&gateway).field("Connection: close").bytes()[..], &plain].concat(),
+        ];
+        let seed = u64::from(gateway.pid()) << 32 | 0x9e37_79b9;
+        let mut random = Random(seed);
+        let before = gateway.upstream.log().requests.len();
+        for round in 0..MUTATIONS {
+            let mut request = bases[round % bases.len()].clone();
+            for _ in 0..=random.below(3) {
+                mutate(&mut request, &mut random);
+            }
+            let mut client = Client::connect(gateway.address);
+            client.send(&request, Way::Whole);
+            client.finish_sending();
+            client.read_to_the_end();
+        }
+        assert!(gateway.running(), "seed {seed:#x}");
+        assert_eq!(gateway.ask(&plain).status, 200, "seed {seed:#x}");
+        let arrived = gateway.upstream.log().requests.len() - before;
+        until(&format!("permits = {arrived} arrivals, seed {seed:#x}"), || {
+            turn.permits(&gateway) == arrived
+        });
+        assert!(arrived > MUTATIONS / 4, "most of them still are requests");
+        assert!(!gateway.stderr().contains("panicked"), "seed {seed:#x}");
+    }
+}
+
+fn mutate(request: &mut Vec<u8>, random: &mut Random) {
+    const INTERESTING: &[u8] = b"\r\n\0 \t:;,=\"\\{}[]0123456789abcdefHTTP/1.x\x7f\x80\xff";
+    let at = random.below(request.len());
+    let byte = INTERESTING[random.below(INTERESTING.len())];
+    match random.below(5) {
+        0 => request[at] = byte,
+        1 => request.insert(at, byte),
+        2 => drop(request.remove(at)),
+        3 => request[at] ^= 1 << random.below(8),
+        _ => {
+            // A line of its own, again.
+            let start =
+                request[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let end = request[at..].iter().position(|byte| *byte == b'\n');
+            let end = end.map_or(request.len(), |length| at + length + 1);
+            let line = request[start..end].to_vec();
+            request.splice(start..start, line);
+        }
+    }
+}
+
+/// xorshift64: enough to choose bytes, and the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 16).unwrap() % bound
+    }
+}
+
+const MUTATIONS: usize = 1500;

@@ -193,7 +193,9 @@ fn upstreams_that_cannot_be_reached() {
     for driver in DRIVERS {
         let gateway = Gateway::shared(driver);
         let private = Post::new(&gateway).to("private").bytes();
+        let waiting = gateway.turn();
         until("the name is resolved", || gateway.ask(&private).reason() == "upstream_address");
+        drop(waiting);
         let turn = gateway.turn();
         let mut wanted = Vec::new();
         for (server, status, reason) in [
@@ -212,6 +214,33 @@ fn upstreams_that_cannot_be_reached() {
         assert_eq!((answer.status, answer.reason().as_str()), (504, "upstream_timeout"));
         wanted.push("upstream_timeout");
         assert_eq!(turn.reasons(&gateway, wanted.len()), wanted);
+    }
+}
+
+/// H30: an answer that comes before the request was sent to its end ("0.CL"): whoever reads the rest
+/// as a request of its own must not get it on a connection that is used again.
+#[test]
+fn h30_an_early_answer_is_not_relayed() {
+    for driver in DRIVERS {
+        let gateway = Gateway::shared(driver);
+        let turn = gateway.turn();
+        let call = super::table::tool_call("echo");
+        let body = " ".repeat(4 * 1024 * 1024 - call.len()) + &call;
+        let post = Post::new(&gateway).to("impatient").script("early").body(body);
+        let mut client = Client::connect(gateway.address);
+        client.send(&post.bytes(), Way::Whole);
+        let answer = client.answer().unwrap();
+        if answer.status == 200 {
+            // The kernel's buffers took the whole body: towards us it was sent to its end.
+            continue;
+        }
+        assert_eq!((answer.status, answer.reason().as_str()), (504, "upstream_timeout"));
+        let early = gateway.upstream.last().connection;
+        let next = Post::new(&gateway).to("impatient").bytes();
+        client.send(&next, Way::Whole);
+        assert_eq!(client.answer().unwrap().status, 200);
+        assert_ne!(gateway.upstream.last().connection, early);
+        assert_eq!(turn.reasons(&gateway, 2), ["upstream_timeout", "ok"]);
     }
 }
 

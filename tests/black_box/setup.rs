@@ -126,11 +126,13 @@ fn configuration(driver: Driver, ports: &Ports<'_>, more: &str) -> String {
 }
 
 /// alice may use every server but `secret`, of `narrow` one tool only; bob may use `tools`; mallory
-/// may not even connect.
+/// may use `tools`, but not connect.
 fn policies() -> String {
     let mut text = String::from(
         "@id(\"connect\")\npermit (principal, action == Action::\"connect\", resource)\n\
          unless { principal == User::\"mallory\" };\n\
+         @id(\"mallory-tools\")\npermit (principal == User::\"mallory\", action, \
+         resource in Server::\"tools\");\n\
          @id(\"bob-tools\")\npermit (principal == User::\"bob\", action, \
          resource in Server::\"tools\");\n\
          @id(\"narrow-session\")\npermit (principal == User::\"alice\", \

@@ -42,6 +42,8 @@ pub(crate) enum After {
     Close,
     /// Nothing more; the gateway must end it.
     Hold,
+    /// The rest of the request is not read; the gateway must give up.
+    Deaf,
 }
 
 impl Seen {
@@ -102,6 +104,10 @@ fn serve(mut socket: TcpStream, connection: usize, log: &Mutex<Log>) {
         match after {
             After::Keep => {}
             After::Close => break,
+            After::Deaf => {
+                std::thread::park_timeout(DEAF_FOR);
+                break;
+            }
             After::Hold => {
                 let _ = fill(&mut socket, &mut input, log);
                 break;
@@ -131,6 +137,10 @@ fn read(
         }
     };
     let mut seen = Seen { connection, head: text(&input[..end]), body: Vec::new() };
+    if seen.header("mcp-param-script") == Some("early") {
+        input.clear();
+        return Some(seen);
+    }
     let length = seen.header("content-length").map_or(0, |length| length.parse().unwrap());
     while input.len() < end + length {
         if !fill(socket, input, log) {
@@ -153,3 +163,6 @@ fn fill(socket: &mut TcpStream, input: &mut Vec<u8>, log: &Mutex<Log>) -> bool {
         Ok(0) | Err(_) => false,
     }
 }
+
+/// Longer than the gateway waits for an impatient server.
+const DEAF_FOR: Duration = Duration::from_secs(4);
