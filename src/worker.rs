@@ -169,5 +169,3 @@ async fn connection(shard: Rc<Shard>, stream: Stream) {
     drop(world);
     gateway::serve(shard, stream).await;
 }
-
-/// Connections without a request have this long to close when the gateway drains.

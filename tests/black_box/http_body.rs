@@ -264,8 +264,8 @@ fn head_is_refused_without_a_body() {
     }
 }
 
-/// B2, B3 in small: requests with a few bytes changed. Whatever each one has become, the upstream hears
-/// of exactly those that were permitted, and the process lives. A failure prints the seed.
+/// B2, B3 in small: requests with a few bytes changed. Whatever each one has become, the upstream
+/// hears of exactly those that were permitted, and the process lives. A failure prints the seed.
 #[test]
 fn mutated_requests_never_count_double() {
     for driver in DRIVERS {

@@ -217,8 +217,8 @@ fn upstreams_that_cannot_be_reached() {
     }
 }
 
-/// H30: an answer that comes before the request was sent to its end ("0.CL"): whoever reads the rest
-/// as a request of its own must not get it on a connection that is used again.
+/// H30: an answer that comes before the request was sent to its end ("0.CL"): whoever reads the
+/// rest as a request of its own must not get it on a connection that is used again.
 #[test]
 fn h30_an_early_answer_is_not_relayed() {
     for driver in DRIVERS {
