@@ -197,7 +197,7 @@ impl Turn<'_> {
                 .lines()
                 .map(|line| serde_json::from_str::<Value>(line).expect("a record is JSON"))
                 .filter(|record| record["time"].as_str().unwrap() >= self.since.as_str())
-                .filter(|record| record["event"] == "request")
+                .filter(|record| record["event"] != "gap" && record["outcome"] != "opened")
                 .collect();
             found.len() >= count
         });
