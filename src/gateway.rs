@@ -35,11 +35,11 @@ pub async fn serve(shard: Rc<Shard>, stream: Stream) {
     loop {
         match turn(&shard, &mut downstream).await {
             Turn::Again => {}
-            Turn::Close => break,
+            Turn::Close => return downstream.close(&shard.timers).await,
+            Turn::Cut => return downstream.abort(),
             Turn::Gone => return,
         }
     }
-    downstream.close(&shard.timers).await;
 }
 
 /// What is to be done with a connection after one turn of it.
@@ -48,6 +48,8 @@ enum Turn {
     Again,
     /// It is closed so that the last answer still arrives.
     Close,
+    /// Its answer ended too early, and the agent must notice.
+    Cut,
     /// It was quiet or closed: nothing is owed to it.
     Gone,
 }
@@ -73,15 +75,18 @@ async fn turn(shard: &Shard, downstream: &mut Downstream) -> Turn {
         let head = downstream.head().1.to_vec();
         runtime::spawn(async move { fault::point(Stage::Worker, &head) });
     }
-    let keep = match shard.enter() {
+    let next = match shard.enter() {
         Some(_place) => handle(shard, downstream).await,
         None => {
             refuse::unread(shard, downstream, Reject::GatewayOverloaded).await;
-            false
+            Turn::Close
         }
     };
     // Whatever is left of the request is not the next one. By now it holds no place any more.
-    if keep && downstream.discard_body(&shard.timers).await { Turn::Again } else { Turn::Close }
+    match next {
+        Turn::Again if !downstream.discard_body(&shard.timers).await => Turn::Close,
+        next => next,
+    }
 }
 
 /// Answers a connection that finds no place: 503, and the end.
@@ -94,8 +99,8 @@ pub async fn turn_away(shard: Rc<Shard>, stream: Stream) {
     }
 }
 
-/// One request: processed, answered, recorded. True when the connection can carry another.
-async fn handle(shard: &Shard, downstream: &mut Downstream) -> bool {
+/// One request: processed, answered, recorded.
+async fn handle(shard: &Shard, downstream: &mut Downstream) -> Turn {
     let mut exchange = Exchange::begin(shard, downstream);
     let processed = match catch_unwind(process(shard, downstream, &mut exchange)).await {
         Ok(processed) => processed,
@@ -104,19 +109,28 @@ async fn handle(shard: &Shard, downstream: &mut Downstream) -> bool {
             tracing::error!(core = shard.core, "a request panicked; its connection is closed");
             exchange.broken();
             exchange.record(shard, Some(Reject::GatewayFault));
-            return false;
+            return Turn::Cut;
         }
     };
     match processed {
         Ok(relayed) => {
-            let keep = exchange.relayed(&relayed);
+            exchange.relayed(&relayed);
             exchange.record(shard, None);
-            keep
+            match relayed {
+                Relayed { reusable: true, .. } => Turn::Again,
+                // The end of the connection would be taken for the end of the answer.
+                Relayed { cut: Some(reason), ends_by_close: true, .. }
+                    if reason != Reject::GatewayDraining =>
+                {
+                    Turn::Cut
+                }
+                Relayed { .. } => Turn::Close,
+            }
         }
         Err(reject) => {
             let keep = refuse::answer(shard, downstream, &mut exchange, reject).await;
             exchange.record(shard, Some(reject));
-            keep
+            if keep { Turn::Again } else { Turn::Close }
         }
     }
 }

@@ -11,7 +11,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::FallocateFlags;
@@ -87,8 +88,12 @@ pub fn passed_descriptor(number: i32) -> Result<OwnedFd, String> {
     // open.
     let open = rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) });
     open.map_err(|_| format!("descriptor {number} was announced by LISTEN_FDS but is not open"))?;
-    // SAFETY: it is open, and by the protocol of sd_listen_fds(3) nobody else in this process owns
-    // it.
+    let bit = u32::try_from(number).ok().and_then(|number| 1_u64.checked_shl(number)).unwrap_or(0);
+    if bit == 0 || TAKEN.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+        return Err(format!("descriptor {number} was taken already"));
+    }
+    // SAFETY: it is open, by the protocol of sd_listen_fds(3) nobody else in this process owns it,
+    // and the bit above gives it away once only.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
@@ -102,6 +107,17 @@ pub fn is_quiet(socket: &impl AsRawFd) -> bool {
     matches!(seen, Err(Errno::AGAIN))
 }
 
+/// Makes the coming close of `socket` a reset: the peer of an answer that was cut, and that has no
+/// other sign of its end, must not take what it got for all of it.
+pub fn reset_on_close(socket: &impl AsRawFd) {
+    // SAFETY: `socket` is borrowed for the whole call, so its descriptor stays open.
+    let socket = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+    // A socket that refuses is gone already.
+    let _ = rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+}
+
+/// Passed descriptors that have an owner, by number.
+static TAKEN: AtomicU64 = AtomicU64::new(0);
 const FIRST_PASSED: i32 = 3;
 
 #[cfg(test)]

@@ -90,7 +90,14 @@ pub(super) fn permit(
     let (Some(index), Some(server)) = (index, server) else {
         // The gateway is judged first, so that a principal without `connect` learns nothing else.
         let _ = shard.enforcer.connect(set, &subject, &context)?;
-        return Err(Denial::unknown_server(set));
+        let unknown = Denial::unknown_server(set);
+        // `/mcp` itself is nobody's secret: who may connect is told that it is not there yet.
+        let hub = exchange.scratch.server.is_empty();
+        return Err(if hub {
+            Denial { reject: Reject::GatewayNotBuilt, ..unknown }
+        } else {
+            unknown
+        });
     };
     let is_message = exchange.method == HttpMethod::Post && call.kind() != Kind::Response;
     let form = match call.kind() {

@@ -247,14 +247,13 @@ impl Exchange {
         Ok(())
     }
 
-    /// Stage 8, its result. True when the connection can carry another request.
-    pub(super) fn relayed(&mut self, relayed: &Relayed) -> bool {
+    /// Stage 8, its result.
+    pub(super) fn relayed(&mut self, relayed: &Relayed) {
         self.outcome.status = Some(relayed.status);
         self.outcome.bytes_out = relayed.bytes_out;
         // A client that left is no fault of the upstream, but the record says that it did.
         let left = relayed.client_left.then_some(Reject::RequestAborted);
         self.outcome.reason = relayed.cut.or(left);
-        relayed.reusable
     }
 
     /// The one record of this request, and its numbers.

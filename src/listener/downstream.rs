@@ -267,6 +267,11 @@ impl Downstream {
         }
     }
 
+    /// Ends the connection in the middle of an answer; the peer sees that something is missing.
+    pub fn abort(self) {
+        self.stream.abort();
+    }
+
     async fn fill(&mut self, bytes: usize, until: Monotonic) -> Result<usize, NetError> {
         let mut input = std::mem::take(&mut self.input);
         if input.capacity() - input.len() < bytes.min(MIN_READ_BYTES) {

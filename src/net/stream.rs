@@ -112,6 +112,12 @@ impl Stream {
         self.socket.broken || leftover || !self.socket.wire.is_quiet()
     }
 
+    /// Ends the connection so that the peer cannot take what it got for a whole answer: a reset, on
+    /// TLS also without `close_notify` (RFC 8446 §6.1).
+    pub fn abort(self) {
+        self.socket.wire.reset_on_close();
+    }
+
     /// Says that nothing more will be written: `close_notify` on TLS, then FIN. Reading goes on.
     pub async fn finish(&mut self, until: Monotonic) {
         if self.socket.broken {

@@ -52,6 +52,15 @@ impl Wire {
         }
     }
 
+    /// Makes the coming close a reset.
+    pub(super) fn reset_on_close(&self) {
+        match self {
+            Self::Tcp(tcp) => crate::mapped::reset_on_close(tcp),
+            #[cfg(feature = "bench-internals")]
+            Self::Script(_) => {}
+        }
+    }
+
     /// True when the peer sent nothing and did not close.
     pub(super) fn is_quiet(&self) -> bool {
         match self {

@@ -117,6 +117,8 @@ pub struct Relayed {
     pub client_left: bool,
     /// The agent's connection can carry another request.
     pub reusable: bool,
+    /// The answer has no framing of its own: it ends where the connection does (HTTP/1.0).
+    pub ends_by_close: bool,
 }
 
 /// Nothing was written to the agent yet, so the refusal can still be answered.

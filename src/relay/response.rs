@@ -120,7 +120,11 @@ impl Answered {
             events: (kind == Body::Events).then(sse::EventTracker::new),
             kind,
             chunked: chunked && !downstream.head().0.is_http_10(),
-            relayed: Relayed { status: self.head.status(), ..Relayed::default() },
+            relayed: Relayed {
+                status: self.head.status(),
+                ends_by_close: chunked && downstream.head().0.is_http_10(),
+                ..Relayed::default()
+            },
         };
         // Nothing was sent yet: what is broken already is refused, not begun and cut.
         let done = transfer.decode(&mut self.input, &mut out)?;

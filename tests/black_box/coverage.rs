@@ -70,6 +70,7 @@ const PROVOKED: &[(&str, &str)] = &[
     ("UpstreamForbidden", "relay::h30_f07_f08_bad_answers_are_502"),
     ("UpstreamRedirect", "relay::h30_f07_f08_bad_answers_are_502"),
     ("UpstreamContentType", "relay::h30_f07_f08_bad_answers_are_502"),
+    ("GatewayNotBuilt", "message::m14_denied_tools_servers_and_streams"),
 ];
 
 /// Those that nobody outside can provoke, and why.
@@ -80,7 +81,6 @@ const EXCUSED: &[(&str, &str)] = &[
         "a remote decision point comes with a later part; local sets are complete",
     ),
     ("GatewayFault", "a fault of our own: no input is known that leads there"),
-    ("GatewayNotBuilt", "what is not built is refused when the configuration is read"),
 ];
 
 #[test]

@@ -412,7 +412,7 @@ fn m14_denied_tools_servers_and_streams() {
             denied("another's server", bob().to("open"), 403, "no_permit"),
             denied("gateway", mallory(), 403, "no_permit"),
             denied("gateway, no server", mallory().to("no-such-server"), 403, "no_permit"),
-            denied("federation", Post { path: "/mcp".into(), ..post() }, 403, "no_permit"),
+            denied("federation", Post { path: "/mcp".into(), ..post() }, 501, "not_built"),
             denied("two credentials", post().to("two"), 403, "credential_ambiguous"),
             denied("credential gone", post().to("vanishing"), 503, "credential_unavailable"),
         ]

@@ -120,6 +120,11 @@ impl Client {
         self.modern("tools/list", &json!({}))
     }
 
+    /// Where it sends its requests.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Opens a connection.
     pub(crate) fn open(&self) -> Wire<TcpStream> {
         Wire::open(self.address)

@@ -1,5 +1,9 @@
 //! Whatever speaks HTTP, though it is no MCP client.
 
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
 use crate::client::status;
 use crate::gateway::Setup;
 use crate::upstream::{EVENTS, RESULT, Then, Upstream, chunk, say};
@@ -18,6 +22,25 @@ fn an_http_1_0_client_gets_no_chunks_and_no_second_answer() {
     assert!(answer.header("transfer-encoding").is_none(), "{}", answer.head);
     assert_eq!(answer.text(), "data: 1\n\ndata: 2\n\n");
     assert!(wire.ended());
+}
+
+/// Where the end of the connection is the end of the answer, a cut answer must not end like a whole
+/// one (RFC 9112 §8, incomplete messages).
+#[test]
+fn a_cut_answer_to_an_http_1_0_client_ends_with_a_reset() {
+    let upstream = Upstream::start(|_, peer| {
+        say(peer, &format!("{EVENTS}{}", chunk("data: 1\n\n")));
+        Then::Close
+    });
+    let gateway = Setup::new(upstream.address).start();
+    gateway.wait_until_ready();
+    let client = gateway.client();
+    let mut stream = TcpStream::connect(client.address()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let request = client.call("echo").replacen("HTTP/1.1", "HTTP/1.0", 1);
+    stream.write_all(request.as_bytes()).unwrap();
+    let end = stream.read_to_end(&mut Vec::new());
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
 #[test]
