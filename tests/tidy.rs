@@ -10,7 +10,17 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     (
         "0 vocabulary",
-        &["clock", "core_cell", "event", "fault", "limits", "secret", "reject", "metrics"],
+        &[
+            "address",
+            "clock",
+            "core_cell",
+            "event",
+            "fault",
+            "limits",
+            "secret",
+            "reject",
+            "metrics",
+        ],
     ),
     ("1 meaning without I/O", &["bus", "config", "http", "mcp"]),
     ("2 sockets", &["mapped", "net"]),

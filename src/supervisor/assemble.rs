@@ -8,12 +8,12 @@ use base64::engine::general_purpose::STANDARD;
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
+use crate::address::permitted;
 use crate::config::{Config, ListenTls, SecretSource, Server};
 use crate::control::jwks::ProviderKeys;
 use crate::control::{Snapshot, Upstream};
 use crate::judge::policy::{CredentialScope, PolicySet, Setting};
 use crate::mcp::session::SessionKeys;
-use crate::net::address::permitted;
 use crate::net::tls::{ClientTls, ServerTls, Ticketer};
 
 /// Everything that is made from one configuration.

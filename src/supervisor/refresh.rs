@@ -8,6 +8,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime};
 
 use super::control::Control;
+use crate::address::permitted;
 use crate::bus::Notice;
 use crate::config::{KeySource, TrustProvider, UpstreamUrl};
 use crate::control::jwks::{
@@ -16,7 +17,6 @@ use crate::control::jwks::{
 use crate::fault;
 use crate::limits::JWKS_FETCH_MS_MAX;
 use crate::metrics::RefreshOutcome;
-use crate::net::address::permitted;
 use crate::net::client;
 use crate::net::tls::ClientTls;
 use crate::net::{Timers, catch_unwind, first, runtime};

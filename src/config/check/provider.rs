@@ -1,10 +1,10 @@
 //! `[[trust_provider]]`: whose tokens count.
 
 use super::{Checker, second_use};
+use crate::address::Reach;
 use crate::config::fault::Place;
 use crate::config::raw;
 use crate::config::reader::At;
-use crate::config::url::Reach;
 use crate::config::{Algorithm, ClaimRule, ClaimTest, KeySource, TrustProvider, UpstreamUrl};
 use crate::limits::TRUST_PROVIDERS_MAX;
 
