@@ -26,16 +26,35 @@ pub fn reach(address: IpAddr) -> Reach {
     }
 }
 
+/// On what terms an address is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// The operator said `trust_private_addresses`.
+    pub trust_private: bool,
+    /// The URL says `https`.
+    pub tls: bool,
+}
+
+impl Terms {
+    /// True when an address of this reach may be dialled. Plain HTTP never leaves private ground,
+    /// whatever its name resolves to: a credential would cross the internet in clear (RFC 6750
+    /// §5.3).
+    #[must_use]
+    pub const fn allow(self, reach: Reach) -> bool {
+        match reach {
+            Reach::Public => self.tls,
+            Reach::Private => self.trust_private,
+            Reach::Forbidden => false,
+        }
+    }
+}
+
 /// The addresses that may be dialled, in order, IPv4-mapped ones as the IPv4 address they are.
 #[must_use]
-pub fn permitted(addresses: &[SocketAddr], trust_private: bool) -> Vec<SocketAddr> {
-    let may = |address: &SocketAddr| match reach(address.ip()) {
-        Reach::Public => true,
-        Reach::Private => trust_private,
-        Reach::Forbidden => false,
-    };
-    let plain = |address: &SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-    addresses.iter().filter(|address| may(address)).map(plain).collect()
+pub fn permitted(addresses: &[SocketAddr], terms: Terms) -> Vec<SocketAddr> {
+    let may = |address: &SocketAddr| terms.allow(reach(address.ip()));
+    let bare = |address: &SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    addresses.iter().filter(|address| may(address)).map(bare).collect()
 }
 
 fn reach_v4(address: Ipv4Addr) -> Reach {
@@ -218,10 +237,14 @@ mod tests {
         .iter()
         .map(|text| text.parse().unwrap())
         .collect();
-        let texts = |trust| -> Vec<String> {
-            permitted(&addresses, trust).iter().map(ToString::to_string).collect()
+        let texts = |trust_private, tls| -> Vec<String> {
+            let allowed = permitted(&addresses, Terms { trust_private, tls });
+            allowed.iter().map(ToString::to_string).collect()
         };
-        assert_eq!(texts(false), ["8.8.8.8:443"]);
-        assert_eq!(texts(true), ["127.0.0.1:80", "8.8.8.8:443", "10.1.2.3:80"]);
+        assert_eq!(texts(false, true), ["8.8.8.8:443"]);
+        assert_eq!(texts(true, true), ["127.0.0.1:80", "8.8.8.8:443", "10.1.2.3:80"]);
+        // Plain HTTP stays on private ground, and needs trust even there.
+        assert_eq!(texts(true, false), ["127.0.0.1:80", "10.1.2.3:80"]);
+        assert!(texts(false, false).is_empty());
     }
 }

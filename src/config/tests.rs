@@ -265,6 +265,23 @@ fn what_widens_trust_is_accepted_with_a_warning() {
             (7, 13, "trust_provider.audiences"),
         ]
     );
+    // Where a name leads is not known yet; that only private addresses will be dialled is said.
+    let trusted = |url: &str| {
+        MINIMAL.replace(
+            "url = \"https://mcp.example.com/mcp\"",
+            &format!("url = \"{url}\"\ntrust_private_addresses = true"),
+        )
+    };
+    for (url, expected) in [
+        ("http://mcp.example.com/mcp", &["sessions.key", "server.url"][..]),
+        ("http://localhost/mcp", &["sessions.key"]),
+        ("http://10.0.0.1/mcp", &["sessions.key"]),
+        ("https://mcp.example.com/mcp", &["sessions.key"]),
+    ] {
+        let config = folder.parse(&trusted(url)).map_err(|faults| faults.to_string()).unwrap();
+        let warnings: Vec<_> = config.warnings.iter().map(|w| w.key.as_str()).collect();
+        assert_eq!(warnings, expected, "{url}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use monoio::net::TcpStream;
 use super::stream::connect_tls;
 use super::tls::ClientTls;
 use super::{Either, NetError, Stream, Timers, first};
-use crate::address::{Reach, reach};
+use crate::address::{Terms, reach};
 use crate::clock::Monotonic;
 use crate::reject::Reject;
 
@@ -29,7 +29,9 @@ pub async fn dial(
     timers: &Timers,
     until: Monotonic,
 ) -> Result<Stream, Reject> {
-    if addresses.is_empty() || addresses.iter().any(|a| reach(a.ip()) == Reach::Forbidden) {
+    // Whether private ones are trusted was judged before; what nobody may have is judged again.
+    let terms = Terms { trust_private: true, tls: tls.is_some() };
+    if addresses.is_empty() || addresses.iter().any(|a| !terms.allow(reach(a.ip()))) {
         return Err(Reject::UpstreamAddress);
     }
     let stream = connect(addresses, timers, until).await?;

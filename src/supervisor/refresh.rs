@@ -8,7 +8,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime};
 
 use super::control::Control;
-use crate::address::permitted;
+use crate::address::{Terms, permitted};
 use crate::bus::Notice;
 use crate::config::{KeySource, TrustProvider, UpstreamUrl};
 use crate::control::jwks::{
@@ -184,7 +184,8 @@ async fn keep_addresses(
             }
         };
         if let Ok(found) = found {
-            let allowed = permitted(&found, server.trust_private_addresses);
+            let trust_private = server.trust_private_addresses;
+            let allowed = permitted(&found, Terms { trust_private, tls: server.url.tls });
             set_addresses(&control, index, generation, &allowed, !found.is_empty());
         }
         first_round.take();
@@ -262,7 +263,8 @@ impl KeyIo for Io<'_> {
                 .await
                 .map_err(|_| FetchFault::Unreachable)?,
         };
-        let addresses = permitted(&found, self.provider.trust_private_addresses);
+        let trust_private = self.provider.trust_private_addresses;
+        let addresses = permitted(&found, Terms { trust_private, tls: url.tls });
         if addresses.is_empty() {
             return Err(FetchFault::Address);
         }

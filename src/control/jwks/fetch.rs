@@ -58,7 +58,7 @@ pub struct Answer {
 }
 
 /// The door to the network and the disk. Implementations keep to `JWKS_FETCH_MS_MAX` per call and
-/// refuse addresses by the provider's `trust_private_addresses`.
+/// refuse addresses by the provider's `trust_private_addresses`, and public ones for plain http.
 pub trait KeyIo {
     /// GETs `url`, reading at most `bytes_max` bytes of body ([`FetchFault::TooLarge`] beyond).
     fn get(&self, url: &str, bytes_max: usize) -> impl Future<Output = Result<Answer, FetchFault>>;
@@ -75,7 +75,8 @@ pub trait KeyIo {
 pub struct Source {
     issuer: String,
     keys: KeySource,
-    /// `http` is allowed: only where the operator trusts a private network.
+    /// `http` is allowed: only where the operator trusts a private network. [`KeyIo::get`] then
+    /// dials no other.
     plain: bool,
     /// `jwks_uri` and until when it is believed.
     discovered: Option<(String, Monotonic)>,
