@@ -69,7 +69,7 @@ pub const PIPELINE_BYTES_MAX: usize = HEAD_BYTES_MAX;
 pub const JWKS_BYTES_MAX: usize = 64 * 1024;
 /// Keys of one set.
 pub const JWKS_KEYS_MAX: usize = 64;
-/// Time for one fetch of a key set or discovery document.
+/// Time for one fetch of a key set, the discovery documents that lead to it included.
 pub const JWKS_FETCH_MS_MAX: u64 = 3_000;
 /// How long a fetched set is fresh when the answer does not say.
 pub const JWKS_FRESH_SECONDS_DEFAULT: u64 = 300;

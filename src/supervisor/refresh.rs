@@ -10,12 +10,12 @@ use std::time::{Duration, SystemTime};
 use super::control::Control;
 use crate::address::{Terms, permitted};
 use crate::bus::Notice;
+use crate::clock::Monotonic;
 use crate::config::{KeySource, TrustProvider, UpstreamUrl};
 use crate::control::jwks::{
     Answer, Asked, FetchFault, KeyIo, Next, Outcome, Refresher, Source, max_age,
 };
 use crate::fault;
-use crate::limits::JWKS_FETCH_MS_MAX;
 use crate::metrics::RefreshOutcome;
 use crate::net::client;
 use crate::net::tls::ClientTls;
@@ -250,9 +250,13 @@ struct Io<'a> {
 }
 
 impl KeyIo for Io<'_> {
-    async fn get(&self, url: &str, bytes_max: usize) -> Result<Answer, FetchFault> {
+    async fn get(
+        &self,
+        url: &str,
+        bytes_max: usize,
+        until: Monotonic,
+    ) -> Result<Answer, FetchFault> {
         let timers: &Timers = &self.control.timers;
-        let until = timers.exact().after(Duration::from_millis(JWKS_FETCH_MS_MAX));
         let url = UpstreamUrl::parse(url).map_err(|_| FetchFault::DiscoveryUrl)?;
         let found = match url.literal {
             Some(literal) => vec![(literal, url.port).into()],
