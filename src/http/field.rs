@@ -5,7 +5,6 @@
 #[allow(missing_docs, reason = "each is the field of its name")]
 pub enum Field {
     Accept,
-    AcceptLanguage,
     Authorization,
     Baggage,
     CacheControl,
@@ -34,9 +33,8 @@ pub enum Field {
 
 impl Field {
     /// All of them, in the order of their discriminants.
-    pub(super) const ALL: [Self; 26] = [
+    pub(super) const ALL: [Self; 25] = [
         Self::Accept,
-        Self::AcceptLanguage,
         Self::Authorization,
         Self::Baggage,
         Self::CacheControl,
@@ -68,7 +66,6 @@ impl Field {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Accept => "accept",
-            Self::AcceptLanguage => "accept-language",
             Self::Authorization => "authorization",
             Self::Baggage => "baggage",
             Self::CacheControl => "cache-control",
@@ -109,7 +106,6 @@ impl Field {
             12 => &[Self::ContentType],
             13 => &[Self::Authorization, Self::CacheControl, Self::LastEventId],
             14 => &[Self::ContentLength, Self::McpSessionId],
-            15 => &[Self::AcceptLanguage],
             16 => &[Self::ContentEncoding, Self::WwwAuthenticate],
             17 => &[Self::TransferEncoding, Self::XAccelBuffering],
             20 => &[Self::McpProtocolVersion],
@@ -140,7 +136,6 @@ impl Field {
             | Self::TransferEncoding
             | Self::UserAgent => true,
             Self::Accept
-            | Self::AcceptLanguage
             | Self::Baggage
             | Self::CacheControl
             | Self::Connection

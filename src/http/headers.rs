@@ -42,10 +42,10 @@ fn contains(list: &[&str], name: &[u8]) -> bool {
     list.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(name))
 }
 
-/// Besides `mcp-*`.
-const UPSTREAM: [&str; 8] = [
+/// Besides `mcp-*`. `baggage` (W3C Baggage) belongs to the trace, as `traceparent` and `tracestate` do
+/// (W3C Trace Context).
+const UPSTREAM: [&str; 7] = [
     "accept",
-    "accept-language",
     "baggage",
     "content-type",
     "last-event-id",
@@ -55,8 +55,7 @@ const UPSTREAM: [&str; 8] = [
 ];
 
 /// Those of them that mean nothing to the judgement.
-const OPTIONAL: [&str; 5] =
-    ["accept-language", "baggage", "traceparent", "tracestate", "user-agent"];
+const OPTIONAL: [&str; 4] = ["baggage", "traceparent", "tracestate", "user-agent"];
 
 /// Besides `mcp-*`.
 const DOWNSTREAM: [&str; 4] = ["cache-control", "content-type", "retry-after", "x-accel-buffering"];
@@ -127,12 +126,16 @@ mod tests {
             "Mcp_Session_Id",
             "Mcp\u{2010}Name",
             "Via",
+            "Accept-Language",
+            "Accept-Encoding",
             "",
         ];
         for name in names {
             assert!(!goes_upstream(name.as_bytes()), "{name}");
         }
-        for name in ["Accept", "MCP-Protocol-Version", "mcp-param-region", "Content-Type"] {
+        for name in
+            ["Accept", "MCP-Protocol-Version", "mcp-param-region", "Content-Type", "Baggage"]
+        {
             assert!(goes_upstream(name.as_bytes()), "{name}");
         }
     }

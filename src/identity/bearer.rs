@@ -54,7 +54,7 @@ mod tests {
         let missing = Err(Reject::TokenMissing);
         let malformed = Err(Reject::TokenMalformed);
         type Case<'a> = (&'a [u8], Result<&'a [u8], Reject>);
-        let cases: [Case<'_>; 20] = [
+        let cases: [Case<'_>; 21] = [
             (b"Bearer a.b.c", Ok(b"a.b.c")),
             (b"bearer a.b.c", Ok(b"a.b.c")),
             (b"BEARER   a.b.c", Ok(b"a.b.c")),
@@ -65,6 +65,7 @@ mod tests {
             (b"BearerX a", missing),
             (b"Bearer\ta", missing),
             (b"DPoP a.b.c", missing),
+            (b"Digest a.b.c", missing),
             (b"Bearer", malformed),
             (b"Bearer ", malformed),
             (b"Bearer ==", malformed),
