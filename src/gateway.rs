@@ -196,7 +196,7 @@ async fn relay_once(
     let world = Rc::clone(&exchange.world);
     let snapshot = &world.snapshot;
     let (Some(server), Some(upstream)) =
-        (snapshot.config.servers.get(permit.server()), snapshot.upstreams.get(permit.server()))
+        (snapshot.config.servers.get(permit.server()), world.upstreams.get(permit.server()))
     else {
         return Err(Reject::GatewayFault.into());
     };

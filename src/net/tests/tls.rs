@@ -196,6 +196,33 @@ fn s06_tickets_outlive_a_reload_of_the_certificate() {
 }
 
 #[test]
+fn each_core_remembers_its_own_sessions() {
+    on_every_driver(|timers| async move {
+        let paper = Paper::new("cores");
+        let server = paper.server(NAME);
+        for version in VERSIONS {
+            let made = ClientTls::with_config(paper.client_config(version));
+            let (one, two) = (made.for_core(), made.for_core());
+            let steps = [
+                (&one, HandshakeKind::Full),
+                (&one, HandshakeKind::Resumed),
+                (&two, HandshakeKind::Full),
+                (&two, HandshakeKind::Resumed),
+                (&made, HandshakeKind::Full),
+            ];
+            for (client, expected) in steps {
+                let (near, far) = secure_pair(&timers, &server, client, NAME).await;
+                let (mut near, mut far) = (near.unwrap(), far.unwrap());
+                let kind = near.session().unwrap().common().handshake_kind();
+                assert_eq!(kind, Some(expected));
+                far.write_all(vec![1], soon(&timers)).await.0.unwrap();
+                near.read(Vec::new(), soon(&timers)).await.0.unwrap();
+            }
+        }
+    });
+}
+
+#[test]
 fn s05_an_upstream_that_cannot_prove_its_name_is_refused() {
     on_every_driver(|timers| async move {
         let paper = Paper::new("wrong");
