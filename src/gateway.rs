@@ -85,7 +85,7 @@ async fn turn(shard: &Shard, downstream: &mut Downstream) -> Turn {
     // Whatever is left of the request is not the next one. By now it holds no place any more.
     match next {
         Turn::Again if !downstream.discard_body(&shard.timers).await => Turn::Close,
-        next => next,
+        Turn::Again | Turn::Close | Turn::Cut | Turn::Gone => next,
     }
 }
 
