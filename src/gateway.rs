@@ -85,7 +85,7 @@ async fn turn(shard: &Shard, downstream: &mut Downstream) -> Turn {
     // Whatever is left of the request is not the next one. By now it holds no place any more.
     match next {
         Turn::Again if !downstream.discard_body(&shard.timers).await => Turn::Close,
-        next => next,
+        Turn::Again | Turn::Close | Turn::Cut | Turn::Gone => next,
     }
 }
 
@@ -196,7 +196,7 @@ async fn relay_once(
     let world = Rc::clone(&exchange.world);
     let snapshot = &world.snapshot;
     let (Some(server), Some(upstream)) =
-        (snapshot.config.servers.get(permit.server()), snapshot.upstreams.get(permit.server()))
+        (snapshot.config.servers.get(permit.server()), world.upstreams.get(permit.server()))
     else {
         return Err(Reject::GatewayFault.into());
     };
