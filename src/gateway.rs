@@ -198,8 +198,9 @@ async fn forward(
         Ok(relayed) => return Ok(relayed),
         Err(failed) => failed,
     };
-    let (Some(permit), Some(used)) = (failed.permit, used) else { return Err(failed.reject) };
+    let (Some(_), Some(used)) = (failed.permit, used) else { return Err(failed.reject) };
     shard.credentials.evict(used);
+    let permit = exchange.decide_again(shard)?;
     let fresh = exchange.obtain(shard, &permit)?;
     let again = relay_once(shard, downstream, exchange, permit, fresh).await;
     again.map_err(|failed| failed.reject)

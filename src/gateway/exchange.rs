@@ -217,12 +217,36 @@ impl Exchange {
         }
     }
 
+    /// Before a second try: up to `timeout_seconds` passed with the first, so the token may have
+    /// expired and the decision may be another. Under other rules nothing is tried again; the agent
+    /// gets the upstream's refusal, and its next request is judged by them from the beginning.
+    pub(super) fn decide_again(&mut self, shard: &Shard) -> Result<Permit, Reject> {
+        shard.drain_bus();
+        let newest = shard.world();
+        let rules =
+            |world: &World| (world.snapshot.config_generation, world.snapshot.policy.epoch());
+        if rules(&newest) != rules(&self.world) {
+            return Err(Reject::UpstreamAuth);
+        }
+        self.world = newest;
+        self.judged = shard.clock.now();
+        let token = self.token.as_deref().ok_or(Reject::GatewayFault)?;
+        token.judge_time(self.judged.wall.seconds())?;
+        decide::key_holds(&self.world, token, self.judged.mono)?;
+        self.decide(shard)
+    }
+
     /// Stage 6: the credential for the server.
     pub(super) fn obtain(
         &mut self,
         shard: &Shard,
         permit: &Permit,
     ) -> Result<Option<Rc<UpstreamCredential>>, Reject> {
+        // The last look before a secret is fetched: the permit is this caller's.
+        let token = self.token.as_deref().ok_or(Reject::GatewayFault)?;
+        if permit.identity() != token.principal().digest() {
+            return Err(Reject::GatewayFault);
+        }
         let snapshot = &self.world.snapshot;
         let now = shard.clock.monotonic();
         let (credential, cache) = shard.credentials.obtain(
