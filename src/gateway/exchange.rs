@@ -291,14 +291,19 @@ impl Exchange {
             Some(reject) if reject.status() >= 500 => Decision::Error,
             Some(_) => Decision::Deny,
         };
-        match self.ticket.take() {
+        let recorded = match self.ticket.take() {
             Some(ticket) => {
                 self.outcome.reason = self.outcome.reason.or(refused);
                 shard.audit.complete(ticket, &self.outcome);
+                // What failed afterwards does not undo the decision; the reason says what did.
+                Decision::Permit
             }
-            None => shard.audit.refuse(&self.entry(decision, refused), &self.outcome),
-        }
-        self.count(shard, decision, refused);
+            None => {
+                shard.audit.refuse(&self.entry(decision, refused), &self.outcome);
+                decision
+            }
+        };
+        self.count(shard, recorded, refused);
         if !self.broken {
             shard.release_scratch(self.scratch);
         }
@@ -312,13 +317,23 @@ impl Exchange {
         };
         let method = self.mcp_method().map_or(METHOD_NONE, Method::id);
         let status = self.outcome.status.unwrap_or(0);
-        shard.meter.request(self.server, method, decision, status);
+        shard.meter.request(self.metered_server(shard), method, decision, status);
         if let Some(reject) = refused.or(self.outcome.reason) {
             shard.meter.refusal(reject);
         }
         let counters = shard.meter.counters();
         counters.duration.record(self.outcome.duration_us);
         counters.overhead.record(self.outcome.overhead_us.unwrap_or_default());
+    }
+
+    /// The server's index as the meter knows it: after a reload it may be another's.
+    fn metered_server(&self, shard: &Shard) -> Option<u16> {
+        let newest = shard.world();
+        if newest.snapshot.config_generation == self.world.snapshot.config_generation {
+            self.server
+        } else {
+            newest.server(&self.scratch.server)
+        }
     }
 
     /// The era that the answer's form follows; GET and DELETE are legacy unless the header says so.
