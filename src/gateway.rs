@@ -220,8 +220,9 @@ async fn relay_once(
     else {
         return Err(Reject::GatewayFault.into());
     };
+    let server_index = permit.server();
     if upstream.addresses.is_empty() {
-        shard.ask_addresses(permit.server());
+        shard.ask_addresses(server_index);
     }
     let farewell = oversight::farewell(exchange);
     let mut body = std::mem::take(&mut exchange.scratch.body);
@@ -229,7 +230,7 @@ async fn relay_once(
     let watch = Watch::new(shard, exchange, downstream.head().0.keep_alive(), farewell);
     let leg = Leg {
         server,
-        server_index: permit.server(),
+        server_index,
         upstream,
         generation: snapshot.config_generation,
         credential: credential.as_deref(),
@@ -244,6 +245,10 @@ async fn relay_once(
     };
     let result = shard.relay.forward(permit, leg, downstream, &watch).await;
     exchange.scratch.body = body;
+    // None of the known addresses answers: the server may have moved.
+    if result.as_ref().is_err_and(|failed| failed.reject == Reject::UpstreamConnect) {
+        shard.ask_addresses(server_index);
+    }
     exchange.outcome.upstream_status = match &result {
         Ok(relayed) => Some(relayed.status),
         Err(failed) => failed.upstream_status,

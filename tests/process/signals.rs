@@ -269,3 +269,16 @@ fn r02_sigterm_does_not_wait_for_a_stream_without_a_head() {
     assert!(stream.ended());
     assert_eq!(gateway.wait().code(), Some(0), "{}", gateway.said());
 }
+
+#[test]
+fn sighup_refuses_a_limit_that_is_fixed_when_a_core_starts() {
+    let upstream = Upstream::echo();
+    let setup = Setup::new(upstream.address);
+    let gateway = setup.start();
+    gateway.wait_until_ready();
+    let other = setup.limits("upstream_idle_per_core_max = 3").configuration();
+    gateway.stage().write("gateway.toml", &other);
+    gateway.reload();
+    assert!(gateway.said().contains("upstream_idle_per_core_max change only with a restart"));
+    assert!(gateway.metric("portcullis_config_last_reload_successful") < 0.5);
+}
