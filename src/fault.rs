@@ -23,6 +23,8 @@ pub enum Stage {
     Relay,
     /// The answer is under way to the agent.
     Response,
+    /// A refusal is about to be written.
+    Answer,
     /// In the fetch of keys that this request waits for, on the control thread.
     Keys,
     /// In a task that nothing guards: the worker's thread ends.

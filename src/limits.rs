@@ -59,8 +59,9 @@ pub const RELAY_BUFFER_BYTES: usize = 16 * 1024;
 pub const UPSTREAM_HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Interim (1xx) responses before the final one.
 pub const UPSTREAM_INTERIM_MAX: usize = 8;
-/// Bytes of one server-sent event that is held back to be relayed whole.
-pub const SSE_EVENT_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of one server-sent event. Nothing is held back, so this bounds no memory of ours: it ends
+/// a server that never ends an event, before an agent has to buffer it (case M15).
+pub const SSE_EVENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of pipelined requests read ahead while an answer is under way.
 pub const PIPELINE_BYTES_MAX: usize = HEAD_BYTES_MAX;
 

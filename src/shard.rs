@@ -55,7 +55,8 @@ pub struct Shard {
     scratch: CoreCell<Vec<Box<Scratch>>>,
     connections: Cell<usize>,
     inflight: Cell<usize>,
-    asked_addresses_at: Cell<Monotonic>,
+    /// When addresses of each server were last asked for.
+    asked_addresses: CoreCell<HashMap<usize, Monotonic>>,
     /// Rung when the gateway drains.
     pub drained: Event,
 
@@ -147,7 +148,7 @@ impl Shard {
             world: CoreCell::new(world),
             scratch: CoreCell::default(),
             connections: Cell::new(0),
-            asked_addresses_at: Cell::default(),
+            asked_addresses: CoreCell::default(),
             drained: Event::default(),
             inflight: Cell::new(0),
             inbox: parts.inbox,
@@ -255,16 +256,21 @@ impl Shard {
         });
     }
 
-    /// Asks the control thread for addresses of a server; at most once a second, however many
-    /// requests want them.
+    /// Asks the control thread for addresses of a server; at most once a second for each, however
+    /// many requests want them.
     pub fn ask_addresses(&self, server: usize) {
+        let Ok(number) = u16::try_from(server) else { return };
         let now = self.timers.now();
-        let waited = now.micros_since(self.asked_addresses_at.get());
-        if let Ok(server) = u16::try_from(server)
-            && waited >= ASK_PAUSE_MICROS
-        {
-            self.asked_addresses_at.set(now);
-            self.asker.ask(Ask::Resolve { server });
+        let due = self.asked_addresses.with(|asked| {
+            let before = asked.insert(server, now);
+            let due = before.is_none_or(|before| now.micros_since(before) >= ASK_PAUSE_MICROS);
+            if let Some(before) = before.filter(|_| !due) {
+                asked.insert(server, before);
+            }
+            due
+        });
+        if due {
+            self.asker.ask(Ask::Resolve { server: number });
         }
     }
 
@@ -295,6 +301,7 @@ impl Shard {
         if old.snapshot.config_generation != new.snapshot.config_generation {
             self.credentials.purge();
             self.relay.forget_connections();
+            self.asked_addresses.with(HashMap::clear);
             self.name_servers();
         }
         self.with_trust(|trust| self.identity.keys_published(trust));
