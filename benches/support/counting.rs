@@ -45,8 +45,9 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Runs `once` some times warm and prints what one run of it allocates.
-pub(crate) fn report<T>(name: &str, mut once: impl FnMut() -> T) {
+/// Runs `once` some times warm, prints what one run of it allocates, and says how often all of the
+/// counted ones did.
+pub(crate) fn report<T>(name: &str, mut once: impl FnMut() -> T) -> u64 {
     for _ in 0..WARM_UP {
         black_box(once());
     }
@@ -62,6 +63,7 @@ pub(crate) fn report<T>(name: &str, mut once: impl FnMut() -> T) {
         io::stdout(),
         "{name:<40} allocations per iteration: {count:.2} ({bytes:.0} bytes)"
     );
+    after.0 - before.0
 }
 
 const WARM_UP: u32 = 64;

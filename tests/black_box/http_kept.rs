@@ -106,3 +106,27 @@ fn a_fields_that_connection_lists_is_kept_from_the_upstream() {
         assert_eq!(gateway.upstream.last().header("baggage"), None);
     }
 }
+
+/// M16: an event id belongs to a session. Without an opened one it could be anybody's, and in a
+/// POST it resumes nothing: neither goes upstream. Somebody else's session opens for nobody
+/// (`message::m12_m16`).
+#[test]
+fn m16_an_event_id_goes_upstream_with_its_session_only() {
+    for driver in DRIVERS {
+        let gateway = Gateway::shared(driver);
+        let _turn = gateway.turn();
+        let resumed = "Last-Event-ID: 7";
+        let post = Post::new(&gateway).field(resumed);
+        assert_eq!(gateway.ask(&post.bytes()).status, 200);
+        assert_eq!(gateway.upstream.last().header("last-event-id"), None, "{driver:?}: a POST");
+        let token = gateway.keys.token("alice");
+        let get = format!(
+            "GET /mcp/tools HTTP/1.1\r\nHost: portcullis.localhost\r\n\
+             Authorization: Bearer {token}\r\nAccept: text/event-stream\r\n{resumed}\r\n\r\n"
+        );
+        assert_eq!(gateway.ask(get.as_bytes()).status, 200);
+        let seen = gateway.upstream.last();
+        assert!(seen.head.starts_with("GET /tools "), "{}", seen.head);
+        assert_eq!(seen.header("last-event-id"), None, "{driver:?}: a stream without a session");
+    }
+}
