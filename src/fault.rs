@@ -94,6 +94,7 @@ mod injected {
             Stage::Audit => b"audit",
             Stage::Relay => b"relay",
             Stage::Response => b"response",
+            Stage::Answer => b"answer",
             Stage::Keys => b"keys",
             Stage::Worker => b"worker",
         }
