@@ -99,8 +99,10 @@ async fn read_head(
 
 /// Answers a connection that finds no place: 503, and the end.
 pub async fn turn_away(shard: Rc<Shard>, stream: Stream) {
-    // Over TLS there is no session yet in which to say anything.
-    if shard.world().snapshot.tls.is_none() {
+    if shard.world().snapshot.tls.is_some() {
+        // There is no session yet in which to say anything.
+        shard.meter.refusal(Reject::GatewayOverloaded);
+    } else {
         let mut downstream = Downstream::new(stream);
         refuse::unread(&shard, &mut downstream, Reject::GatewayOverloaded).await;
         downstream.close(&shard.timers).await;
