@@ -79,10 +79,10 @@ async fn turn(shard: &Shard, downstream: &mut Downstream) -> Turn {
         None => refuse::unread(shard, downstream, Reject::GatewayOverloaded).await,
     };
     // Whatever is left of the request is not the next one. By now it holds no place any more.
-    match next {
-        Turn::Again if !downstream.discard_body(&shard.timers).await => Turn::Close,
-        next => next,
+    if matches!(next, Turn::Again) && !downstream.discard_body(&shard.timers).await {
+        return Turn::Close;
     }
+    next
 }
 
 async fn read_head(
