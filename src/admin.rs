@@ -213,7 +213,7 @@ fn histogram(
 
 fn per_core(out: &mut Exposition, cores: &[Arc<Counters>]) {
     type Read = fn(&Counters) -> u64;
-    let families: [(&'static str, Type, &str, Read); 4] = [
+    let families: [(&'static str, Type, &str, Read); 5] = [
         ("connections", Type::Gauge, "Open downstream connections.", |c| c.connections.get()),
         ("inflight", Type::Gauge, "Requests in flight.", |c| c.inflight.get()),
         ("ring_enters_total", Type::Counter, "Kernel crossings of the event loop.", |c| {
@@ -221,6 +221,9 @@ fn per_core(out: &mut Exposition, cores: &[Arc<Counters>]) {
         }),
         ("park_errors_total", Type::Counter, "Errors while the event loop waited.", |c| {
             c.park_errors.get()
+        }),
+        ("tls_handshake_failures_total", Type::Counter, "Failed downstream handshakes.", |c| {
+            c.tls_handshake_failures.get()
         }),
     ];
     for (name, kind, help, read) in families {

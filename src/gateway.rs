@@ -79,10 +79,10 @@ async fn turn(shard: &Shard, downstream: &mut Downstream) -> Turn {
         None => refuse::unread(shard, downstream, Reject::GatewayOverloaded).await,
     };
     // Whatever is left of the request is not the next one. By now it holds no place any more.
-    match next {
-        Turn::Again if !downstream.discard_body(&shard.timers).await => Turn::Close,
-        Turn::Again | Turn::Close | Turn::Cut | Turn::Gone => next,
+    if matches!(next, Turn::Again) && !downstream.discard_body(&shard.timers).await {
+        return Turn::Close;
     }
+    next
 }
 
 async fn read_head(
@@ -99,8 +99,10 @@ async fn read_head(
 
 /// Answers a connection that finds no place: 503, and the end.
 pub async fn turn_away(shard: Rc<Shard>, stream: Stream) {
-    // Over TLS there is no session yet in which to say anything.
-    if shard.world().snapshot.tls.is_none() {
+    if shard.world().snapshot.tls.is_some() {
+        // There is no session yet in which to say anything.
+        shard.meter.refusal(Reject::GatewayOverloaded);
+    } else {
         let mut downstream = Downstream::new(stream);
         refuse::unread(&shard, &mut downstream, Reject::GatewayOverloaded).await;
         downstream.close(&shard.timers).await;

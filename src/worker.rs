@@ -190,7 +190,11 @@ async fn connection(shard: Rc<Shard>, stream: Stream) {
             let limit = Duration::from_millis(world.snapshot.config.limits.handshake_ms_max);
             match accept_tls(stream, tls, shard.timers.now().after(limit)).await {
                 Ok(stream) => stream,
-                Err(_) => return,
+                Err(_) => {
+                    // Nobody was asked for anything yet, so there is no record of it.
+                    shard.meter.counters().tls_handshake_failures.add(1);
+                    return;
+                }
             }
         }
     };

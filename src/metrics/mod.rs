@@ -34,6 +34,8 @@ pub struct Counters {
     pub ring_enters: Cell,
     /// Errors while the event loop waited.
     pub park_errors: Cell,
+    /// Downstream TLS handshakes that failed or took too long.
+    pub tls_handshake_failures: Cell,
     /// Cross-core notices that were lost in detail.
     pub bus_overflows: Cell,
     /// Decisions from memory.
@@ -204,6 +206,7 @@ impl Counters {
             heartbeat: Cell::default(),
             ring_enters: Cell::default(),
             park_errors: Cell::default(),
+            tls_handshake_failures: Cell::default(),
             bus_overflows: Cell::default(),
             decision_hits: Cell::default(),
             decision_misses: Cell::default(),

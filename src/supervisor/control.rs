@@ -247,7 +247,6 @@ impl Control {
         match made {
             Ok((config, assembly)) => self.take(config, assembly),
             Err(faults) => {
-                self.process.set_reload(false);
                 for fault in &faults {
                     tracing::error!("{fault}");
                 }

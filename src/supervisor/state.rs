@@ -37,8 +37,8 @@ impl State {
                 && old.ca_file == new.ca_file
                 && old.trust_private_addresses == new.trust_private_addresses
         };
-        // Keys that would be fetched from the same place, and be believed there for the same reason,
-        // keep serving, so that a reload costs no 503.
+        // Keys that would be fetched from the same place, and believed for the same reason, keep
+        // serving, so that a reload costs no 503.
         self.keys = config
             .trust_providers
             .iter()

@@ -157,7 +157,7 @@ fn stands_still(counter: &AtomicUsize) {
     });
 }
 
-/// F06: a withdrawn key takes the streams with it that its tokens opened; a key that joins does not.
+/// F06: a withdrawn key takes with it the streams that its tokens opened; one that joins does not.
 #[test]
 fn f06_a_stream_ends_with_the_key_of_its_token() {
     let (next, gate) = Gate::new();

@@ -125,6 +125,29 @@ fn both_versions_serve_with_alpn_and_resume_sessions_over_a_reload() {
     }
 }
 
+/// Neither leaves a record, because nobody was asked for anything; both are counted.
+#[test]
+fn handshakes_that_fail_and_connections_without_a_place_are_counted() {
+    let (upstream, authority) = (Upstream::echo(), Authority::new());
+    let setup = secured(&upstream).cores("cpus = \"0\"").limits("connections_per_core_max = 1");
+    let gateway = start(&setup, &authority);
+    let failures = "portcullis_tls_handshake_failures_total{core=\"0\"}";
+    let away = "portcullis_refusals_total{reason=\"overloaded\"}";
+    let mut plain = Wire::open(gateway.address);
+    plain.send("GET / HTTP/1.1\r\n\r\n");
+    plain.ended();
+    eventually("the failed handshake is counted", || gateway.metric(failures) > 0.5);
+    eventually("its seat is free", || gateway.metric("portcullis_connections") < 0.5);
+    let config = Arc::new(authority.client(&VERSIONS));
+    let mut wire = Wire::new(connect(&gateway, &config));
+    wire.send(&call(&gateway, NAME));
+    assert_eq!(wire.answer().status, 200);
+    assert!(gateway.metric(away) < 0.5);
+    assert!(Wire::open(gateway.address).ended(), "no place");
+    eventually("who found no place is counted", || gateway.metric(away) > 0.5);
+    assert!(gateway.metric(failures) < 1.5, "counted once");
+}
+
 #[test]
 fn alpn_without_http_1_1_is_refused() {
     let (upstream, authority) = (Upstream::echo(), Authority::new());
