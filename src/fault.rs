@@ -23,6 +23,8 @@ pub enum Stage {
     Relay,
     /// The answer is under way to the agent.
     Response,
+    /// A refusal is about to be written.
+    Answer,
     /// In the fetch of keys that this request waits for, on the control thread.
     Keys,
     /// In a task that nothing guards: the worker's thread ends.
@@ -105,5 +107,5 @@ mod injected {
     /// Of the stages, in their order. Written out: a request without a fault allocates nothing, as
     /// `tests/alloc_way.rs` counts in this build, too.
     const NAMES: &str =
-        "head route identity envelope policy credential audit relay response keys worker";
+        "head route identity envelope policy credential audit relay response answer keys worker";
 }

@@ -18,6 +18,7 @@ use std::rc::Rc;
 
 use crate::credential::UpstreamCredential;
 use crate::fault::{self, Stage};
+use crate::limits::Limits;
 use crate::listener::{Downstream, downstream::Next};
 use crate::net::{Panicked, Stream, catch_unwind, runtime};
 use crate::policy::Permit;
@@ -61,15 +62,13 @@ async fn turn(shard: &Shard, downstream: &mut Downstream) -> Turn {
     if !downstream.wakes(&shard.timers, &limits, &shard.inputs).await {
         return Turn::Gone;
     }
-    let head = downstream.next_head(&shard.timers, &limits).await;
+    let head = catch_unwind(read_head(shard, downstream, &limits)).await;
     shard.drain_bus();
     match head {
-        Ok(Next::Quiet) => return Turn::Gone,
-        Ok(Next::Request) => fault::point(Stage::Head, downstream.head().1),
-        Err(reject) => {
-            refuse::unread(shard, downstream, reject).await;
-            return Turn::Close;
-        }
+        Ok(Ok(Next::Request)) => {}
+        Ok(Ok(Next::Quiet)) => return Turn::Gone,
+        Ok(Err(reject)) => return refuse::unread(shard, downstream, reject).await,
+        Err(Panicked) => return panicked(shard, Exchange::begin(shard, downstream)),
     }
     if fault::asked(Stage::Worker, downstream.head().1) {
         let head = downstream.head().1.to_vec();
@@ -77,16 +76,25 @@ async fn turn(shard: &Shard, downstream: &mut Downstream) -> Turn {
     }
     let next = match shard.enter() {
         Some(_place) => handle(shard, downstream).await,
-        None => {
-            refuse::unread(shard, downstream, Reject::GatewayOverloaded).await;
-            Turn::Close
-        }
+        None => refuse::unread(shard, downstream, Reject::GatewayOverloaded).await,
     };
     // Whatever is left of the request is not the next one. By now it holds no place any more.
     match next {
         Turn::Again if !downstream.discard_body(&shard.timers).await => Turn::Close,
-        next => next,
+        Turn::Again | Turn::Close | Turn::Cut | Turn::Gone => next,
     }
+}
+
+async fn read_head(
+    shard: &Shard,
+    downstream: &mut Downstream,
+    limits: &Limits,
+) -> Result<Next, Reject> {
+    let next = downstream.next_head(&shard.timers, limits).await?;
+    if let Next::Request = next {
+        fault::point(Stage::Head, downstream.head().1);
+    }
+    Ok(next)
 }
 
 /// Answers a connection that finds no place: 503, and the end.
@@ -102,37 +110,48 @@ pub async fn turn_away(shard: Rc<Shard>, stream: Stream) {
 /// One request: processed, answered, recorded.
 async fn handle(shard: &Shard, downstream: &mut Downstream) -> Turn {
     let mut exchange = Exchange::begin(shard, downstream);
-    let processed = match catch_unwind(process(shard, downstream, &mut exchange)).await {
-        Ok(processed) => processed,
-        Err(Panicked) => {
-            // How much of an answer was written is not known, so there is none; a record there is.
-            tracing::error!(core = shard.core, "a request panicked; its connection is closed");
-            exchange.broken();
-            exchange.record(shard, Some(Reject::GatewayFault));
-            return Turn::Cut;
+    match catch_unwind(answer(shard, downstream, &mut exchange)).await {
+        Ok((next, refused)) => {
+            exchange.record(shard, refused);
+            next
+        }
+        Err(Panicked) => panicked(shard, exchange),
+    }
+}
+
+/// How much of an answer was written is not known, so there is none; a record there is.
+fn panicked(shard: &Shard, mut exchange: Exchange) -> Turn {
+    tracing::error!(core = shard.core, "a request panicked; its connection is closed");
+    exchange.broken();
+    exchange.record(shard, Some(Reject::GatewayFault));
+    Turn::Cut
+}
+
+/// Processed and answered; what is left is the record.
+async fn answer(
+    shard: &Shard,
+    downstream: &mut Downstream,
+    exchange: &mut Exchange,
+) -> (Turn, Option<Reject>) {
+    let relayed = match process(shard, downstream, exchange).await {
+        Ok(relayed) => relayed,
+        Err(reject) => {
+            let keep = refuse::answer(shard, downstream, exchange, reject).await;
+            return (if keep { Turn::Again } else { Turn::Close }, Some(reject));
         }
     };
-    match processed {
-        Ok(relayed) => {
-            exchange.relayed(&relayed);
-            exchange.record(shard, None);
-            match relayed {
-                Relayed { reusable: true, .. } => Turn::Again,
-                // The end of the connection would be taken for the end of the answer.
-                Relayed { cut: Some(reason), ends_by_close: true, .. }
-                    if reason != Reject::GatewayDraining =>
-                {
-                    Turn::Cut
-                }
-                Relayed { .. } => Turn::Close,
-            }
+    exchange.relayed(&relayed);
+    let next = match relayed {
+        Relayed { reusable: true, .. } => Turn::Again,
+        // The end of the connection would be taken for the end of the answer.
+        Relayed { cut: Some(reason), ends_by_close: true, .. }
+            if reason != Reject::GatewayDraining =>
+        {
+            Turn::Cut
         }
-        Err(reject) => {
-            let keep = refuse::answer(shard, downstream, &mut exchange, reject).await;
-            exchange.record(shard, Some(reject));
-            if keep { Turn::Again } else { Turn::Close }
-        }
-    }
+        Relayed { .. } => Turn::Close,
+    };
+    (next, None)
 }
 
 async fn process(
@@ -179,8 +198,9 @@ async fn forward(
         Ok(relayed) => return Ok(relayed),
         Err(failed) => failed,
     };
-    let (Some(permit), Some(used)) = (failed.permit, used) else { return Err(failed.reject) };
+    let (Some(_), Some(used)) = (failed.permit, used) else { return Err(failed.reject) };
     shard.credentials.evict(used);
+    let permit = exchange.decide_again(shard)?;
     let fresh = exchange.obtain(shard, &permit)?;
     let again = relay_once(shard, downstream, exchange, permit, fresh).await;
     again.map_err(|failed| failed.reject)
@@ -196,12 +216,13 @@ async fn relay_once(
     let world = Rc::clone(&exchange.world);
     let snapshot = &world.snapshot;
     let (Some(server), Some(upstream)) =
-        (snapshot.config.servers.get(permit.server()), snapshot.upstreams.get(permit.server()))
+        (snapshot.config.servers.get(permit.server()), world.upstreams.get(permit.server()))
     else {
         return Err(Reject::GatewayFault.into());
     };
+    let server_index = permit.server();
     if upstream.addresses.is_empty() {
-        shard.ask_addresses(permit.server());
+        shard.ask_addresses(server_index);
     }
     let farewell = oversight::farewell(exchange);
     let mut body = std::mem::take(&mut exchange.scratch.body);
@@ -209,7 +230,7 @@ async fn relay_once(
     let watch = Watch::new(shard, exchange, downstream.head().0.keep_alive(), farewell);
     let leg = Leg {
         server,
-        server_index: permit.server(),
+        server_index,
         upstream,
         generation: snapshot.config_generation,
         credential: credential.as_deref(),
@@ -224,6 +245,10 @@ async fn relay_once(
     };
     let result = shard.relay.forward(permit, leg, downstream, &watch).await;
     exchange.scratch.body = body;
+    // None of the known addresses answers: the server may have moved.
+    if result.as_ref().is_err_and(|failed| failed.reject == Reject::UpstreamConnect) {
+        shard.ask_addresses(server_index);
+    }
     exchange.outcome.upstream_status = match &result {
         Ok(relayed) => Some(relayed.status),
         Err(failed) => failed.upstream_status,

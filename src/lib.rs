@@ -9,6 +9,7 @@
 //! Modules stand in layers; imports run downward only, and `tests/tidy.rs` holds the table.
 
 // 0: vocabulary, no I/O
+pub mod address;
 pub mod clock;
 pub mod core_cell;
 pub mod event;

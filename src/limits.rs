@@ -59,8 +59,9 @@ pub const RELAY_BUFFER_BYTES: usize = 16 * 1024;
 pub const UPSTREAM_HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Interim (1xx) responses before the final one.
 pub const UPSTREAM_INTERIM_MAX: usize = 8;
-/// Bytes of one server-sent event that is held back to be relayed whole.
-pub const SSE_EVENT_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of one server-sent event. Nothing is held back, so this bounds no memory of ours: it ends
+/// a server that never ends an event, before an agent has to buffer it (case M15).
+pub const SSE_EVENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of pipelined requests read ahead while an answer is under way.
 pub const PIPELINE_BYTES_MAX: usize = HEAD_BYTES_MAX;
 
@@ -69,7 +70,7 @@ pub const PIPELINE_BYTES_MAX: usize = HEAD_BYTES_MAX;
 pub const JWKS_BYTES_MAX: usize = 64 * 1024;
 /// Keys of one set.
 pub const JWKS_KEYS_MAX: usize = 64;
-/// Time for one fetch of a key set or discovery document.
+/// Time for one fetch of a key set, the discovery documents that lead to it included.
 pub const JWKS_FETCH_MS_MAX: u64 = 3_000;
 /// How long a fetched set is fresh when the answer does not say.
 pub const JWKS_FRESH_SECONDS_DEFAULT: u64 = 300;

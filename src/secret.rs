@@ -6,7 +6,7 @@
 
 use zeroize::Zeroizing;
 
-/// A secret value. Compared only in constant time, through [`Secret::matches`].
+/// A secret value.
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
@@ -34,13 +34,6 @@ impl Secret {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-
-    /// Compares in constant time for equal lengths.
-    #[must_use]
-    pub fn matches(&self, other: &[u8]) -> bool {
-        self.0.len() == other.len()
-            && self.0.iter().zip(other).fold(0_u8, |acc, (a, b)| acc | (a ^ b)) == 0
-    }
 }
 
 #[cfg(test)]
@@ -48,11 +41,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn matches_only_the_same_bytes() {
+    fn what_goes_in_comes_out() {
         let secret = Secret::new(b"s3cret".to_vec());
-        assert!(secret.matches(b"s3cret"));
-        assert!(!secret.matches(b"s3creT"));
-        assert!(!secret.matches(b"s3cre"));
+        assert_eq!(secret.expose(), b"s3cret");
         assert!(!secret.is_empty());
         assert_eq!(secret.len(), 6);
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::audit::AuditRing;
 use crate::bus::{Drained, Inbox, Notice};
 use crate::clock::{Clock, Monotonic, Now};
-use crate::control::{Ask, Asker, Slot, Snapshot};
+use crate::control::{Ask, Asker, Slot, Snapshot, Upstream};
 use crate::core_cell::CoreCell;
 use crate::credential::{CacheOutcome, Credentials};
 use crate::event::Event;
@@ -18,6 +18,7 @@ use crate::listener::downstream::HEAD_READ_BYTES;
 use crate::mcp::Call;
 use crate::mcp::session::SessionKeys;
 use crate::metrics::{Meter, NoticeKind};
+use crate::net::tls::ClientTls;
 use crate::net::{Buffers, Timers};
 use crate::policy::Enforcer;
 use crate::relay::Relay;
@@ -54,7 +55,8 @@ pub struct Shard {
     scratch: CoreCell<Vec<Box<Scratch>>>,
     connections: Cell<usize>,
     inflight: Cell<usize>,
-    asked_addresses_at: Cell<Monotonic>,
+    /// When addresses of each server were last asked for.
+    asked_addresses: CoreCell<HashMap<usize, Monotonic>>,
     /// Rung when the gateway drains.
     pub drained: Event,
 
@@ -71,6 +73,8 @@ pub struct World {
     pub snapshot: Arc<Snapshot>,
     /// Seals and opens session ids.
     pub sessions: Arc<SessionKeys>,
+    /// The servers of the snapshot, with TLS sessions that only this core remembers.
+    pub upstreams: Box<[Upstream]>,
     servers: HashMap<Box<str>, u16>,
 }
 
@@ -127,7 +131,7 @@ impl Shard {
     /// Builds the shard on the thread that will own it.
     #[must_use]
     pub fn new(parts: Parts, timers: Timers) -> Rc<Self> {
-        let world = Rc::new(World::new(parts.slot.newest()));
+        let world = Rc::new(World::new(parts.slot.newest(), None));
         let idle_max = world.snapshot.config.limits.upstream_idle_per_core_max;
         let shard = Self {
             core: parts.core,
@@ -144,7 +148,7 @@ impl Shard {
             world: CoreCell::new(world),
             scratch: CoreCell::default(),
             connections: Cell::new(0),
-            asked_addresses_at: Cell::default(),
+            asked_addresses: CoreCell::default(),
             drained: Event::default(),
             inflight: Cell::new(0),
             inbox: parts.inbox,
@@ -252,16 +256,21 @@ impl Shard {
         });
     }
 
-    /// Asks the control thread for addresses of a server; at most once a second, however many
-    /// requests want them.
+    /// Asks the control thread for addresses of a server; at most once a second for each, however
+    /// many requests want them.
     pub fn ask_addresses(&self, server: usize) {
+        let Ok(number) = u16::try_from(server) else { return };
         let now = self.timers.now();
-        let waited = now.micros_since(self.asked_addresses_at.get());
-        if let Ok(server) = u16::try_from(server)
-            && waited >= ASK_PAUSE_MICROS
-        {
-            self.asked_addresses_at.set(now);
-            self.asker.ask(Ask::Resolve { server });
+        let due = self.asked_addresses.with(|asked| {
+            let before = asked.insert(server, now);
+            let due = before.is_none_or(|before| now.micros_since(before) >= ASK_PAUSE_MICROS);
+            if let Some(before) = before.filter(|_| !due) {
+                asked.insert(server, before);
+            }
+            due
+        });
+        if due {
+            self.asker.ask(Ask::Resolve { server: number });
         }
     }
 
@@ -280,7 +289,8 @@ impl Shard {
             if world.snapshot.generation >= snapshot.generation {
                 return None;
             }
-            Some(std::mem::replace(world, Rc::new(World::new(snapshot))))
+            let next = Rc::new(World::new(snapshot, Some(world)));
+            Some(std::mem::replace(world, next))
         });
         let Some(old) = old else { return };
         let new = self.world();
@@ -291,6 +301,7 @@ impl Shard {
         if old.snapshot.config_generation != new.snapshot.config_generation {
             self.credentials.purge();
             self.relay.forget_connections();
+            self.asked_addresses.with(HashMap::clear);
             self.name_servers();
         }
         self.with_trust(|trust| self.identity.keys_published(trust));
@@ -341,12 +352,16 @@ impl Door for Shard {
 }
 
 impl World {
-    fn new(snapshot: Arc<Snapshot>) -> Self {
+    fn new(snapshot: Arc<Snapshot>, before: Option<&Self>) -> Self {
+        let before = before.map_or((&[][..], &[][..]), |world| {
+            (world.snapshot.upstreams.as_slice(), &*world.upstreams)
+        });
+        let upstreams = of_this_core(&snapshot.upstreams, before.0, before.1);
         let servers = (0_u16..)
             .zip(&snapshot.config.servers)
             .map(|(index, server)| (server.name.clone().into_boxed_str(), index))
             .collect();
-        Self { sessions: Arc::clone(&snapshot.sessions), servers, snapshot }
+        Self { sessions: Arc::clone(&snapshot.sessions), upstreams, servers, snapshot }
     }
 
     /// Index of the server with this name.
@@ -363,6 +378,26 @@ impl World {
     }
 }
 
+/// `shared` with TLS of this core's own. Where a server's trust is the one of the snapshot before
+/// (`old`), what this core made of it (`own`) goes on, with the sessions it remembers: keys and
+/// addresses are published far more often than trust changes.
+fn of_this_core(shared: &[Upstream], old: &[Upstream], own: &[Upstream]) -> Box<[Upstream]> {
+    let tls = |index: usize, made: &Arc<ClientTls>| {
+        let old = old.get(index).and_then(|old| old.tls.as_ref());
+        let own = own.get(index).and_then(|own| own.tls.as_ref());
+        match own.filter(|_| old.is_some_and(|old| Arc::ptr_eq(old, made))) {
+            Some(own) => Arc::clone(own),
+            None => Arc::new(made.for_core()),
+        }
+    };
+    let upstream = |(index, upstream): (usize, &Upstream)| Upstream {
+        addresses: Arc::clone(&upstream.addresses),
+        refused: upstream.refused,
+        tls: upstream.tls.as_ref().map(|made| tls(index, made)),
+    };
+    shared.iter().enumerate().map(upstream).collect()
+}
+
 const fn kind(notice: Notice) -> NoticeKind {
     match notice {
         Notice::Published { .. } => NoticeKind::Published,
@@ -376,3 +411,35 @@ const ASK_PAUSE_MICROS: u64 = 1_000_000;
 const SWEEP_ENTRIES: usize = 1024;
 const SCRATCH_KEPT_MAX: usize = 64;
 const SCRATCH_BYTES_KEPT_MAX: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tls_is_this_cores_own_and_outlives_a_snapshot() {
+        let made: Vec<_> = (0..3).map(|_| Arc::new(ClientTls::new(None).unwrap())).collect();
+        let server = |tls: Option<&Arc<ClientTls>>| Upstream {
+            addresses: Arc::from([]),
+            refused: false,
+            tls: tls.cloned(),
+        };
+        let own = |upstreams: &[Upstream], index: usize| {
+            Arc::clone(upstreams[index].tls.as_ref().unwrap())
+        };
+        let first = [server(Some(&made[0])), server(None), server(Some(&made[1]))];
+        let (here, there) = (of_this_core(&first, &[], &[]), of_this_core(&first, &[], &[]));
+        assert!(here[1].tls.is_none());
+        assert!(!Arc::ptr_eq(&own(&here, 0), &made[0]), "not the one that all cores have");
+        assert!(!Arc::ptr_eq(&own(&here, 0), &own(&there, 0)));
+        // New addresses, the same trust: the sessions stay. New trust: none of the old ones.
+        let second = [server(Some(&made[0])), server(None), server(Some(&made[2]))];
+        let next = of_this_core(&second, &first, &here);
+        assert!(Arc::ptr_eq(&own(&next, 0), &own(&here, 0)));
+        assert!(!Arc::ptr_eq(&own(&next, 2), &own(&here, 2)));
+        // Servers that changed their places do not get each other's.
+        let third = [server(Some(&made[2])), server(Some(&made[0]))];
+        let moved = of_this_core(&third, &second, &next);
+        assert!(!Arc::ptr_eq(&own(&moved, 0), &own(&next, 0)));
+    }
+}

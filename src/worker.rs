@@ -10,7 +10,7 @@ use monoio::io::AsyncReadRent;
 
 use crate::gateway;
 use crate::limits::WHEEL_TICK;
-use crate::net::listen::Acceptor;
+use crate::net::listen::{Acceptor, shares_port};
 use crate::net::runtime::{self, Ring};
 use crate::net::{Either, Stream, Timers, accept_tls, catch_unwind, first};
 use crate::shard::{Parts, Shard};
@@ -68,15 +68,23 @@ async fn drive(assignment: Assignment) -> Result<(), String> {
     let timers = Timers::new(assignment.parts.clock);
     runtime::spawn(timers.clone().run());
     let shard = Shard::new(assignment.parts, timers.clone());
+    // Lives on in every task that accepts.
+    let accepting = Rc::new(());
     for listener in assignment.listeners {
+        let shared = shares_port(&listener);
         let acceptor = Acceptor::new(listener, timers.clone())
             .map_err(|error| format!("its listener cannot be used: {error}"))?;
-        runtime::spawn(accept(Rc::clone(&shard), acceptor, assignment.reports.clone()));
+        let (shard, reports) = (Rc::clone(&shard), assignment.reports.clone());
+        let still = Rc::clone(&accepting);
+        runtime::spawn(async move {
+            accept(&shard, acceptor, shared, &reports).await;
+            drop(still);
+        });
     }
     runtime::spawn(sweep(Rc::clone(&shard)));
     let _ = assignment.reports.send(Report::Ready);
     watch_doorbell(&shard, assignment.doorbell).await?;
-    finish(&shard).await;
+    finish(&shard, &accepting).await;
     let _ = assignment.reports.send(Report::Drained);
     // The process ends now, by the main thread: dropping the event loop here could free buffers of
     // operations that the kernel still works on (DESIGN §4, cancellation).
@@ -104,11 +112,12 @@ async fn watch_doorbell(shard: &Rc<Shard>, doorbell: UnixStream) -> Result<(), S
 
 /// Lets what is under way finish, within the configured time, and idle connections close. A thread
 /// that ends before them would leave their sockets open for as long as another worker is busy.
-async fn finish(shard: &Rc<Shard>) {
+async fn finish(shard: &Rc<Shard>, accepting: &Rc<()>) {
     let limit = Duration::from_millis(shard.world().snapshot.config.limits.drain_ms_max);
     let until = shard.timers.now().after(limit);
     loop {
-        let waits = shard.connections() > 0 && shard.timers.now() < until;
+        let busy = shard.connections() > 0 || Rc::strong_count(accepting) > 1;
+        let waits = busy && shard.timers.now() < until;
         // Once more after the last one: closing a socket is an operation of its own.
         shard.timers.sleep_until(shard.timers.now().after(WHEEL_TICK)).await;
         if !waits {
@@ -124,20 +133,39 @@ async fn sweep(shard: Rc<Shard>) {
     }
 }
 
-async fn accept(shard: Rc<Shard>, mut acceptor: Acceptor, reports: Sender<Report>) {
+/// `shared` tells a socket of our own from one that was passed to us. What waits on a passed one
+/// stays there when we leave: another process holds it, too, and may serve it. Closing our own
+/// would reset every connection in its backlog, so those are taken first.
+async fn accept(shard: &Rc<Shard>, mut acceptor: Acceptor, shared: bool, reports: &Sender<Report>) {
     loop {
         let seen = shard.drained.version();
         if shard.draining() {
-            // What is in the backlog stays there: another process may serve it.
+            if shared {
+                take_backlog(shard, &mut acceptor).await;
+            }
             return;
         }
         match first(acceptor.accept(), shard.drained.changed(seen)).await {
-            Either::Left(Ok(stream)) => runtime::spawn(guarded(Rc::clone(&shard), stream)),
+            Either::Left(Ok(stream)) => runtime::spawn(guarded(Rc::clone(shard), stream)),
             Either::Left(Err(error)) => {
                 let _ = reports.send(Report::Failed(format!("cannot accept: {error}")));
                 return;
             }
             Either::Right(()) => {}
+        }
+    }
+}
+
+/// Serves what is queued; each of them is told to close. Bounded, because new connections may come
+/// for as long as the socket is open.
+async fn take_backlog(shard: &Rc<Shard>, acceptor: &mut Acceptor) {
+    let until = shard.timers.now().after(BACKLOG_WITHIN);
+    while shard.timers.now() < until {
+        // Two ticks: the next one may be due this very moment.
+        let soon = shard.timers.sleep_until(shard.timers.now().after(2 * WHEEL_TICK));
+        match first(acceptor.accept(), soon).await {
+            Either::Left(Ok(stream)) => runtime::spawn(guarded(Rc::clone(shard), stream)),
+            Either::Left(Err(_)) | Either::Right(()) => return,
         }
     }
 }
@@ -169,3 +197,5 @@ async fn connection(shard: Rc<Shard>, stream: Stream) {
     drop(world);
     gateway::serve(shard, stream).await;
 }
+
+const BACKLOG_WITHIN: Duration = Duration::from_secs(1);

@@ -1,10 +1,9 @@
 use std::ffi::OsString;
-use std::net::IpAddr;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use super::url::{Reach, reach};
 use super::*;
+use crate::address::Reach;
 use crate::limits::{CONFIG_BYTES_MAX, SECRET_BYTES_MAX};
 
 /// A folder of its own with every file that the configurations here name; removed when dropped.
@@ -266,6 +265,23 @@ fn what_widens_trust_is_accepted_with_a_warning() {
             (7, 13, "trust_provider.audiences"),
         ]
     );
+    // Where a name leads is not known yet; that only private addresses will be dialled is said.
+    let trusted = |url: &str| {
+        MINIMAL.replace(
+            "url = \"https://mcp.example.com/mcp\"",
+            &format!("url = \"{url}\"\ntrust_private_addresses = true"),
+        )
+    };
+    for (url, expected) in [
+        ("http://mcp.example.com/mcp", &["sessions.key", "server.url"][..]),
+        ("http://localhost/mcp", &["sessions.key"]),
+        ("http://10.0.0.1/mcp", &["sessions.key"]),
+        ("https://mcp.example.com/mcp", &["sessions.key"]),
+    ] {
+        let config = folder.parse(&trusted(url)).map_err(|faults| faults.to_string()).unwrap();
+        let warnings: Vec<_> = config.warnings.iter().map(|w| w.key.as_str()).collect();
+        assert_eq!(warnings, expected, "{url}");
+    }
 }
 
 #[test]
@@ -355,39 +371,24 @@ fn urls_are_read_into_their_canonical_parts() {
     assert!(UpstreamUrl::parse(&long).is_err());
 }
 
+/// The table of addresses and its test are in `address`; here, that a URL is judged by it.
 #[test]
-fn address_literals_are_judged_by_what_they_reach() {
-    for (address, expected) in [
+fn o07_hosts_of_urls_are_judged_by_what_they_reach() {
+    for (host, expected) in [
         ("8.8.8.8", Reach::Public),
-        ("172.15.0.1", Reach::Public),
-        ("172.32.0.1", Reach::Public),
-        ("2606:4700::1111", Reach::Public),
+        ("mcp.example.com", Reach::Public),
+        ("localhost", Reach::Private),
+        ("a.localhost", Reach::Private),
         ("10.1.2.3", Reach::Private),
-        ("127.0.0.1", Reach::Private),
-        ("172.16.0.1", Reach::Private),
-        ("172.31.255.255", Reach::Private),
-        ("192.168.1.1", Reach::Private),
-        ("100.64.0.1", Reach::Private),
-        ("::1", Reach::Private),
-        ("fd12::1", Reach::Private),
-        ("::ffff:10.0.0.1", Reach::Private),
-        ("0.0.0.0", Reach::Forbidden),
-        ("169.254.169.254", Reach::Forbidden),
-        ("100.100.100.200", Reach::Forbidden),
-        ("224.0.0.1", Reach::Forbidden),
-        ("255.255.255.255", Reach::Forbidden),
-        ("192.0.2.1", Reach::Forbidden),
-        ("::", Reach::Forbidden),
-        ("::7f00:1", Reach::Forbidden),
-        ("fe80::1", Reach::Forbidden),
-        ("ff02::1", Reach::Forbidden),
-        ("fd00:ec2::254", Reach::Forbidden),
-        ("64:ff9b::a9fe:a9fe", Reach::Forbidden),
-        ("2002:a9fe:a9fe::1", Reach::Forbidden),
-        ("2001:db8::1", Reach::Forbidden),
-        ("::ffff:169.254.169.254", Reach::Forbidden),
+        ("[::ffff:10.0.0.1]", Reach::Private),
+        ("[::ffff:169.254.169.254]", Reach::Forbidden),
+        ("168.63.129.16", Reach::Forbidden),
+        ("192.88.99.1", Reach::Forbidden),
+        ("198.18.0.1", Reach::Forbidden),
+        ("[2001:2::1]", Reach::Forbidden),
     ] {
-        assert_eq!(reach(address.parse::<IpAddr>().unwrap()), expected, "{address}");
+        let url = UpstreamUrl::parse(&format!("https://{host}/mcp")).unwrap();
+        assert_eq!(url.reach(), expected, "{host}");
     }
 }
 

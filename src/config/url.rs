@@ -4,17 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::UpstreamUrl;
-
-/// How far away an address literal is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
-    /// On the internet.
-    Public,
-    /// Loopback or a private network: only where the operator trusts it.
-    Private,
-    /// Link-local (cloud metadata lives there), multicast, unspecified, reserved: never.
-    Forbidden,
-}
+use crate::address::{Reach, reach};
 
 impl UpstreamUrl {
     /// Reads an absolute `http` or `https` URL.
@@ -97,46 +87,6 @@ pub(super) fn is_loopback_host(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     is_localhost(host)
         || bare.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
-}
-
-/// What the IANA special-purpose registries (RFC 6890) say of an address, mapped forms unpacked
-/// first so that `::ffff:169.254.169.254` is what it reaches.
-pub(super) fn reach(address: IpAddr) -> Reach {
-    match address.to_canonical() {
-        IpAddr::V4(address) => reach_v4(address),
-        IpAddr::V6(address) => reach_v6(address),
-    }
-}
-
-fn reach_v4(address: Ipv4Addr) -> Reach {
-    match address.octets() {
-        [0 | 224..=255, ..] | [169, 254, ..] | [192, 0, 0, _] => Reach::Forbidden,
-        // Documentation and benchmarking networks lead nowhere (RFC 5737, RFC 2544).
-        [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] => Reach::Forbidden,
-        [10 | 127, ..] | [172, 16..=31, ..] | [192, 168, ..] => Reach::Private,
-        // Carrier-grade NAT (RFC 6598): inside some network, and one cloud's metadata service.
-        [100, 100, 100, 200] => Reach::Forbidden,
-        [100, 64..=127, ..] | [198, 18 | 19, ..] => Reach::Private,
-        _ => Reach::Public,
-    }
-}
-
-fn reach_v6(address: Ipv6Addr) -> Reach {
-    if address.is_loopback() {
-        return Reach::Private;
-    }
-    match address.segments() {
-        // Metadata services of two clouds live in unique-local space.
-        [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254] => {
-            Reach::Forbidden
-        }
-        [0xfc00..=0xfdff, ..] => Reach::Private,
-        // NAT64, 6to4 and Teredo carry an IPv4 address to somewhere else (RFC 6052, 3056, 4380).
-        [0x64, 0xff9b, ..] | [0x2002, ..] | [0x2001, 0, ..] => Reach::Forbidden,
-        [0x2001, 0xdb8, ..] => Reach::Forbidden,
-        [0x2000..=0x3fff, ..] => Reach::Public,
-        _ => Reach::Forbidden,
-    }
 }
 
 fn is_localhost(host: &str) -> bool {

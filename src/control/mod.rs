@@ -32,7 +32,7 @@ pub struct Snapshot {
     pub keys: Vec<ProviderKeys>,
     /// The compiled policy set; its epoch is written to audit records.
     pub policy: Arc<PolicySet>,
-    /// One entry per `Config::servers`.
+    /// One entry per `Config::servers`. Workers dial with their own copies, see `shard::World`.
     pub upstreams: Vec<Upstream>,
     /// Seals and opens session ids.
     pub sessions: Arc<SessionKeys>,

@@ -4,8 +4,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::exchange::Exchange;
-use crate::clock::{Now, UnixSeconds};
+use crate::clock::{Monotonic, Now, UnixSeconds};
 use crate::config::{Server, TrustProvider};
+use crate::control::jwks::ProviderKeys;
 use crate::http::Method as HttpMethod;
 use crate::identity::{Audiences, VerifiedToken};
 use crate::judge::policy::{Context, QTarget, Subject};
@@ -41,6 +42,30 @@ pub(super) fn still_trusted(
     let issuer = token.principal().issuer();
     let (before, now) = (provider(old, issuer), provider(new, issuer));
     now.is_some() && (!same_rules || before == now)
+}
+
+/// For an open stream: the key that signed its token is still its issuer's. A key is withdrawn
+/// because it leaked, and what it signed must not outlive it (case F06).
+pub(super) fn key_holds(
+    world: &World,
+    token: &VerifiedToken,
+    now: Monotonic,
+) -> Result<(), Reject> {
+    let set =
+        keys(world, token).and_then(|keys| keys.usable(now)).ok_or(Reject::KeysUnavailable)?;
+    if set.holds(token.key()) { Ok(()) } else { Err(Reject::TokenKeyUnknown) }
+}
+
+/// The keys of the token's issuer, which a reload may have moved.
+pub(super) fn keys<'w>(world: &'w World, token: &VerifiedToken) -> Option<&'w ProviderKeys> {
+    let snapshot = &world.snapshot;
+    let index = if snapshot.config_generation == token.epoch() {
+        usize::from(token.provider())
+    } else {
+        let issuer = token.principal().issuer();
+        snapshot.config.trust_providers.iter().position(|known| known.issuer == issuer)?
+    };
+    snapshot.keys.get(index)
 }
 
 fn provider<'w>(world: &'w World, issuer: &str) -> Option<&'w TrustProvider> {

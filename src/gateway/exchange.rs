@@ -217,12 +217,36 @@ impl Exchange {
         }
     }
 
+    /// Before a second try: up to `timeout_seconds` passed with the first, so the token may have
+    /// expired and the decision may be another. Under other rules nothing is tried again; the agent
+    /// gets the upstream's refusal, and its next request is judged by them from the beginning.
+    pub(super) fn decide_again(&mut self, shard: &Shard) -> Result<Permit, Reject> {
+        shard.drain_bus();
+        let newest = shard.world();
+        let rules =
+            |world: &World| (world.snapshot.config_generation, world.snapshot.policy.epoch());
+        if rules(&newest) != rules(&self.world) {
+            return Err(Reject::UpstreamAuth);
+        }
+        self.world = newest;
+        self.judged = shard.clock.now();
+        let token = self.token.as_deref().ok_or(Reject::GatewayFault)?;
+        token.judge_time(self.judged.wall.seconds())?;
+        decide::key_holds(&self.world, token, self.judged.mono)?;
+        self.decide(shard)
+    }
+
     /// Stage 6: the credential for the server.
     pub(super) fn obtain(
         &mut self,
         shard: &Shard,
         permit: &Permit,
     ) -> Result<Option<Rc<UpstreamCredential>>, Reject> {
+        // The last look before a secret is fetched: the permit is this caller's.
+        let token = self.token.as_deref().ok_or(Reject::GatewayFault)?;
+        if permit.identity() != token.principal().digest() {
+            return Err(Reject::GatewayFault);
+        }
         let snapshot = &self.world.snapshot;
         let now = shard.clock.monotonic();
         let (credential, cache) = shard.credentials.obtain(
@@ -267,14 +291,19 @@ impl Exchange {
             Some(reject) if reject.status() >= 500 => Decision::Error,
             Some(_) => Decision::Deny,
         };
-        match self.ticket.take() {
+        let recorded = match self.ticket.take() {
             Some(ticket) => {
                 self.outcome.reason = self.outcome.reason.or(refused);
                 shard.audit.complete(ticket, &self.outcome);
+                // What failed afterwards does not undo the decision; the reason says what did.
+                Decision::Permit
             }
-            None => shard.audit.refuse(&self.entry(decision, refused), &self.outcome),
-        }
-        self.count(shard, decision, refused);
+            None => {
+                shard.audit.refuse(&self.entry(decision, refused), &self.outcome);
+                decision
+            }
+        };
+        self.count(shard, recorded, refused);
         if !self.broken {
             shard.release_scratch(self.scratch);
         }
@@ -288,13 +317,23 @@ impl Exchange {
         };
         let method = self.mcp_method().map_or(METHOD_NONE, Method::id);
         let status = self.outcome.status.unwrap_or(0);
-        shard.meter.request(self.server, method, decision, status);
+        shard.meter.request(self.metered_server(shard), method, decision, status);
         if let Some(reject) = refused.or(self.outcome.reason) {
             shard.meter.refusal(reject);
         }
         let counters = shard.meter.counters();
         counters.duration.record(self.outcome.duration_us);
         counters.overhead.record(self.outcome.overhead_us.unwrap_or_default());
+    }
+
+    /// The server's index as the meter knows it: after a reload it may be another's.
+    fn metered_server(&self, shard: &Shard) -> Option<u16> {
+        let newest = shard.world();
+        if newest.snapshot.config_generation == self.world.snapshot.config_generation {
+            self.server
+        } else {
+            newest.server(&self.scratch.server)
+        }
     }
 
     /// The era that the answer's form follows; GET and DELETE are legacy unless the header says so.

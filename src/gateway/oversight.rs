@@ -5,6 +5,7 @@ use std::cell::Cell;
 use super::decide;
 use super::exchange::{Exchange, binding};
 use crate::clock::Monotonic;
+use crate::control::jwks::ProviderKeys;
 use crate::identity::VerifiedToken;
 use crate::mcp::Method;
 use crate::reject::Reject;
@@ -20,7 +21,7 @@ pub(super) struct Watch<'a> {
     keep_alive: bool,
     farewell: Vec<u8>,
     judged_at: Cell<Monotonic>,
-    judged_under: Cell<(u64, u64)>,
+    judged_under: Cell<Basis>,
 }
 
 impl<'a> Watch<'a> {
@@ -37,13 +38,14 @@ impl<'a> Watch<'a> {
             keep_alive,
             farewell,
             judged_at: Cell::new(shard.timers.now()),
-            judged_under: Cell::new(basis(&exchange.world)),
+            judged_under: Cell::new(Basis::of(&exchange.world, exchange)),
         }
     }
 
     /// The same questions as at the beginning, under the newest snapshot.
     fn judge(&self) -> Review {
-        let now = self.shard.clock.now().wall.seconds();
+        let clocks = self.shard.clock.now();
+        let now = clocks.wall.seconds();
         let world = self.shard.world();
         let (Some(token), old) = (self.exchange.token.as_deref(), &self.exchange.world) else {
             return Review::Cut(Reject::GatewayFault);
@@ -55,6 +57,11 @@ impl<'a> Watch<'a> {
         }
         if !decide::still_trusted(old, &world, token, self.is_stream) {
             return Review::Cut(Reject::TokenIssuer);
+        }
+        if self.is_stream
+            && let Err(reject) = decide::key_holds(&world, token, clocks.mono)
+        {
+            return Review::Cut(reject);
         }
         let permit = match decide::permit(self.shard, &world, self.exchange, now) {
             Ok(permit) => permit,
@@ -93,9 +100,24 @@ pub(super) fn farewell(exchange: &Exchange) -> Vec<u8> {
     event
 }
 
-/// What a judgement depends on; keys and addresses that come and go are no reason for a new one.
-fn basis(world: &World) -> (u64, u64) {
-    (world.snapshot.config_generation, world.snapshot.policy.epoch())
+/// What a judgement depends on; addresses that come and go are no reason for a new one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Basis {
+    config: u64,
+    policy: u64,
+    /// Generation of the keys of the token's issuer.
+    keys: Option<u64>,
+}
+
+impl Basis {
+    fn of(world: &World, exchange: &Exchange) -> Self {
+        let keys = exchange.token.as_deref().and_then(|token| decide::keys(world, token));
+        Self {
+            config: world.snapshot.config_generation,
+            policy: world.snapshot.policy.epoch(),
+            keys: keys.map(ProviderKeys::generation),
+        }
+    }
 }
 
 impl Oversight for Watch<'_> {
@@ -108,7 +130,7 @@ impl Oversight for Watch<'_> {
         if self.expired() {
             return Review::Cut(Reject::TokenExpired);
         }
-        let basis = basis(&world);
+        let basis = Basis::of(&world, self.exchange);
         let age = now.micros_since(self.judged_at.get());
         if basis == self.judged_under.get() && age < REJUDGE_MICROS {
             return Review::Continue;

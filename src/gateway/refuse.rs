@@ -3,20 +3,27 @@
 use std::time::Duration;
 
 use super::exchange::{Exchange, resource};
-use super::route;
+use super::{Turn, panicked, route};
+use crate::fault::{self, Stage};
 use crate::http::Method;
 use crate::identity::challenge::{self, StepUp};
 use crate::listener::Downstream;
 use crate::listener::answer::Refusal;
 use crate::mcp::{Kind, MODERN_REVISIONS};
+use crate::net::{Panicked, catch_unwind};
 use crate::reject::Reject;
 use crate::shard::Shard;
 
 /// Refuses a request whose head could not be read, or that finds no place. The connection ends.
-pub(super) async fn unread(shard: &Shard, downstream: &mut Downstream, reject: Reject) {
+pub(super) async fn unread(shard: &Shard, downstream: &mut Downstream, reject: Reject) -> Turn {
     let mut exchange = Exchange::begin(shard, downstream);
-    answer(shard, downstream, &mut exchange, reject).await;
-    exchange.record(shard, Some(reject));
+    match catch_unwind(answer(shard, downstream, &mut exchange, reject)).await {
+        Ok(_) => {
+            exchange.record(shard, Some(reject));
+            Turn::Close
+        }
+        Err(Panicked) => panicked(shard, exchange),
+    }
 }
 
 /// Writes the refusal. True when the connection can carry another request.
@@ -26,6 +33,7 @@ pub(super) async fn answer(
     exchange: &mut Exchange,
     reject: Reject,
 ) -> bool {
+    fault::point(Stage::Answer, downstream.head().1);
     let config = &exchange.world.snapshot.config;
     let limits = &config.limits;
     let head_known = !downstream.head().1.is_empty();
@@ -55,7 +63,8 @@ pub(super) async fn answer(
         allow: route::allowed_methods(downstream),
     };
     let mut out = Vec::with_capacity(1024);
-    exchange.outcome.status = Some(refusal.write(&mut out));
+    let status = refusal.write(&mut out);
+    exchange.outcome.status = Some(status);
     exchange.outcome.bytes_out = out.len() as u64;
     let until = shard.timers.now().after(Duration::from_millis(limits.stall_ms_max));
     let (written, _) = downstream.write(out, until).await;

@@ -1,7 +1,7 @@
 //! Where events end in a stream of server-sent events (WHATWG HTML §9.2.5).
 //!
-//! The gateway relays events whole and puts its own comment lines between two of them, never into
-//! one.
+//! Bytes are relayed as they come; the boundaries say where the gateway may end a stream or put a
+//! comment line of its own: between two events, never into one.
 
 use crate::limits;
 use crate::reject::Reject;
@@ -12,8 +12,6 @@ pub struct EventTracker {
     place: Place,
     /// Bytes since the last boundary.
     pending: usize,
-    /// In the bytes fed last: where the last complete event ends.
-    boundary: usize,
     id: Id,
 }
 
@@ -27,7 +25,7 @@ impl EventTracker {
     /// At the start of a stream.
     #[must_use]
     pub const fn new() -> Self {
-        Self { place: Place::Bom(0), pending: 0, boundary: 0, id: Id::Absent }
+        Self { place: Place::Bom(0), pending: 0, id: Id::Absent }
     }
 
     /// Follows the next bytes of the stream.
@@ -35,7 +33,6 @@ impl EventTracker {
     /// # Errors
     /// `UpstreamMalformed` when one event is larger than [`limits::SSE_EVENT_BYTES_MAX`].
     pub fn feed(&mut self, bytes: &[u8]) -> Result<(), Reject> {
-        self.boundary = 0;
         let mut rest = bytes;
         while let Some((byte, after)) = rest.split_first() {
             let in_line = self.place == Place::Line;
@@ -54,7 +51,6 @@ impl EventTracker {
                 }
                 if self.place.ends_event() {
                     self.pending = 0;
-                    self.boundary = bytes.len() - rest.len();
                 }
             }
             if self.pending > limits::SSE_EVENT_BYTES_MAX {
@@ -74,12 +70,6 @@ impl EventTracker {
     #[must_use]
     pub fn has_ids(&self) -> bool {
         self.id == Id::Seen
-    }
-
-    /// How many of the bytes fed last belong to complete events; the others must be held back.
-    #[must_use]
-    pub const fn complete(&self) -> usize {
-        self.boundary
     }
 }
 
@@ -183,7 +173,6 @@ mod tests {
         let mut found = Vec::new();
         for (index, byte) in stream.iter().enumerate() {
             tracker.feed(&[*byte]).unwrap();
-            assert_eq!(tracker.complete(), usize::from(tracker.at_boundary()));
             if tracker.at_boundary() {
                 found.push(index + 1);
             }
@@ -192,11 +181,12 @@ mod tests {
             let (head, tail) = stream.split_at(cut);
             let mut tracker = EventTracker::new();
             tracker.feed(head).unwrap();
-            let before = found.iter().copied().filter(|place| *place <= cut).max().unwrap_or(0);
-            assert_eq!(tracker.complete(), before, "{stream:?} at {cut}");
+            assert_eq!(
+                tracker.at_boundary(),
+                cut == 0 || found.contains(&cut),
+                "{stream:?} at {cut}"
+            );
             tracker.feed(tail).unwrap();
-            let last = found.iter().copied().filter(|place| *place > cut).max();
-            assert_eq!(tracker.complete(), last.map_or(0, |place| place - cut));
             assert_eq!(
                 tracker.at_boundary(),
                 stream.is_empty() || found.last() == Some(&stream.len())

@@ -255,7 +255,12 @@ fn verify_fresh(
     let judged = unverified.verify(provider, set, now.wall.seconds());
     let claims = judged.map_err(|fault| trouble(fault, keys, index, now.mono, waited))?;
     let principal = Principal::from_claims(&claims, provider, trust.providers)?;
-    let basis = Basis { provider: index, keys_generation: keys.generation(), epoch: trust.epoch };
+    let basis = Basis {
+        provider: index,
+        keys_generation: keys.generation(),
+        key: *claims.key(),
+        epoch: trust.epoch,
+    };
     let verified = prove(principal, claims, provider, basis, token);
     verified.judge(provider, audiences, now.wall.seconds())?;
     Ok(verified)

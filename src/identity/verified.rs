@@ -5,6 +5,7 @@ use crate::clock::UnixSeconds;
 use crate::config::TrustProvider;
 use crate::identity::audience::Audiences;
 use crate::judge::jwt::Times;
+use crate::judge::keys::KeyDigest;
 use crate::judge::principal::Principal;
 use crate::reject::Reject;
 
@@ -17,6 +18,7 @@ pub struct VerifiedToken {
     leeway_seconds: u64,
     provider: u16,
     keys_generation: u64,
+    key: KeyDigest,
     epoch: u64,
     reference: [u8; 16],
 }
@@ -26,6 +28,7 @@ pub struct VerifiedToken {
 pub(in crate::identity) struct Basis {
     pub(in crate::identity) provider: u16,
     pub(in crate::identity) keys_generation: u64,
+    pub(in crate::identity) key: KeyDigest,
     pub(in crate::identity) epoch: u64,
 }
 
@@ -38,7 +41,7 @@ impl VerifiedToken {
         basis: Basis,
         reference: [u8; 16],
     ) -> Self {
-        let Basis { provider, keys_generation, epoch } = basis;
+        let Basis { provider, keys_generation, key, epoch } = basis;
         Self {
             principal,
             audiences,
@@ -46,6 +49,7 @@ impl VerifiedToken {
             leeway_seconds,
             provider,
             keys_generation,
+            key,
             epoch,
             reference,
         }
@@ -67,6 +71,12 @@ impl VerifiedToken {
     #[must_use]
     pub const fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// The key that verified it. While a stream is open, its issuer may withdraw that key.
+    #[must_use]
+    pub const fn key(&self) -> &KeyDigest {
+        &self.key
     }
 
     /// First moment at which the token counts no more: `exp` plus leeway. Streams end here.
@@ -108,7 +118,12 @@ impl VerifiedToken {
     }
 
     pub(in crate::identity) const fn basis(&self) -> Basis {
-        Basis { provider: self.provider, keys_generation: self.keys_generation, epoch: self.epoch }
+        Basis {
+            provider: self.provider,
+            keys_generation: self.keys_generation,
+            key: self.key,
+            epoch: self.epoch,
+        }
     }
 
     /// Seconds until `exp`, without leeway: remembering may never lengthen a token's life.
@@ -120,7 +135,7 @@ impl VerifiedToken {
     #[cfg(test)]
     pub(crate) fn of_principal(principal: Principal, expires_at: UnixSeconds) -> Self {
         let times = Times { expires_at, not_before: None, issued_at: None };
-        let basis = Basis { provider: 0, keys_generation: 0, epoch: 0 };
+        let basis = Basis { provider: 0, keys_generation: 0, key: KeyDigest::default(), epoch: 0 };
         Self::new(principal, Vec::new(), times, 0, basis, *b"0000000000000000")
     }
 }

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::clock::UnixSeconds;
 use crate::config::{Algorithm, TrustProvider};
 use crate::judge::json::{self, JsonFault};
-use crate::judge::keys::{Found, Key, KeySet};
+use crate::judge::keys::{Found, Key, KeyDigest, KeySet};
 use crate::limits::TOKEN_BYTES_MAX;
 use crate::reject::Reject;
 
@@ -23,6 +23,8 @@ pub struct Claims {
     subject: String,
     audiences: Vec<String>,
     times: Times,
+    /// The key that verified the signature; all 0 until one did.
+    key: KeyDigest,
     all: Map<String, Value>,
 }
 
@@ -97,6 +99,12 @@ impl Claims {
         self.all.get(name)
     }
 
+    /// The key that verified the signature.
+    #[must_use]
+    pub const fn key(&self) -> &KeyDigest {
+        &self.key
+    }
+
     /// Moves the parts out for whoever keeps them.
     #[must_use]
     pub fn into_audiences(self) -> Vec<String> {
@@ -112,7 +120,7 @@ impl Claims {
             not_before: moment(&all, "nbf")?,
             issued_at: moment(&all, "iat")?,
         };
-        Ok(Self { issuer, subject, audiences, times, all })
+        Ok(Self { issuer, subject, audiences, times, key: KeyDigest::default(), all })
     }
 }
 
@@ -166,7 +174,7 @@ impl<'t> Unverified<'t> {
     /// # Errors
     /// See [`check`].
     pub fn verify(
-        self,
+        mut self,
         provider: &TrustProvider,
         keys: &KeySet,
         now: UnixSeconds,
@@ -186,7 +194,7 @@ impl<'t> Unverified<'t> {
             return Err(Reject::TokenBound.into());
         }
         self.claims.times.judge(now, provider.leeway_seconds)?;
-        self.jws.verify(keys, &provider.algorithms)?;
+        self.claims.key = self.jws.verify(keys, &provider.algorithms)?;
         Ok(self.claims)
     }
 }
@@ -229,14 +237,14 @@ impl<'t> Jws<'t> {
         Ok(Self { header: Header::from_object(header)?, payload, signature, signed })
     }
 
-    /// Finds the key and checks the signature.
-    pub(crate) fn verify(&self, keys: &KeySet, allowed: &[Algorithm]) -> Result<(), Fault> {
+    /// Finds the key and checks the signature. Answers which key it was.
+    pub(crate) fn verify(&self, keys: &KeySet, allowed: &[Algorithm]) -> Result<KeyDigest, Fault> {
         let algorithm = named_algorithm(&self.header.algorithm)
             .filter(|named| allowed.contains(named))
             .ok_or(Reject::TokenAlgorithm)?;
         let key = self.key(keys, algorithm)?;
         if key.verifies(algorithm, self.signed.as_bytes(), self.signature) {
-            Ok(())
+            Ok(key.digest())
         } else {
             Err(Reject::TokenSignature.into())
         }

@@ -9,6 +9,7 @@ use jsonwebtoken::DecodingKey;
 use jsonwebtoken::jwk::{
     AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse,
 };
+use ring::digest;
 use serde_json::Value;
 
 use crate::config::Algorithm;
@@ -40,7 +41,12 @@ pub struct Key {
     /// `alg` of the JWK; `None` = any of its kind.
     algorithm: Option<Algorithm>,
     decoding: DecodingKey,
+    digest: KeyDigest,
 }
+
+/// SHA-256 over id, algorithm and public part: the key as a token meets it. A withdrawn key is
+/// recognised by it even when another one took over its id.
+pub type KeyDigest = [u8; 32];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -110,6 +116,12 @@ impl KeySet {
         if serving.next().is_some() { None } else { Some(first) }
     }
 
+    /// True when the key of that digest still counts.
+    #[must_use]
+    pub fn holds(&self, digest: &KeyDigest) -> bool {
+        self.keys.iter().any(|key| key.digest == *digest)
+    }
+
     /// Number of usable keys, at least 1.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -122,6 +134,12 @@ impl Key {
     #[must_use]
     pub fn serves(&self, algorithm: Algorithm) -> bool {
         Kind::of(algorithm) == self.kind && self.algorithm.is_none_or(|own| own == algorithm)
+    }
+
+    /// What [`KeySet::holds`] looks for.
+    #[must_use]
+    pub const fn digest(&self) -> KeyDigest {
+        self.digest
     }
 
     /// Verifies `signature` (base64url) over `message`. False for anything that is not a signature.
@@ -156,7 +174,10 @@ impl Key {
             Some(named) => Some(own_algorithm(named).filter(|own| Kind::of(*own) == kind)?),
         };
         let decoding = DecodingKey::from_jwk(&jwk).ok()?;
-        Some(Self { id: jwk.common.key_id, kind, algorithm, decoding })
+        let seen = (&jwk.common.key_id, &jwk.common.key_algorithm, &jwk.algorithm);
+        let seen = serde_json::to_vec(&seen).ok()?;
+        let digest = digest::digest(&digest::SHA256, &seen).as_ref().try_into().ok()?;
+        Some(Self { id: jwk.common.key_id, kind, algorithm, decoding, digest })
     }
 }
 

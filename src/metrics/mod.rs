@@ -113,7 +113,8 @@ pub enum Decision {
     Permit,
     /// Denied by policy, or for want of a good token.
     Deny,
-    /// Not decided, or permitted and failed.
+    /// Not decided: a key, a credential or the audit was not to be had. What was permitted and
+    /// failed then is a permit, as in the audit.
     Error,
 }
 

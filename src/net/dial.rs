@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use monoio::net::TcpStream;
 
-use super::address::{Reach, reach};
 use super::stream::connect_tls;
 use super::tls::ClientTls;
 use super::{Either, NetError, Stream, Timers, first};
+use crate::address::{Terms, reach};
 use crate::clock::Monotonic;
 use crate::reject::Reject;
 
 /// Connects to the first address that answers, TLS handshake for `host` included, before `until`.
 ///
-/// The addresses come from [`super::address::permitted`]. Each gets its share of the time left, so
+/// The addresses come from [`crate::address::permitted`]. Each gets its share of the time left, so
 /// that one which swallows packets does not use it all up. TLS is tried once, on the first
 /// connection: a peer that cannot prove its name is not asked again elsewhere.
 ///
@@ -29,7 +29,9 @@ pub async fn dial(
     timers: &Timers,
     until: Monotonic,
 ) -> Result<Stream, Reject> {
-    if addresses.is_empty() || addresses.iter().any(|a| reach(a.ip()) == Reach::Forbidden) {
+    // Whether private ones are trusted was judged before; what nobody may have is judged again.
+    let terms = Terms { trust_private: true, tls: tls.is_some() };
+    if addresses.is_empty() || addresses.iter().any(|a| !terms.allow(reach(a.ip()))) {
         return Err(Reject::UpstreamAddress);
     }
     let stream = connect(addresses, timers, until).await?;

@@ -1,16 +1,15 @@
 //! Sockets: the event loop, deadlines, streams, TLS, listening, dialling and idle upstream
 //! connections.
 //!
-//! monoio is used here, in `worker.rs` and in `supervisor.rs` only, so that a driver can be
-//! replaced. Three rules hold everywhere in this room, because breaking them loses bytes or
-//! descriptors:
+//! monoio is used here, in `worker.rs` and in `supervisor/control.rs` only, so that a driver can be
+//! replaced; `mapped.rs` names its stream. Three rules hold everywhere in this room, because
+//! breaking them loses bytes or descriptors:
 //!
 //! 1. A read or write in flight is never dropped. A deadline cancels it, and the operation is then
 //!    awaited to its end ([`Stream`]). Readiness, connecting and sleeping may be dropped.
 //! 2. A stream whose write ended early, or whose operation was dropped all the same, is dead.
 //! 3. What the other side can make us hold is bounded, and an idle connection holds no buffer.
 
-pub mod address;
 mod buffers;
 pub mod client;
 pub mod dial;

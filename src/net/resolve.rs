@@ -53,7 +53,7 @@ impl Resolver {
     }
 
     /// The addresses of `host`, at most 16, in the system's order (RFC 6724). Not judged yet: see
-    /// [`super::address::permitted`].
+    /// [`crate::address::permitted`].
     ///
     /// # Errors
     /// See [`ResolveError`].

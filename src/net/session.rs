@@ -29,6 +29,10 @@ pub(super) struct Session {
     plain_start: usize,
     /// Reads the ClientHello beside the connection: the unbuffered server does not show SNI.
     hello: Option<Acceptor>,
+    /// Bytes that it was given.
+    hello_bytes: usize,
+    /// How much of `incoming` was there before the read under way.
+    incoming_known: usize,
     server_name: Option<Box<str>>,
     peer_closed: bool,
     /// rustls was asked whether it keeps an answer to KeyUpdate back.
@@ -73,6 +77,8 @@ impl Session {
             plain: Vec::new(),
             plain_start: 0,
             hello: None,
+            hello_bytes: 0,
+            incoming_known: 0,
             server_name: None,
             peer_closed: false,
             asked: false,
@@ -182,15 +188,14 @@ impl Session {
         if incoming.capacity() < incoming.len() + room {
             incoming.reserve_exact(room);
         }
+        self.incoming_known = incoming.len();
         Ok(incoming)
     }
 
     /// Gives that buffer back; the new bytes are at its end.
     pub(super) fn give_incoming(&mut self, incoming: Vec<u8>) {
         self.incoming = incoming;
-        if self.hello.is_some() && self.is_handshaking() {
-            self.look_for_name();
-        }
+        self.look_for_name();
     }
 
     pub(super) fn take_outgoing(&mut self) -> Vec<u8> {
@@ -232,6 +237,11 @@ impl Session {
             Connection::Client(client) => client,
             Connection::Server(server) => server,
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn hello_bytes(&self) -> usize {
+        self.hello_bytes
     }
 
     #[cfg(test)]
@@ -291,26 +301,30 @@ impl Session {
         }
     }
 
-    /// Parses the ClientHello a second time for its name. Faults are left to the connection itself.
+    /// Gives what was just read to the second reader of the ClientHello, each byte once: whoever
+    /// sends it in pieces is not yet known to anybody. Faults are left to the connection itself,
+    /// except the length: a hello that no client needs ends here, or its name would go unseen.
     fn look_for_name(&mut self) {
-        let mut acceptor = Acceptor::default();
-        let mut hello = self.incoming.as_slice();
-        while !hello.is_empty() {
-            if acceptor.read_tls(&mut hello).is_err() {
-                break;
-            }
-            match acceptor.accept() {
-                Ok(None) => {}
-                Ok(Some(accepted)) => {
-                    let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
-                    self.server_name = name.map(String::into_boxed_str);
-                    // Seen whole: never parsed again, not for every record of the connection.
-                    self.hello = None;
-                    break;
-                }
-                Err(_) => break,
+        let Some(mut acceptor) = self.hello.take() else { return };
+        let mut fresh = self.incoming.get(self.incoming_known..).unwrap_or_default();
+        self.hello_bytes += fresh.len();
+        while !fresh.is_empty() {
+            let read = acceptor.read_tls(&mut fresh);
+            let Ok(accepted) = read.map_err(drop).and_then(|_| acceptor.accept().map_err(drop))
+            else {
+                return;
+            };
+            if let Some(accepted) = accepted {
+                let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
+                self.server_name = name.map(String::into_boxed_str);
+                return;
             }
         }
+        if self.hello_bytes > HELLO_BYTES_MAX {
+            self.failed = true;
+            return;
+        }
+        self.hello = Some(acceptor);
     }
 }
 
@@ -478,6 +492,8 @@ const RECORD_BYTES_MAX: usize = 5 + PLAIN_BYTES_MAX + 2048;
 const HANDSHAKE_READ_BYTES: usize = 4096;
 /// Unconsumed ciphertext: the largest handshake message rustls joins, and a record.
 const INCOMING_BYTES_MAX: usize = 64 * 1024 + RECORD_BYTES_MAX;
+/// A ClientHello, in however many records: clients send 2 kB with post-quantum keys.
+const HELLO_BYTES_MAX: usize = RECORD_BYTES_MAX;
 /// Record types in the clear (RFC 8446 §5.1): what a last flight may hold before its alert.
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const HANDSHAKE: u8 = 22;

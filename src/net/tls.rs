@@ -68,8 +68,8 @@ impl ServerTls {
     }
 }
 
-/// The client's side: whom we believe. A clone is a handle; make one per core, since the sessions
-/// it remembers for resumption stand behind a lock.
+/// The client's side: whom we believe, for one server. A clone is a handle to the same memory of
+/// sessions, which stands behind a lock; [`ClientTls::for_core`] gives each core one of its own.
 #[derive(Clone)]
 pub struct ClientTls(Arc<ClientConfig>);
 
@@ -95,6 +95,14 @@ impl ClientTls {
         config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
         config.enable_early_data = false;
         Ok(Self(Arc::new(config)))
+    }
+
+    /// The same trust with a memory of sessions of its own, so that no two cores share a lock.
+    #[must_use]
+    pub fn for_core(&self) -> Self {
+        let mut config = ClientConfig::clone(&self.0);
+        config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
+        Self(Arc::new(config))
     }
 
     #[cfg(test)]
@@ -132,5 +140,6 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 
 /// The one protocol we speak (RFC 7301 §6).
 const HTTP_1_1: &[u8] = b"http/1.1";
-/// Upstream TLS sessions remembered for resumption.
-const SESSIONS_MAX: usize = 256;
+/// Sessions remembered for resumption: tickets of one name, since each server has its own memory of
+/// them, on each core.
+const SESSIONS_MAX: usize = 8;

@@ -88,6 +88,7 @@ impl Cache {
     }
 
     /// Decisions that are kept.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.places.iter().flatten().count()
     }

@@ -59,8 +59,6 @@ pub struct Permit {
     server: u16,
     credential: Option<u16>,
     policies: PolicyIds,
-    connect_policies: PolicyIds,
-    epoch: u64,
     identity: [u8; 32],
 }
 
@@ -87,18 +85,6 @@ impl Permit {
     #[must_use]
     pub fn policies_shared(&self) -> PolicyIds {
         Rc::clone(&self.policies)
-    }
-
-    /// Ids of the permits that decided on `connect`.
-    #[must_use]
-    pub fn connect_policies(&self) -> &[Arc<str>] {
-        &self.connect_policies
-    }
-
-    /// The policy set that decided.
-    #[must_use]
-    pub fn epoch(&self) -> u64 {
-        self.epoch
     }
 
     /// Digest of the identity that was judged: the credential stage compares it with its own.
@@ -233,7 +219,7 @@ impl Enforcer {
         ask: &Ask<'a>,
         targets: impl IntoIterator<Item = QTarget<'a>>,
     ) -> Result<Permit, Denial> {
-        let connected = self.connect(set, ask.subject, ask.context)?;
+        let _ = self.connect(set, ask.subject, ask.context)?;
         let mut granted: Option<Granted> = None;
         for (count, target) in targets.into_iter().enumerate() {
             if count >= POLICY_TARGETS_MAX {
@@ -257,14 +243,7 @@ impl Enforcer {
             let reject = Reject::PolicyUnavailable;
             return Err(Denial { reject, policies, error, epoch: set.epoch() });
         }
-        Ok(Permit {
-            server,
-            credential,
-            policies,
-            connect_policies: connected.policies,
-            epoch: set.epoch(),
-            identity: *ask.subject.digest,
-        })
+        Ok(Permit { server, credential, policies, identity: *ask.subject.digest })
     }
 
     /// Forgets all decisions. Needed only to free memory: a new set has a new epoch.
@@ -279,8 +258,8 @@ impl Enforcer {
     }
 
     /// Decisions that are kept.
-    #[must_use]
-    pub fn kept(&self) -> usize {
+    #[cfg(test)]
+    fn kept(&self) -> usize {
         self.state.with(|state| state.cache.len())
     }
 

@@ -128,9 +128,8 @@ fn a_permit_says_what_was_granted() {
     let subject = subject("alice", &[], &digest);
     let ask = ask(&subject, &context, "tools/call");
     let permit = enforcer.enforce(&set, &ask, [QTarget::Tool("get")]).unwrap();
-    assert_eq!((permit.server(), permit.credential(), permit.epoch()), (0, Some(0), 9));
+    assert_eq!((permit.server(), permit.credential()), (0, Some(0)));
     assert_eq!((ids(permit.policies()), permit.identity()), (vec!["tools"], &digest));
-    assert_eq!(ids(permit.connect_policies()), ["connect"]);
     let connected = enforcer.connect(&set, &subject, &context).unwrap();
     assert_eq!((ids(connected.policies()), connected.epoch()), (vec!["connect"], 9));
 }

@@ -58,7 +58,7 @@ pub struct Leg<'a> {
     pub generation: u64,
     /// Written into the head, and nowhere else; `None` when the server gets none.
     pub credential: Option<&'a UpstreamCredential>,
-    /// Which one it is, for keeping connections of different accounts apart.
+    /// Which one it is, for keeping connections of different accounts apart; must be the permit's.
     pub credential_index: Option<usize>,
     /// `Post`, `Get` or `Delete`.
     pub method: Method,
@@ -162,8 +162,9 @@ impl Relay {
         downstream: &mut Downstream,
         oversight: &impl Oversight,
     ) -> Result<Relayed, Failed> {
-        // The one check that pairs what was judged with where it goes; a mismatch is our own fault.
-        if permit.server() != leg.server_index {
+        // The one check that pairs what was judged with where it goes and what goes along; a
+        // mismatch is our own fault.
+        if permit.server() != leg.server_index || permit.credential() != leg.credential_index {
             return Err(Reject::GatewayFault.into());
         }
         let _active = Active::begin(&self.active, leg.server_index);

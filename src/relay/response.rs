@@ -68,11 +68,12 @@ pub(super) async fn read(
         }
         match pump.hear(stream, &mut input, downstream, until).await {
             Heard::Bytes => {}
-            Heard::Tick => {
-                if let Review::Cut(reject) = oversight.review() {
-                    return Err(NoAnswer::Refused(reject));
-                }
-            }
+            Heard::Tick => match oversight.review() {
+                Review::Continue => {}
+                Review::Cut(reject) => return Err(NoAnswer::Refused(reject)),
+                // A stream without a head has no event boundary to wait for.
+                Review::Finish => return Err(NoAnswer::Refused(Reject::GatewayDraining)),
+            },
             Heard::End | Heard::Broken if input.is_empty() => return Err(NoAnswer::Silent),
             Heard::End | Heard::Broken => return Err(NoAnswer::Refused(Reject::UpstreamEof)),
             Heard::ClientLeft if pump.cancels() => {

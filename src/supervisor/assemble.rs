@@ -8,12 +8,12 @@ use base64::engine::general_purpose::STANDARD;
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
+use crate::address::{Terms, permitted};
 use crate::config::{Config, ListenTls, SecretSource, Server};
 use crate::control::jwks::ProviderKeys;
 use crate::control::{Snapshot, Upstream};
 use crate::judge::policy::{CredentialScope, PolicySet, Setting};
 use crate::mcp::session::SessionKeys;
-use crate::net::address::permitted;
 use crate::net::tls::{ClientTls, ServerTls, Ticketer};
 
 /// Everything that is made from one configuration.
@@ -81,7 +81,9 @@ impl Assembly {
     pub(super) fn upstreams(&self, config: &Config) -> Vec<Upstream> {
         let upstream = |(server, tls): (&Server, &Option<Arc<ClientTls>>)| {
             let literal = server.url.literal.map(|address| (address, server.url.port).into());
-            let addresses = permitted(literal.as_slice(), server.trust_private_addresses);
+            let trust_private = server.trust_private_addresses;
+            let terms = Terms { trust_private, tls: server.url.tls };
+            let addresses = permitted(literal.as_slice(), terms);
             Upstream {
                 refused: literal.is_some() && addresses.is_empty(),
                 addresses: Arc::from(addresses),

@@ -268,8 +268,8 @@ impl Control {
         if needs_restart(&old, &config) {
             let path = config.path.display();
             return Err(vec![format!(
-                "{path}: [listen] address and tls, [cores], [audit] and [admin] \
-                 change only with a restart"
+                "{path}: [listen] address and tls, [cores], [audit], [admin] and [limits] \
+                 upstream_idle_per_core_max change only with a restart"
             )]);
         }
         config.bound(self.address);
@@ -283,6 +283,8 @@ impl Control {
         }
         let epoch = assembly.policy.epoch();
         self.state.borrow_mut().adopt(config, assembly);
+        // The tasks of the old configuration look at once, and end.
+        self.asked.ring();
         self.process.set_reload(true);
         self.process.set_policy_epoch(epoch);
         refresh::start(self, None);

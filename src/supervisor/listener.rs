@@ -45,10 +45,9 @@ fn passed(name: &str, workers: usize) -> Result<Listeners, String> {
         (variable("LISTEN_PID"), variable("LISTEN_FDS"), variable("LISTEN_FDNAMES"));
     let own = std::process::id();
     let numbers = listen::passed(name, own, pid.as_deref(), count.as_deref(), names.as_deref())?;
-    let mut sockets = Vec::with_capacity(numbers.len());
-    for number in numbers {
-        sockets.push(listen::adopt(crate::mapped::passed_descriptor(number)?, name)?);
-    }
+    let descriptors = crate::mapped::passed_descriptors(&numbers)?;
+    let adopt = |descriptor| listen::adopt(descriptor, name);
+    let sockets = descriptors.into_iter().map(adopt).collect::<Result<Vec<TcpListener>, _>>()?;
     let address = match sockets.first().map(TcpListener::local_addr) {
         Some(Ok(address)) => address,
         Some(Err(error)) => return Err(format!("the passed socket \"{name}\": {error}")),

@@ -8,15 +8,15 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime};
 
 use super::control::Control;
+use crate::address::{Terms, permitted};
 use crate::bus::Notice;
+use crate::clock::Monotonic;
 use crate::config::{KeySource, TrustProvider, UpstreamUrl};
 use crate::control::jwks::{
     Answer, Asked, FetchFault, KeyIo, Next, Outcome, Refresher, Source, max_age,
 };
 use crate::fault;
-use crate::limits::JWKS_FETCH_MS_MAX;
 use crate::metrics::RefreshOutcome;
-use crate::net::address::permitted;
 use crate::net::client;
 use crate::net::tls::ClientTls;
 use crate::net::{Timers, catch_unwind, first, runtime};
@@ -184,7 +184,8 @@ async fn keep_addresses(
             }
         };
         if let Ok(found) = found {
-            let allowed = permitted(&found, server.trust_private_addresses);
+            let trust_private = server.trust_private_addresses;
+            let allowed = permitted(&found, Terms { trust_private, tls: server.url.tls });
             set_addresses(&control, index, generation, &allowed, !found.is_empty());
         }
         first_round.take();
@@ -249,9 +250,13 @@ struct Io<'a> {
 }
 
 impl KeyIo for Io<'_> {
-    async fn get(&self, url: &str, bytes_max: usize) -> Result<Answer, FetchFault> {
+    async fn get(
+        &self,
+        url: &str,
+        bytes_max: usize,
+        until: Monotonic,
+    ) -> Result<Answer, FetchFault> {
         let timers: &Timers = &self.control.timers;
-        let until = timers.exact().after(Duration::from_millis(JWKS_FETCH_MS_MAX));
         let url = UpstreamUrl::parse(url).map_err(|_| FetchFault::DiscoveryUrl)?;
         let found = match url.literal {
             Some(literal) => vec![(literal, url.port).into()],
@@ -262,7 +267,8 @@ impl KeyIo for Io<'_> {
                 .await
                 .map_err(|_| FetchFault::Unreachable)?,
         };
-        let addresses = permitted(&found, self.provider.trust_private_addresses);
+        let trust_private = self.provider.trust_private_addresses;
+        let addresses = permitted(&found, Terms { trust_private, tls: url.tls });
         if addresses.is_empty() {
             return Err(FetchFault::Address);
         }

@@ -32,9 +32,13 @@ impl State {
             assembly.sessions = Arc::clone(&self.assembly.sessions);
         }
         let same = |old: &crate::config::TrustProvider, new: &crate::config::TrustProvider| {
-            old.issuer == new.issuer && old.keys == new.keys
+            old.issuer == new.issuer
+                && old.keys == new.keys
+                && old.ca_file == new.ca_file
+                && old.trust_private_addresses == new.trust_private_addresses
         };
-        // Keys of a provider that did not change keep serving, so that a reload costs no 503.
+        // Keys that would be fetched from the same place, and be believed there for the same reason,
+        // keep serving, so that a reload costs no 503.
         self.keys = config
             .trust_providers
             .iter()
@@ -68,4 +72,5 @@ pub(super) fn needs_restart(old: &Config, new: &Config) -> bool {
         || old.cores != new.cores
         || old.audit != new.audit
         || old.admin != new.admin
+        || old.limits.upstream_idle_per_core_max != new.limits.upstream_idle_per_core_max
 }

@@ -98,9 +98,7 @@ pub(crate) fn scripted(script: &str, seen: &Seen) -> (Vec<u8>, After) {
             "event: message\r\ndata: one\r\n\r\ndata: two\rid: 7\r\rdata: three\n\n",
             true,
         )),
-        "huge-event" => {
-            (events(&format!("data: {}\n\n", "x".repeat(1_200_000)), true), After::Hold)
-        }
+        "huge-event" => keep(events(&format!("data: {}\n\n", "x".repeat(1_200_000)), true)),
         "no-newline" => (events(&"y".repeat(10 * 1024 * 1024), true), After::Hold),
         other => panic!("no script {other}"),
     }

@@ -70,7 +70,6 @@ fn f07_a_cut_answer_is_seen_to_be_cut() {
             ("close-in-body", "tools", "upstream_eof"),
             ("close-in-chunk", "tools", "upstream_eof"),
             ("close-in-events", "tools", "upstream_eof"),
-            ("huge-event", "tools", "upstream_malformed"),
             ("no-newline", "tools", "upstream_malformed"),
             ("stall-in-events", "impatient", "upstream_timeout"),
         ] {
@@ -85,7 +84,7 @@ fn f07_a_cut_answer_is_seen_to_be_cut() {
             assert!(client.ended(), "{shown}: the connection ends");
             let grown = gateway.memory().saturating_sub(before);
             assert!(grown < 4 * 1024 * 1024, "{shown}: {grown} bytes kept");
-            assert!(answer.body.len() < 2 * 1024 * 1024, "{shown}: {} bytes", answer.body.len());
+            assert!(answer.body.len() < 9 * 1024 * 1024, "{shown}: {} bytes", answer.body.len());
             assert_silent(&text(&answer.body), &shown);
             wanted.push(reason);
         }
@@ -136,7 +135,10 @@ fn good_answers_in_every_framing_are_relayed() {
         let stream = "event: message\r\ndata: one\r\n\r\ndata: two\rid: 7\r\rdata: three\n\n";
         assert_eq!(text(&answer.body), stream);
         assert!(answer.complete);
-        assert_eq!(turn.reasons(&gateway, 5), vec!["ok"; 5]);
+        // M15: so does the large result of one call.
+        let answer = gateway.ask(&Post::new(&gateway).script("huge-event").bytes());
+        assert_eq!((answer.body.len(), answer.complete), (1_200_000 + 8, true));
+        assert_eq!(turn.reasons(&gateway, 6), vec!["ok"; 6]);
     }
 }
 

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::gateway::{Setup, api_key, server};
-use crate::upstream::{self, RESULT, Upstream, json as answer};
+use crate::gateway::{PERMIT_ALL, Setup, api_key, server};
+use crate::upstream::{self, Gate, RESULT, Upstream, json as answer};
 
 /// Serves only requests whose head holds `wanted()`; all others are 401.
 fn guarded(wanted: impl Fn() -> String + Send + Sync + 'static) -> Upstream {
@@ -86,6 +86,38 @@ fn a_rotated_key_is_read_again_after_a_401_without_a_reload() {
         .collect();
     // The record was committed with the decision, before the upstream refused the key.
     assert_eq!(caches, ["miss", "hit", "hit", "hit"]);
+}
+
+/// The policy changes while the upstream thinks about its 401: there is no second try under the old
+/// one.
+#[test]
+fn a_second_try_is_not_made_under_rules_that_changed() {
+    for changed in [false, true] {
+        let (open, gate) = Gate::new();
+        let upstream = Upstream::start(move |_, peer| {
+            gate.pass();
+            upstream::status(peer, "401 Unauthorized", "")
+        });
+        let setup = setup(&upstream, "header = \"X-Api-Key\"");
+        let stage = setup.prepare();
+        stage.write("up.key", "some-key");
+        let gateway = setup.start_on(stage);
+        gateway.wait_until_ready();
+        let client = gateway.client();
+        let mut wire = client.open();
+        wire.send(&client.call("echo"));
+        upstream.wait_for_requests(1);
+        if changed {
+            let forbid = "@id(\"no\")\nforbid (principal, action, resource);";
+            gateway.stage().write("policies/all.cedar", &format!("{PERMIT_ALL}{forbid}"));
+            gateway.reload();
+        }
+        open.send(()).unwrap();
+        open.send(()).unwrap();
+        let failed = wire.answer();
+        assert_eq!((failed.status, failed.reason().as_str()), (502, "upstream_auth"));
+        assert_eq!(upstream.requests(), if changed { 1 } else { 2 });
+    }
 }
 
 #[test]

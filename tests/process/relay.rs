@@ -324,6 +324,13 @@ fn an_upstream_that_nobody_listens_on_is_502() {
     let client = gateway.client();
     let failed = client.once(&client.call("echo"));
     assert_eq!((failed.status, failed.reason().as_str()), (502, "upstream_connect"));
+    // What failed after the decision does not change it: metrics and audit say the same.
+    let permitted = "portcullis_requests_total{server=\"sample\",method=\"tools/call\",\
+                     decision=\"permit\",status=\"502\"}";
+    eventually("it is counted as permitted", || gateway.metric(permitted) > 0.5);
+    let refused = "portcullis_refusals_total{reason=\"upstream_connect\"}";
+    assert!(gateway.metric(refused) > 0.5);
+    assert_eq!(gateway.audited(1)[0]["decision"], "permit");
     assert_eq!(get(gateway.admin, "/livez").status, 200);
 }
 

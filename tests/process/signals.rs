@@ -249,3 +249,36 @@ fn forbid(tool: &str) -> String {
          resource == Tool::\"sample/{tool}\");\n"
     )
 }
+
+/// A stream whose server has not said one byte yet has no event boundary to wait for.
+#[test]
+fn r02_sigterm_does_not_wait_for_a_stream_without_a_head() {
+    let upstream = Upstream::start(|_, peer| {
+        let _ = peer.read(&mut [0]);
+        Then::Close
+    });
+    let mut gateway = Setup::new(upstream.address).limits("drain_ms_max = 600000").start();
+    gateway.wait_until_ready();
+    let client = gateway.client();
+    let mut stream = client.open();
+    stream.send(&format!("{}\r\n", client.head("GET")));
+    upstream.wait_for_requests(1);
+    gateway.signal(Signal::TERM);
+    let refused = stream.answer();
+    assert_eq!((refused.status, refused.reason().as_str()), (503, "draining"));
+    assert!(stream.ended());
+    assert_eq!(gateway.wait().code(), Some(0), "{}", gateway.said());
+}
+
+#[test]
+fn sighup_refuses_a_limit_that_is_fixed_when_a_core_starts() {
+    let upstream = Upstream::echo();
+    let setup = Setup::new(upstream.address);
+    let gateway = setup.start();
+    gateway.wait_until_ready();
+    let other = setup.limits("upstream_idle_per_core_max = 3").configuration();
+    gateway.stage().write("gateway.toml", &other);
+    gateway.reload();
+    assert!(gateway.said().contains("upstream_idle_per_core_max change only with a restart"));
+    assert!(gateway.metric("portcullis_config_last_reload_successful") < 0.5);
+}

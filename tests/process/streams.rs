@@ -157,6 +157,47 @@ fn stands_still(counter: &AtomicUsize) {
     });
 }
 
+/// F06: a withdrawn key takes the streams with it that its tokens opened; a key that joins does not.
+#[test]
+fn f06_a_stream_ends_with_the_key_of_its_token() {
+    let (next, gate) = Gate::new();
+    let upstream = Upstream::start(move |_, peer| {
+        say(peer, EVENTS);
+        while gate.pass() {
+            if let Then::Close = say(peer, &chunk("data: {}\n\n")) {
+                break;
+            }
+        }
+        Then::Close
+    });
+    let gateway = start(&upstream, "auto", "");
+    let client = gateway.client();
+    let mut stream = client.open();
+    stream.send(&format!("{}\r\n", client.head("GET")));
+    let head = stream.read_head();
+    assert_eq!(status(&head), 200);
+    let other = Setup::new(upstream.address).prepare();
+    let key_of = |text: &str| -> serde_json::Value {
+        serde_json::from_str::<serde_json::Value>(text).unwrap()["keys"][0].clone()
+    };
+    let (mine, theirs) =
+        (key_of(&gateway.stage().read("jwks.json")), key_of(&other.read("jwks.json")));
+    let refreshed = || gateway.metric("portcullis_bus_notices_total{kind=\"published\"}");
+    let publish = |keys: &[&serde_json::Value]| {
+        let before = refreshed();
+        gateway.stage().write("jwks.json", &serde_json::json!({ "keys": keys }).to_string());
+        eventually("the keys are read", || refreshed() > before);
+    };
+    publish(&[&theirs, &mine]);
+    next.send(()).unwrap();
+    assert_eq!(stream.chunk().unwrap(), b"data: {}\n\n", "its key is still there");
+    publish(&[&theirs]);
+    assert!(stream.body(&head).is_none(), "cut");
+    drop(next);
+    let record = &gateway.audited(1)[0];
+    assert_eq!(record["reason"], "token_key_unknown", "{record}");
+}
+
 fn resident_kib(gateway: &Gateway) -> u64 {
     let status = gateway.proc_file("status");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();

@@ -1,10 +1,10 @@
 //! `[[trust_provider]]`: whose tokens count.
 
 use super::{Checker, second_use};
+use crate::address::Reach;
 use crate::config::fault::Place;
 use crate::config::raw;
 use crate::config::reader::At;
-use crate::config::url::Reach;
 use crate::config::{Algorithm, ClaimRule, ClaimTest, KeySource, TrustProvider, UpstreamUrl};
 use crate::limits::TRUST_PROVIDERS_MAX;
 
@@ -151,6 +151,15 @@ impl Checker<'_> {
             self.fault(place, "plain http", cure);
         }
         match url.reach() {
+            // What a name leads to is judged when it is resolved, by the same rule.
+            Reach::Public if private && !url.tls && url.literal.is_some() => {
+                let cure = "write https://; plain http never leaves a private network";
+                self.fault(place, "plain http to a public address", cure);
+            }
+            Reach::Public if private && !url.tls => {
+                let cure = "write https://, unless it only has private addresses";
+                self.report.warn(place, "plain http: no public address is dialled", cure);
+            }
             Reach::Public => {}
             Reach::Private if private => {}
             Reach::Private => {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::clock::Monotonic;
 use crate::config::{KeySource, TrustProvider};
 use crate::judge::keys::KeySetFault;
-use crate::limits::{JWKS_BYTES_MAX, JWKS_FRESH_SECONDS_MAX};
+use crate::limits::{JWKS_BYTES_MAX, JWKS_FETCH_MS_MAX, JWKS_FRESH_SECONDS_MAX};
 
 /// A key set document and how long it says it is good for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,11 +57,17 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-/// The door to the network and the disk. Implementations keep to `JWKS_FETCH_MS_MAX` per call and
-/// refuse addresses by the provider's `trust_private_addresses`.
+/// The door to the network and the disk. Implementations keep to the deadline they are given and
+/// refuse addresses by the provider's `trust_private_addresses`, and public ones for plain http.
 pub trait KeyIo {
-    /// GETs `url`, reading at most `bytes_max` bytes of body ([`FetchFault::TooLarge`] beyond).
-    fn get(&self, url: &str, bytes_max: usize) -> impl Future<Output = Result<Answer, FetchFault>>;
+    /// GETs `url` before `until`, reading at most `bytes_max` bytes of body
+    /// ([`FetchFault::TooLarge`] beyond).
+    fn get(
+        &self,
+        url: &str,
+        bytes_max: usize,
+        until: Monotonic,
+    ) -> impl Future<Output = Result<Answer, FetchFault>>;
 
     /// Reads a file of at most `bytes_max` bytes.
     fn read(
@@ -75,7 +81,8 @@ pub trait KeyIo {
 pub struct Source {
     issuer: String,
     keys: KeySource,
-    /// `http` is allowed: only where the operator trusts a private network.
+    /// `http` is allowed: only where the operator trusts a private network. [`KeyIo::get`] then
+    /// dials no other.
     plain: bool,
     /// `jwks_uri` and until when it is believed.
     discovered: Option<(String, Monotonic)>,
@@ -93,20 +100,23 @@ impl Source {
         }
     }
 
-    /// Gets the document: one request, or two when the issuer's metadata is to be read first.
+    /// Gets the document: one request, or up to three when the issuer's metadata is to be read
+    /// first. All of them share `JWKS_FETCH_MS_MAX`, counted from `now`: requests wait for the
+    /// outcome only a little longer than that.
     ///
     /// # Errors
     /// See [`FetchFault`].
     pub async fn fetch(&mut self, io: &impl KeyIo, now: Monotonic) -> Result<Fetched, FetchFault> {
+        let until = now.after(Duration::from_millis(JWKS_FETCH_MS_MAX));
         let url = match &self.keys {
             KeySource::File(path) => {
                 let document = io.read(path, JWKS_BYTES_MAX).await?;
                 return Ok(Fetched { document, max_age: None });
             }
             KeySource::Url(url) => url.clone(),
-            KeySource::Discovery => self.discover(io, now).await?,
+            KeySource::Discovery => self.discover(io, now, until).await?,
         };
-        let fetched = get_document(io, &url).await;
+        let fetched = get_document(io, &url, until).await;
         if fetched.is_err() {
             // The set may have moved; the next attempt reads the metadata again.
             self.discovered = None;
@@ -114,23 +124,28 @@ impl Source {
         fetched
     }
 
-    async fn discover(&mut self, io: &impl KeyIo, now: Monotonic) -> Result<String, FetchFault> {
-        if let Some((url, until)) = &self.discovered
-            && now < *until
+    async fn discover(
+        &mut self,
+        io: &impl KeyIo,
+        now: Monotonic,
+        until: Monotonic,
+    ) -> Result<String, FetchFault> {
+        if let Some((url, believed_until)) = &self.discovered
+            && now < *believed_until
         {
             return Ok(url.clone());
         }
         let mut fault = FetchFault::Unreachable;
         for url in metadata_urls(&self.issuer)? {
-            let answer = io.get(&url, JWKS_BYTES_MAX).await?;
+            let answer = io.get(&url, JWKS_BYTES_MAX, until).await?;
             if answer.status != OK {
                 // Not served there: an issuer has one of the two documents at least.
                 fault = FetchFault::Status(answer.status);
                 continue;
             }
             let found = jwks_uri(&answer.body, &self.issuer, self.plain)?;
-            let until = now.after(Duration::from_secs(JWKS_FRESH_SECONDS_MAX));
-            self.discovered = Some((found.clone(), until));
+            let believed_until = now.after(Duration::from_secs(JWKS_FRESH_SECONDS_MAX));
+            self.discovered = Some((found.clone(), believed_until));
             return Ok(found);
         }
         Err(fault)
@@ -159,8 +174,8 @@ pub fn max_age(cache_control: &[u8]) -> Option<u64> {
     age
 }
 
-async fn get_document(io: &impl KeyIo, url: &str) -> Result<Fetched, FetchFault> {
-    let answer = io.get(url, JWKS_BYTES_MAX).await?;
+async fn get_document(io: &impl KeyIo, url: &str, until: Monotonic) -> Result<Fetched, FetchFault> {
+    let answer = io.get(url, JWKS_BYTES_MAX, until).await?;
     if answer.status != OK {
         return Err(FetchFault::Status(answer.status));
     }

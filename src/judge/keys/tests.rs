@@ -146,3 +146,16 @@ fn f04_f05_documents_that_are_not_a_key_set() {
     let full = jwks(&vec![ec; JWKS_KEYS_MAX]);
     assert_eq!(KeySet::parse(&full).ok().map(|set| set.count()), Some(JWKS_KEYS_MAX));
 }
+
+#[test]
+fn f06_a_key_is_known_by_its_content_not_by_its_id() {
+    let (ours, theirs) = (TestKey::ec().jwk(), TestKey::ec().jwk());
+    let named = |key: &Value, id: &str| with(key, json!({"kid": id}));
+    let set = parse(&[named(&ours, "one")]).unwrap();
+    let digest = set.only(Algorithm::Es256).unwrap().digest();
+    assert!(set.holds(&digest));
+    let holds = |keys: &[Value]| parse(keys).unwrap().holds(&digest);
+    assert!(holds(&[named(&theirs, "two"), with(&named(&ours, "one"), json!({"use": "sig"}))]));
+    assert!(!holds(&[named(&theirs, "one")]), "another key took over the id");
+    assert!(!holds(&[named(&ours, "two")]), "a token that names the old id finds no key");
+}

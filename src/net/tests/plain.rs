@@ -126,6 +126,9 @@ fn dial_says_what_went_wrong() {
         assert_eq!(dialled(vec![closed, open]).await, Ok(open));
         let metadata = "[::ffff:169.254.169.254]:80".parse().unwrap();
         assert_eq!(dialled(vec![open, metadata]).await, Err(Reject::UpstreamAddress), "O07");
+        let public = "8.8.8.8:80".parse().unwrap();
+        let refused = dialled(vec![open, public]).await;
+        assert_eq!(refused, Err(Reject::UpstreamAddress), "plain http stays on private ground");
     });
 }
 

@@ -7,6 +7,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion};
 
 use super::*;
+use crate::net::session::{Next, Session};
 use crate::net::tls::{ClientTls, ServerTls, Ticketer};
 use crate::net::{NetError, accept_tls};
 use crate::reject::Reject;
@@ -196,6 +197,33 @@ fn s06_tickets_outlive_a_reload_of_the_certificate() {
 }
 
 #[test]
+fn each_core_remembers_its_own_sessions() {
+    on_every_driver(|timers| async move {
+        let paper = Paper::new("cores");
+        let server = paper.server(NAME);
+        for version in VERSIONS {
+            let made = ClientTls::with_config(paper.client_config(version));
+            let (one, two) = (made.for_core(), made.for_core());
+            let steps = [
+                (&one, HandshakeKind::Full),
+                (&one, HandshakeKind::Resumed),
+                (&two, HandshakeKind::Full),
+                (&two, HandshakeKind::Resumed),
+                (&made, HandshakeKind::Full),
+            ];
+            for (client, expected) in steps {
+                let (near, far) = secure_pair(&timers, &server, client, NAME).await;
+                let (mut near, mut far) = (near.unwrap(), far.unwrap());
+                let kind = near.session().unwrap().common().handshake_kind();
+                assert_eq!(kind, Some(expected));
+                far.write_all(vec![1], soon(&timers)).await.0.unwrap();
+                near.read(Vec::new(), soon(&timers)).await.0.unwrap();
+            }
+        }
+    });
+}
+
+#[test]
 fn s05_an_upstream_that_cannot_prove_its_name_is_refused() {
     on_every_driver(|timers| async move {
         let paper = Paper::new("wrong");
@@ -285,6 +313,54 @@ fn s03_a_handshake_that_does_not_come_is_cut_at_its_deadline() {
             drop(dripping.await);
         }
     });
+}
+
+/// What a session says after each piece that it read.
+fn feed(session: &mut Session, pieces: &[&[u8]]) -> Vec<Result<Next, NetError>> {
+    let mut read = |piece: &&[u8]| {
+        let mut incoming = session.take_incoming()?;
+        incoming.extend_from_slice(piece);
+        session.give_incoming(incoming);
+        session.advance(None)
+    };
+    pieces.iter().map(&mut read).collect()
+}
+
+/// Case S03. Read anew from its start after each piece, a hello in pieces of one byte would cost
+/// its square, and nobody is authenticated yet.
+#[test]
+fn s03_each_byte_of_a_hello_is_read_once() {
+    let paper = Paper::new("once");
+    let config = Arc::new(paper.client_config(&rustls::version::TLS13));
+    let mut hello = Vec::new();
+    let mut client = rustls::ClientConnection::new(config, NAME.try_into().unwrap()).unwrap();
+    client.write_tls(&mut hello).unwrap();
+    // In one record, and in a record for each byte (RFC 8446 §5.1).
+    let split: Vec<u8> = hello[5..].iter().flat_map(|byte| [22, 3, 1, 0, 1, *byte]).collect();
+    for wire in [&hello, &split] {
+        for size in [1, 7, 4096] {
+            let mut session = Session::server(&paper.server(NAME)).unwrap();
+            let pieces: Vec<&[u8]> = wire.chunks(size).collect();
+            let said = feed(&mut session, &pieces);
+            assert!(said.iter().all(|next| *next == Ok(Next::Handshake)), "{said:?}");
+            assert_eq!(session.server_name(), Some(NAME), "{size}");
+            assert_eq!(session.hello_bytes(), wire.len(), "{size}");
+        }
+    }
+}
+
+#[test]
+fn s03_a_hello_that_does_not_end_is_refused() {
+    let paper = Paper::new("endless");
+    let mut record = vec![22, 3, 1, 0x0f, 0xa0];
+    record.resize(4005, 0);
+    let mut first = record.clone();
+    // A ClientHello of 60 000 bytes.
+    first[5..11].copy_from_slice(&[1, 0, 0xea, 0x60, 3, 3]);
+    let mut session = Session::server(&paper.server(NAME)).unwrap();
+    let said = feed(&mut session, &[&first, &record, &record, &record, &record]);
+    let going = Ok(Next::Handshake);
+    assert_eq!(said, [going, going, going, going, Err(NetError::Tls)]);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::judge::testing::{block_on, provider};
 struct Site {
     answers: HashMap<String, Answer>,
     asked: RefCell<Vec<String>>,
+    deadlines: RefCell<Vec<Monotonic>>,
 }
 
 impl Site {
@@ -27,8 +28,14 @@ impl Site {
 }
 
 impl KeyIo for Site {
-    async fn get(&self, url: &str, bytes_max: usize) -> Result<Answer, FetchFault> {
+    async fn get(
+        &self,
+        url: &str,
+        bytes_max: usize,
+        until: Monotonic,
+    ) -> Result<Answer, FetchFault> {
         assert_eq!(bytes_max, JWKS_BYTES_MAX);
+        self.deadlines.borrow_mut().push(until);
         self.asked.borrow_mut().push(url.into());
         self.answers.get(url).cloned().ok_or(FetchFault::Unreachable)
     }
@@ -85,6 +92,11 @@ fn rfc8414_metadata_where_there_is_no_openid() {
     let mut source = source(issuer, KeySource::Discovery, false);
     fetch(&mut source, &site, 0).unwrap();
     assert_eq!(site.asked(), [oidc, oauth, JWKS]);
+    // However many documents it takes, there is one deadline: requests wait for the whole fetch.
+    fetch(&mut source, &site, JWKS_FRESH_SECONDS_MAX + 7).unwrap();
+    let begun = |seconds: u64| Monotonic(seconds * 1_000_000 + JWKS_FETCH_MS_MAX * 1_000);
+    let deadlines = [[begun(0); 3], [begun(JWKS_FRESH_SECONDS_MAX + 7); 3]].concat();
+    assert_eq!(site.deadlines.take(), deadlines);
 }
 
 #[test]

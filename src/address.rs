@@ -1,4 +1,5 @@
-//! Which addresses an upstream or a key server may have (cases O07, O08).
+//! Which addresses an upstream or a key server may have (cases O07, O08): the one table, for what
+//! an operator writes and for what a name resolves to.
 //!
 //! A name is resolved once; what comes out is judged here, and exactly that address is dialled. So
 //! a name that answers differently the second time gains nothing. Unknown ground is forbidden.
@@ -25,16 +26,35 @@ pub fn reach(address: IpAddr) -> Reach {
     }
 }
 
+/// On what terms an address is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// The operator said `trust_private_addresses`.
+    pub trust_private: bool,
+    /// The URL says `https`.
+    pub tls: bool,
+}
+
+impl Terms {
+    /// True when an address of this reach may be dialled. Plain HTTP never leaves private ground,
+    /// whatever its name resolves to: a credential would cross the internet in clear (RFC 6750
+    /// §5.3).
+    #[must_use]
+    pub const fn allow(self, reach: Reach) -> bool {
+        match reach {
+            Reach::Public => self.tls,
+            Reach::Private => self.trust_private,
+            Reach::Forbidden => false,
+        }
+    }
+}
+
 /// The addresses that may be dialled, in order, IPv4-mapped ones as the IPv4 address they are.
 #[must_use]
-pub fn permitted(addresses: &[SocketAddr], trust_private: bool) -> Vec<SocketAddr> {
-    let may = |address: &SocketAddr| match reach(address.ip()) {
-        Reach::Public => true,
-        Reach::Private => trust_private,
-        Reach::Forbidden => false,
-    };
-    let plain = |address: &SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-    addresses.iter().filter(|address| may(address)).map(plain).collect()
+pub fn permitted(addresses: &[SocketAddr], terms: Terms) -> Vec<SocketAddr> {
+    let may = |address: &SocketAddr| terms.allow(reach(address.ip()));
+    let bare = |address: &SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    addresses.iter().filter(|address| may(address)).map(bare).collect()
 }
 
 fn reach_v4(address: Ipv4Addr) -> Reach {
@@ -52,8 +72,16 @@ fn reach_v6(address: Ipv6Addr) -> Reach {
     if METADATA_V6.contains(&address) {
         return Reach::Forbidden;
     }
-    if let Some(v4) = embedded_v4(address) {
+    if let Some(v4) = address.to_ipv4_mapped() {
         return reach_v4(v4);
+    }
+    if let [0x64, 0xff9b, 0, 0, 0, 0, ..] = address.segments() {
+        // A translator connects to the IPv4 address in the low bits, out of our sight. This prefix
+        // must not stand for private ones (RFC 6052 §3.1), so only what is public passes.
+        return match reach_v4(Ipv4Addr::from_bits(address.to_bits() as u32)) {
+            Reach::Public => Reach::Public,
+            Reach::Private | Reach::Forbidden => Reach::Forbidden,
+        };
     }
     let known = SPECIAL_V6.iter().find(|(network, bits, _)| {
         let mask = u128::MAX.checked_shl(128 - u32::from(*bits)).unwrap_or(0);
@@ -62,17 +90,6 @@ fn reach_v6(address: Ipv6Addr) -> Reach {
     // Only 2000::/3 is handed out as global unicast (RFC 4291 §2.4); the rest is not ground we
     // know.
     known.map_or(Reach::Forbidden, |(_, _, reach)| *reach)
-}
-
-/// `::ffff:a.b.c.d` is that IPv4 address; under 64:ff9b::/96 a translator connects to it (RFC
-/// 6052).
-fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [a, b, c, d, e, f, ..] = address.segments();
-    let low = Ipv4Addr::from_bits(address.to_bits() as u32);
-    match [a, b, c, d, e, f] {
-        [0, 0, 0, 0, 0, 0xffff] | [0x64, 0xff9b, 0, 0, 0, 0] => Some(low),
-        _ => None,
-    }
 }
 
 /// Addresses that answer with a machine's credentials and do not lie in a forbidden network.
@@ -175,10 +192,12 @@ mod tests {
             ("::1", Private),
             ("::2", Forbidden),
             ("::127.0.0.1", Forbidden),
+            ("64:ff9b::127.0.0.1", Forbidden),
+            ("2002:a9fe:a9fe::1", Forbidden),
             ("::ffff:127.0.0.1", Private),
             ("::ffff:169.254.169.254", Forbidden),
             ("::ffff:8.8.8.8", Public),
-            ("64:ff9b::10.0.0.1", Private),
+            ("64:ff9b::10.0.0.1", Forbidden),
             ("64:ff9b::169.254.169.254", Forbidden),
             ("64:ff9b::8.8.8.8", Public),
             ("64:ff9b:1::8.8.8.8", Forbidden),
@@ -218,10 +237,14 @@ mod tests {
         .iter()
         .map(|text| text.parse().unwrap())
         .collect();
-        let texts = |trust| -> Vec<String> {
-            permitted(&addresses, trust).iter().map(ToString::to_string).collect()
+        let texts = |trust_private, tls| -> Vec<String> {
+            let allowed = permitted(&addresses, Terms { trust_private, tls });
+            allowed.iter().map(ToString::to_string).collect()
         };
-        assert_eq!(texts(false), ["8.8.8.8:443"]);
-        assert_eq!(texts(true), ["127.0.0.1:80", "8.8.8.8:443", "10.1.2.3:80"]);
+        assert_eq!(texts(false, true), ["8.8.8.8:443"]);
+        assert_eq!(texts(true, true), ["127.0.0.1:80", "8.8.8.8:443", "10.1.2.3:80"]);
+        // Plain HTTP stays on private ground, and needs trust even there.
+        assert_eq!(texts(true, false), ["127.0.0.1:80", "10.1.2.3:80"]);
+        assert!(texts(false, false).is_empty());
     }
 }
