@@ -42,8 +42,8 @@ fn contains(list: &[&str], name: &[u8]) -> bool {
     list.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(name))
 }
 
-/// Besides `mcp-*`. `baggage` (W3C Baggage) belongs to the trace, as `traceparent` and `tracestate` do
-/// (W3C Trace Context).
+/// Besides `mcp-*`. `baggage` (W3C Baggage) belongs to the trace, as `traceparent` and
+/// `tracestate` do (W3C Trace Context).
 const UPSTREAM: [&str; 7] = [
     "accept",
     "baggage",

@@ -1,4 +1,10 @@
 //! Every refusal there is has a test that provokes it from outside, or a reason why none can.
+//!
+//! What this proves: the two lists name each variant of `Reject` once, the named test exists, and
+//! its source holds the reason word. So a new refusal without a test is found, and a test that was
+//! renamed or lost its case. What it does not: that the test runs, gets as far as that case, or
+//! fails without the check. The first two are for the test itself, which asserts the word that it
+//! holds; the third was seen once, by hand, and stands in the table of README.md.
 
 use std::collections::BTreeMap;
 use std::fs;
