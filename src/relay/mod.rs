@@ -127,8 +127,8 @@ pub struct Failed {
     pub reject: Reject,
     /// The upstream's status, when it answered.
     pub upstream_status: Option<u16>,
-    /// Given back when the upstream refused the credential before acting (401): one more try with a
-    /// fresh one is allowed.
+    /// Present when the upstream refused the credential before acting (401): one more try is
+    /// allowed, by a decision of its own.
     pub permit: Option<Permit>,
 }
 
