@@ -65,7 +65,8 @@ impl Answer {
         self.close
     }
 
-    /// Takes in bytes; `Some` with the number used once the answer is complete. `stamps` gets those of events.
+    /// Takes in bytes; `Some` with the number used once the answer is complete. `stamps` gets those
+    /// of events.
     pub(crate) fn feed(
         &mut self,
         bytes: &[u8],
@@ -97,7 +98,8 @@ impl Answer {
         matches!(self.body, Some(Body::ToClose))
     }
 
-    /// Reads the head, which most of the time is all in `bytes`; `Some` with the number of bytes used of them.
+    /// Reads the head, which most of the time is all in `bytes`; `Some` with the number of bytes
+    /// used of them.
     fn feed_head(&mut self, bytes: &[u8]) -> Result<Option<usize>, Malformed> {
         if self.head.is_empty() {
             if let Some(end) = http::head_end(bytes) {
@@ -145,6 +147,12 @@ impl Answer {
             || matches!(self.body, Some(Body::ToClose));
         self.events = framing.event_stream.then(Events::default);
         Ok(())
+    }
+
+    /// The beginning of the answer's message, for a person who has to find out what is wrong with
+    /// it.
+    pub(crate) fn excerpt(&self) -> String {
+        String::from_utf8_lossy(&self.content.start).into_owned()
     }
 
     /// Holds a complete answer against what was asked for.
@@ -219,9 +227,9 @@ const KEPT_BYTES: usize = 512;
 mod tests {
     use super::*;
 
-    const WANTED: Wanted = Wanted { id: 1_000_000_007, length: Some(38), slack: 0 };
-    const GOOD: &[u8] =
-        b"HTTP/1.1 200 OK\r\nContent-Length: 38\r\n\r\n{\"jsonrpc\":\"2.0\",\"id\":1000000007,\"r\":1}";
+    const WANTED: Wanted = Wanted { id: 1_000_000_007, length: Some(39), slack: 0 };
+    const GOOD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 39\r\n\r\n\
+          {\"jsonrpc\":\"2.0\",\"id\":1000000007,\"r\":1}";
 
     fn read(wire: &[u8], size: usize) -> Result<(Answer, usize, Vec<Stamp>), Malformed> {
         let (mut answer, mut used, mut stamps) = (Answer::new(), 0, Vec::new());
@@ -252,7 +260,7 @@ mod tests {
             ("200 OK", "429 No", Wrong::Status(429)),
             ("1000000007", "1000000008", Wrong::Id),
             ("\"id\":1000000007", "\"at\":1000000007", Wrong::Id),
-            (": 38\r\n", ": 37\r\n", Wrong::Length),
+            (": 39\r\n", ": 38\r\n", Wrong::Length),
             ("\"r\":1}", "\"error\":{}}", Wrong::RpcError),
             ("\"r\":1}", "\"isError\":true}", Wrong::ToolError),
         ] {
@@ -260,7 +268,7 @@ mod tests {
             wire.push_str("          ");
             let (answer, _, _) = if matches!(wrong, Wrong::RpcError | Wrong::ToolError) {
                 let length = wire.split("\r\n\r\n").nth(1).unwrap().len();
-                read(wire.replace(": 38", &format!(": {length}")).as_bytes(), 9).unwrap()
+                read(wire.replace(": 39", &format!(": {length}")).as_bytes(), 9).unwrap()
             } else {
                 read(wire.as_bytes(), 9).unwrap()
             };
@@ -271,7 +279,7 @@ mod tests {
     #[test]
     fn slack_lets_a_message_that_was_written_anew_pass() {
         let wire =
-            str::from_utf8(GOOD).unwrap().replace("\"id\":1", "\"id\": 1").replace("38", "39");
+            str::from_utf8(GOOD).unwrap().replace("\"id\":1", "\"id\": 1").replace("39", "40");
         let (answer, _, _) = read(wire.as_bytes(), 64).unwrap();
         assert_eq!(answer.verify(WANTED), Err(Wrong::Length));
         assert_eq!(answer.verify(Wanted { slack: 1, ..WANTED }), Ok(()));
@@ -282,7 +290,8 @@ mod tests {
         let event = "data: {\"seq\":\"0\",\"ns\":\"12\"}\n\n";
         let last = "data: {\"jsonrpc\":\"2.0\",\"id\":1000000007,\"r\":1}\n\n";
         let wire = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n\
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+             Transfer-Encoding: chunked\r\n\r\n\
              {:x}\r\n{event}\r\n{:x}\r\n{last}\r\n0\r\n\r\n",
             event.len(),
             last.len()

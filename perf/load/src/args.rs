@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Measuring instrument of the performance rig: load, upstream, tokens, idle clients, handshakes, spinners.
+/// Measuring instrument of the performance rig: load, upstream, tokens, idle clients, handshakes,
+/// spinners.
 #[derive(Debug, Parser)]
 #[command(name = "load", version)]
 pub(crate) struct Load {
@@ -15,7 +16,8 @@ pub(crate) struct Load {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// A static-cost MCP server; the tool's name says what it answers (answer_N, slow_MS, sse_COUNT_GAPUS)
+    /// A static-cost MCP server; the tool's name says what it answers (answer_N, slow_MS,
+    /// sse_COUNT_GAPUS)
     Upstream(UpstreamArgs),
     /// Signed tokens with the subjects user-0, user-1, …, one per line
     Tokens(TokensArgs),

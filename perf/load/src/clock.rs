@@ -1,5 +1,6 @@
-//! The one clock: `CLOCK_MONOTONIC` in nanoseconds, the same for every process of the machine, so that an event
-//! stamped by the upstream can be compared with the instant at which the generator read it.
+//! The one clock: `CLOCK_MONOTONIC` in nanoseconds, the same for every process of the machine, so
+//! that an event stamped by the upstream can be compared with the instant at which the generator
+//! read it.
 
 use rustix::time::{ClockId, clock_gettime};
 

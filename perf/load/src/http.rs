@@ -1,4 +1,5 @@
-//! HTTP/1.1 framing, enough for both ends of a bench: where a head ends, what frames the body, where it ends.
+//! HTTP/1.1 framing, enough for both ends of a bench: where a head ends, what frames the body,
+//! where it ends.
 
 use memchr::{memchr, memmem};
 
@@ -87,8 +88,8 @@ pub(crate) enum Body {
 }
 
 impl Body {
-    /// Hands the content found in `bytes` to `take`; says how many bytes belong to the body and whether it is
-    /// complete.
+    /// Hands the content found in `bytes` to `take`; says how many bytes belong to the body and
+    /// whether it is complete.
     pub(crate) fn feed(
         &mut self,
         bytes: &[u8],

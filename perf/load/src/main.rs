@@ -1,11 +1,13 @@
 //! `load`: the measuring instrument of the performance rig.
 //!
-//! One thread and one epoll instance per process, so that what it costs itself stays small and steady. What each
-//! subcommand does stands in `args.rs`; what the figures mean and what they cannot show, in `README.md`.
+//! One thread and one epoll instance per process, so that what it costs itself stays small and
+//! steady. What each subcommand does stands in `args.rs`; what the figures mean and what they
+//! cannot show, in `README.md`.
 //!
-//! In the order of the flow: [`args`] are turned into a plan, [`link`]s (plain or TLS) carry bytes that
-//! [`http`] frames and [`answer`] verifies, [`generate`] drives them by a [`schedule`], [`tally`] keeps the
-//! figures and [`watch`] reads what the processes under test spent. [`upstream`] is the other end.
+//! In the order of the flow: [`args`] are turned into a plan, [`link`]s (plain or TLS) carry bytes
+//! that [`http`] frames and [`answer`] verifies, [`generate`] drives them by a [`schedule`],
+//! [`tally`] keeps the figures and [`watch`] reads what the processes under test spent.
+//! [`upstream`] is the other end.
 
 mod answer;
 mod args;

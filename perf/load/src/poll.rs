@@ -1,7 +1,7 @@
 //! Epoll, edge triggered, with a deadline of nanosecond precision.
 //!
-//! Every socket is registered once, for both directions, and never again: an edge costs no further system call,
-//! and whoever gets one reads until a read comes back short.
+//! Every socket is registered once, for both directions, and never again: an edge costs no further
+//! system call, and whoever gets one reads until a read comes back short.
 
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
@@ -32,7 +32,8 @@ pub(crate) struct Poll {
 
 impl Poll {
     pub(crate) fn new() -> Result<Self, Fault> {
-        // The kernel rounds deadlines of ordinary threads up by 50 µs to save wake-ups; here that is error.
+        // The kernel rounds deadlines of ordinary threads up by 50 µs to save wake-ups; here that
+        // is error.
         rustix::thread::set_current_timer_slack(NonZeroU64::new(1)).doing("timer slack")?;
         let epoll = epoll::create(CreateFlags::CLOEXEC).doing("epoll")?;
         Ok(Self { epoll, events: Vec::with_capacity(EVENTS_MAX) })

@@ -84,7 +84,8 @@ impl Request {
 
     /// The whole request with this token and id.
     pub(crate) fn with(&mut self, token: &[u8], id: u64) -> &[u8] {
-        // Tokens of a set have one or two lengths, so that most of the time only the token itself is copied.
+        // Tokens of a set have one or two lengths, so that most of the time only the token itself
+        // is copied.
         if token.len() == self.token_end - self.token_start {
             if let Some(place) = self.bytes.get_mut(self.token_start..self.token_end) {
                 place.copy_from_slice(token);
@@ -143,7 +144,8 @@ impl Tokens {
     }
 }
 
-/// The bytes from the value of the first member of this name on, wherever it is; `key` holds its quotes.
+/// The bytes from the value of the first member of this name on, wherever it is; `key` holds its
+/// quotes.
 pub(crate) fn value_of<'b>(json: &'b [u8], key: &[u8]) -> Option<&'b [u8]> {
     let mut rest = json;
     loop {

@@ -1,8 +1,9 @@
 //! When requests are due in an open loop: at a constant rate, whatever the server does.
 //!
-//! The instants are fixed in advance, so a request that had to wait because every connection was busy still counts
-//! from the instant at which it was due. A server that stalls therefore shows in every request that fell into
-//! the stall, not only in those that happened to be under way (no coordinated omission).
+//! The instants are fixed in advance, so a request that had to wait because every connection was
+//! busy still counts from the instant at which it was due. A server that stalls therefore shows in
+//! every request that fell into the stall, not only in those that happened to be under way (no
+//! coordinated omission).
 
 use crate::clock::{Nanos, SECOND};
 

@@ -1,6 +1,7 @@
 //! `load spin`: keeps CPUs awake with threads that run only when nothing else wants to.
 
 use std::process::Command;
+use std::sync::mpsc;
 
 use rustix::thread::{CpuSet, gettid, sched_setaffinity};
 
@@ -9,22 +10,18 @@ use crate::fault::{Doing, Fault};
 
 /// `load spin`: returns only when a spinner could not be set up.
 pub(crate) fn spin(args: &SpinArgs) -> Result<(), Fault> {
-    let spinners: Vec<_> = args
-        .cpus
-        .iter()
-        .map(|cpu| {
-            let cpu = usize::from(*cpu);
-            std::thread::spawn(move || settle(cpu).map(|()| forever()))
-        })
-        .collect();
-    for spinner in spinners {
-        match spinner.join() {
-            Ok(Err(fault)) => return Err(fault),
-            Ok(Ok(never)) => match never {},
-            Err(_) => return Err(Fault::new("a spinner ended")),
-        }
+    let (faults, fault) = mpsc::channel();
+    for cpu in args.cpus.iter().copied().map(usize::from) {
+        let faults = faults.clone();
+        std::thread::spawn(move || match settle(cpu) {
+            Ok(()) => forever(),
+            // Should nobody listen any more, the process is ending.
+            Err(fault) => _ = faults.send(fault),
+        });
     }
-    Ok(())
+    // One spinner that could not be set up ends all of them: half of them would measure something
+    // else.
+    Err(fault.recv().doing("spinners")?)
 }
 
 /// Puts this thread on its CPU and behind everything else.
@@ -57,7 +54,7 @@ fn is_idle(thread: i32) -> Result<bool, Fault> {
     Ok(policy == Some(SCHED_IDLE))
 }
 
-fn forever() -> std::convert::Infallible {
+fn forever() -> ! {
     loop {
         std::hint::spin_loop();
     }

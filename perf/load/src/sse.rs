@@ -58,7 +58,8 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// The stamp of an event, if it is one of the stamped ones. Peers may have written the JSON anew.
+    /// The stamp of an event, if it is one of the stamped ones. Peers may have written the JSON
+    /// anew.
     pub(crate) fn of(data: &[u8]) -> Option<Self> {
         Some(Self { sequence: text_number(data, b"\"seq\"")?, sent: text_number(data, b"\"ns\"")? })
     }

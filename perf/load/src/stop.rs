@@ -1,4 +1,5 @@
-//! The end of a process that serves until told otherwise: SIGTERM, SIGINT, or the end of standard input.
+//! The end of a process that serves until told otherwise: SIGTERM, SIGINT, or the end of standard
+//! input.
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -26,7 +27,8 @@ impl Stop {
         }
         poll.watch_input(&signals, signal_key).doing("epoll on the signal pipe")?;
         match poll.watch_input(std::io::stdin(), input_key) {
-            // Standard input is a file or /dev/null: it never "closes", so only signals stop the process.
+            // Standard input is a file or /dev/null: it never "closes", so only signals stop the
+            // process.
             Ok(()) | Err(Errno::PERM | Errno::BADF) => {}
             Err(error) => return Err(Fault::new(format!("epoll on standard input: {error}"))),
         }

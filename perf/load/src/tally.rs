@@ -11,7 +11,8 @@ use crate::answer::Wrong;
 use crate::clock::{Nanos, SECOND};
 use crate::fault::{Doing, Fault};
 
-/// Everything counted. Only what falls into the window gets into the figures; before it opens nothing does.
+/// Everything counted. Only what falls into the window gets into the figures; before it opens
+/// nothing does.
 #[derive(Debug)]
 pub(crate) struct Tally {
     window: Option<(Nanos, Nanos)>,
@@ -58,8 +59,8 @@ impl Tally {
 
     /// A verified answer to a request that was due at `since`.
     ///
-    /// Answers that come in the window are what processor time is divided by; latencies are those of the requests
-    /// that were due in the window, also when their answer came after it.
+    /// Answers that come in the window are what processor time is divided by; latencies are those
+    /// of the requests that were due in the window, also when their answer came after it.
     pub(crate) fn answered(&mut self, since: Nanos, now: Nanos, slow: bool) {
         if self.covers(now) {
             self.requests += 1;
@@ -178,8 +179,10 @@ impl Tally {
         }
         if streams {
             let mut events = quantiles(&self.events);
-            events["lost"] = json!(self.lost);
-            events["reordered"] = json!(self.reordered);
+            if let Value::Object(events) = &mut events {
+                events.insert("lost".to_owned(), json!(self.lost));
+                events.insert("reordered".to_owned(), json!(self.reordered));
+            }
             put("events", events);
         }
         Ok(report)

@@ -1,4 +1,5 @@
-//! TLS settings of both ends: rustls on ring. Sessions are never resumed, so that a handshake is a whole one.
+//! TLS settings of both ends: rustls on ring. Sessions are never resumed, so that a handshake is a
+//! whole one.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -50,7 +50,7 @@ fn token(key: &Key, args: &TokensArgs, number: u32, now: u64) -> Result<String, 
 
 /// A private key that signs.
 enum Key {
-    Es256(EcdsaKeyPair, SystemRandom),
+    Es256(Box<EcdsaKeyPair>, SystemRandom),
     Rs256(Box<RsaKeyPair>, SystemRandom),
 }
 
@@ -63,7 +63,7 @@ impl Key {
         match algorithm {
             Algorithm::Es256 => {
                 EcdsaKeyPair::from_pkcs8(&signature::ECDSA_P256_SHA256_FIXED_SIGNING, der, &random)
-                    .map(|pair| Self::Es256(pair, random))
+                    .map(|pair| Self::Es256(Box::new(pair), random))
                     .doing("no P-256 key, which ES256 needs")
             }
             Algorithm::Rs256 => RsaKeyPair::from_pkcs8(der)
@@ -92,5 +92,62 @@ impl Key {
                 Ok(signed)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ring::signature::{ECDSA_P256_SHA256_FIXED, KeyPair, UnparsedPublicKey};
+
+    use super::*;
+
+    fn args(claims: &[(&str, Value)]) -> TokensArgs {
+        TokensArgs {
+            key: "key.pem".into(),
+            alg: Algorithm::Es256,
+            kid: "k1".to_owned(),
+            count: 2,
+            issuer: "https://idp.example.com".to_owned(),
+            audience: "http://portcullis.localhost".to_owned(),
+            claim: claims.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+            expires: 60,
+        }
+    }
+
+    fn decoded(part: &str) -> Value {
+        serde_json::from_slice(&BASE64.decode(part).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_token_is_signed_and_says_what_it_was_told() {
+        let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        let key = Key::read(pem.as_bytes(), Algorithm::Es256).unwrap();
+        let args = args(&[("groups", json!(["engineering"])), ("client_id", json!("claude"))]);
+        let token = token(&key, &args, 7, 1000).unwrap();
+        let (signed, signature) = token.rsplit_once('.').unwrap();
+        let (header, claims) = signed.split_once('.').unwrap();
+        assert_eq!(decoded(header), json!({"alg": "ES256", "kid": "k1", "typ": "at+jwt"}));
+        let wanted = json!({
+            "iss": "https://idp.example.com", "aud": "http://portcullis.localhost",
+            "sub": "user-7", "iat": 1000, "exp": 1060, "jti": "1000-7",
+            "groups": ["engineering"], "client_id": "claude",
+        });
+        assert_eq!(decoded(claims), wanted);
+        let Key::Es256(pair, _) = &key else { panic!("another key") };
+        let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, pair.public_key());
+        let signature = BASE64.decode(signature).unwrap();
+        assert_eq!(public.verify(signed.as_bytes(), &signature), Ok(()));
+        assert!(public.verify(token.as_bytes(), &signature).is_err());
+    }
+
+    #[test]
+    fn a_key_of_another_kind_is_refused_with_the_cure() {
+        let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        let told = |pem: &[u8], algorithm| match Key::read(pem, algorithm) {
+            Err(fault) => fault.to_string(),
+            Ok(_) => panic!("a key was read"),
+        };
+        assert!(told(pem.as_bytes(), Algorithm::Rs256).contains("RSA key"));
+        assert!(told(b"nonsense", Algorithm::Es256).contains("openssl pkcs8"));
     }
 }

@@ -102,7 +102,8 @@ impl Reading {
     }
 }
 
-/// User and system ticks of a line of /proc/PID/stat; the name before them may hold anything, also spaces.
+/// User and system ticks of a line of /proc/PID/stat; the name before them may hold anything, also
+/// spaces.
 fn ticks(stat: &str) -> Option<(u64, u64)> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace().skip(11);

@@ -1,17 +1,19 @@
-//! The loop that keeps connections busy: closed (an answer brings the next request) or open (the schedule does).
+//! The loop that keeps connections busy: closed (an answer brings the next request) or open (the
+//! schedule does).
+
+mod rest;
 
 use std::collections::VecDeque;
 
-use crate::answer::{Answer, Wanted};
+use crate::answer::Wanted;
 use crate::clock::{self, MILLISECOND, Nanos, SECOND};
 use crate::fault::Fault;
 use crate::generate::Plan;
+use crate::generate::slot::{Flight, Slot};
 use crate::link::{Buffers, Link};
 use crate::poll::{Poll, Ready};
 use crate::request::{ID_FIRST, ID_LAST};
 use crate::schedule::Schedule;
-use crate::sse::Stamp;
-use crate::stop::Stop;
 use crate::tally::Tally;
 
 /// Generator of one run.
@@ -20,7 +22,8 @@ pub(crate) struct Engine {
     poll: Poll,
     buffers: Buffers,
     slots: Vec<Slot>,
-    /// Connections without a request, the one free for longest first, so that all of them take part.
+    /// Connections without a request, the one free for longest first, so that all of them take
+    /// part.
     free: VecDeque<usize>,
     /// Connections that failed and when they are tried again; in the order of time.
     retries: VecDeque<(Nanos, usize)>,
@@ -42,32 +45,6 @@ enum Phase {
     Running,
     /// What is under way is answered, nothing new becomes due.
     Draining,
-}
-
-/// One connection.
-struct Slot {
-    link: Option<Link>,
-    /// Told apart from events of the socket that was here before.
-    generation: u32,
-    connected: bool,
-    established: bool,
-    /// It stands in `free`.
-    queued: bool,
-    answer: Answer,
-    unsent: Vec<u8>,
-    flight: Option<Flight>,
-}
-
-/// A request that is due or under way.
-#[derive(Clone, Copy)]
-struct Flight {
-    since: Nanos,
-    id: u64,
-    variant: usize,
-    /// It waits for its connection.
-    held: bool,
-    /// Number of the next event of its stream.
-    event: u64,
 }
 
 impl Engine {
@@ -92,7 +69,8 @@ impl Engine {
         })
     }
 
-    /// Opens every connection before anything is measured; with new connections per request there is nothing to do.
+    /// Opens every connection before anything is measured; with new connections per request there
+    /// is nothing to do.
     pub(crate) fn open_all(&mut self) -> Result<(), Fault> {
         if self.plan.new_connections {
             self.free.extend(0..self.slots.len());
@@ -105,7 +83,8 @@ impl Engine {
             let now = clock::now();
             if now > limit {
                 return Err(Fault::new(format!(
-                    "{} of {all} connections to {} opened in {OPEN_SECONDS_MAX} s; last failure: {}",
+                    "{} of {all} connections to {} opened in {OPEN_SECONDS_MAX} s; \
+                     last failure: {}",
                     self.established,
                     self.plan.target,
                     if self.last_failure.is_empty() {
@@ -158,7 +137,8 @@ impl Engine {
         }
     }
 
-    /// Waits for what is under way, and counts what was not answered in the end with the wait it had.
+    /// Waits for what is under way, and counts what was not answered in the end with the wait it
+    /// had.
     pub(crate) fn drain(&mut self, end: Nanos) -> Result<(), Fault> {
         let limit = end + DRAIN_SECONDS * SECOND;
         let mut ready = Vec::new();
@@ -180,52 +160,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Sends one request over every connection and waits for the answers.
-    pub(crate) fn once_each(&mut self) -> Result<(), Fault> {
-        let begin = clock::now();
-        let limit = begin + OPEN_SECONDS_MAX * SECOND;
-        self.tally.open(begin, limit);
-        self.phase = Phase::Draining;
-        let mut ready = Vec::new();
-        for index in 0..self.slots.len() {
-            self.take_free(index);
-            self.begin(index, clock::now());
-            // A server is asked by a few at a time, so that none of its limits on a rush is met.
-            while self.under_way >= OPENING_MAX && clock::now() < limit {
-                self.turn(clock::now(), limit, &mut ready)?;
-            }
-        }
-        while self.under_way > 0 && clock::now() < limit {
-            self.turn(clock::now(), limit, &mut ready)?;
-        }
-        let answered = self.tally.requests();
-        if answered == self.slots.len() as u64 {
-            return Ok(());
-        }
-        Err(Fault::new(format!(
-            "{answered} of {} connections were answered; errors: {:?}",
-            self.slots.len(),
-            self.tally.errors()
-        )))
-    }
-
-    /// Keeps the connections until standard input closes; says how many the server ended meanwhile.
-    pub(crate) fn hold(&mut self) -> Result<usize, Fault> {
-        let mut stop = Stop::new(&self.poll, SIGNALS, INPUT)?;
-        let (mut ready, mut closed) = (Vec::new(), 0);
-        loop {
-            self.poll.wait(None, &mut ready)?;
-            for event in &ready {
-                if matches!(event.key, SIGNALS | INPUT) {
-                    if stop.is_asked(event.key) {
-                        return Ok(closed);
-                    }
-                } else if event.ending {
-                    closed += 1;
-                    self.down(event.key as u32 as usize);
-                }
-            }
-        }
+    /// What went wrong last, in words.
+    pub(crate) fn last_failure(&self) -> &str {
+        &self.last_failure
     }
 
     /// One wait and everything it brings.
@@ -397,7 +334,8 @@ impl Engine {
 
     /// Reads until there is nothing more.
     fn receive(&mut self, index: usize, generation: u32, ending: bool) {
-        // The buffers are lent out for the time of reading: what is read is handled with all of `self`.
+        // The buffers are lent out for the time of reading: what is read is handled with all of
+        // `self`.
         let mut buffers = std::mem::replace(&mut self.buffers, Buffers::none());
         while let Some(slot) = self.slots.get_mut(index).filter(|s| s.generation == generation) {
             let Some(link) = slot.link.as_mut() else { break };
@@ -427,7 +365,8 @@ impl Engine {
         let Some(slot) = self.slots.get_mut(index) else { return };
         let sent = slot.flight.as_mut().filter(|flight| !flight.held);
         let Some(flight) = sent else {
-            // No request is out: bytes are a fault, an end is the server's right and a new connection the cure.
+            // No request is out: bytes are a fault, an end is the server's right and a new
+            // connection the cure.
             if !bytes.is_empty() {
                 self.fail(index, now, "unasked_bytes", "bytes came that nobody asked for");
             } else if closed {
@@ -474,7 +413,10 @@ impl Engine {
                 let events = variant.map_or(0, |variant| variant.events);
                 self.tally.lost(now, events.saturating_sub(flight.event));
             }
-            Err(wrong) => self.tally.wrong(now, wrong),
+            Err(wrong) => {
+                self.tally.wrong(now, wrong);
+                self.last_failure = format!("{wrong:?}: {}", slot.answer.excerpt());
+            }
         }
         if self.plan.new_connections {
             slot.reset();
@@ -517,11 +459,8 @@ impl Engine {
         self.last_failure = format!("{kind}: {why}");
         self.failures_in_a_row += 1;
         self.down(index);
-        if let Some(slot) = self.slots.get_mut(index) {
-            if slot.flight.take().is_some() {
-                self.under_way -= 1;
-            }
-        }
+        let flight = self.slots.get_mut(index).and_then(|slot| slot.flight.take());
+        self.under_way -= usize::from(flight.is_some());
         self.retries.push_back((now + RETRY_AFTER, index));
     }
 
@@ -534,62 +473,8 @@ impl Engine {
     }
 }
 
-impl Slot {
-    fn new() -> Self {
-        Self {
-            link: None,
-            generation: 0,
-            connected: false,
-            established: false,
-            queued: false,
-            answer: Answer::new(),
-            unsent: Vec::new(),
-            flight: None,
-        }
-    }
-
-    /// Closes the connection; its request, if any, stays.
-    fn reset(&mut self) {
-        self.link = None;
-        self.generation = self.generation.wrapping_add(1);
-        self.connected = false;
-        self.established = false;
-        self.unsent.clear();
-    }
-
-    fn key(&self, index: usize) -> u64 {
-        u64::from(self.generation) << 32 | index as u64
-    }
-
-    /// Sends what is left of a request.
-    fn flush(&mut self) -> std::io::Result<()> {
-        let Some(link) = self.link.as_mut() else { return Ok(()) };
-        if link.flush()? && !self.unsent.is_empty() {
-            let count = link.send(&self.unsent)?;
-            self.unsent.drain(..count);
-        }
-        Ok(())
-    }
-}
-
-impl Flight {
-    /// An event of this request's stream: numbers that are missing are lost, numbers seen before are reordered.
-    fn note(&mut self, stamp: Stamp, now: Nanos, tally: &mut Tally) {
-        tally.event(stamp.sent, now);
-        if stamp.sequence < self.event {
-            tally.reordered(now);
-        } else {
-            tally.lost(now, stamp.sequence - self.event);
-            self.event = stamp.sequence + 1;
-        }
-    }
-}
-
 const OPENING_MAX: usize = 256;
 const OPEN_SECONDS_MAX: u64 = 60;
 const DRAIN_SECONDS: u64 = 5;
 const RETRY_AFTER: Nanos = 10 * MILLISECOND;
 const FAILURES_MAX: u32 = 2000;
-/// Keys of connections never have this upper half.
-const SIGNALS: u64 = u64::MAX;
-const INPUT: u64 = u64::MAX - 1;

@@ -1,6 +1,7 @@
 //! `load run` and `load handshakes`: the window, and the line that tells of it.
 
 mod engine;
+mod slot;
 
 use std::net::SocketAddr;
 
@@ -167,9 +168,11 @@ fn measure(plan: Plan, args: &RunArgs) -> Result<(), Fault> {
     }
     if engine.tally.is_empty() {
         return Err(Fault::new(format!(
-            "nothing was answered in {} s ({} errors before): is {} up, does it take these requests?",
+            "nothing was answered in {} s ({} errors before, the last one: {}): is {} up, does it \
+             take these requests?",
             args.seconds,
             engine.tally.outside(),
+            engine.last_failure(),
             args.to.target
         )));
     }
@@ -177,6 +180,9 @@ fn measure(plan: Plan, args: &RunArgs) -> Result<(), Fault> {
     let itself = spent.as_object_mut().and_then(|spent| spent.remove("generator"));
     report.insert("generator".to_owned(), itself.unwrap_or(Value::Null));
     report.insert("watch".to_owned(), spent);
+    if !engine.last_failure().is_empty() {
+        report.insert("last_failure".to_owned(), json!(engine.last_failure()));
+    }
     if let Some(rate) = args.rate {
         report.insert("rate".to_owned(), json!(rate));
     }

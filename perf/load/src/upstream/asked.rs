@@ -159,7 +159,8 @@ mod tests {
         for (body, what, id) in [
             (r#"{"method":"tools/call","params":{"name":"answer_300"},"id":7}"#, answer, "7"),
             (
-                r#"{"id": "a-1", "params":{"x":{"name":"no"},"name": "answer_300"}, "method": "tools/call"}"#,
+                r#"{"id": "a-1", "params":{"x":{"name":"no"},"name": "answer_300"},
+                    "method": "tools/call"}"#,
                 answer,
                 "\"a-1\"",
             ),

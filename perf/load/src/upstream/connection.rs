@@ -98,8 +98,7 @@ impl Connection {
     ) -> io::Result<bool> {
         self.link.flush()?;
         self.push(shared)?;
-        loop {
-            let Some(received) = self.link.receive(buffers)? else { break };
+        while let Some(received) = self.link.receive(buffers)? {
             if received.closed {
                 return Ok(false);
             }
@@ -213,7 +212,8 @@ impl Connection {
         key: u64,
         shared: &mut Shared,
     ) -> io::Result<()> {
-        // Streams that begin together would send together for ever: the first events are spread over one gap.
+        // Streams that begin together would send together for ever: the first events are spread
+        // over one gap.
         let due = clock::now() + gap * (key % STAGGER) / STAGGER;
         shared.timers.push(Reverse((due, key)));
         let chunk = EventChunk::new();

@@ -1,7 +1,7 @@
 //! `load upstream`: an MCP server that costs as little as can be and always the same.
 //!
-//! No JSON is read: the method, the tool's name and the id are found by searching bytes. Answers of one size are
-//! one prepared run of bytes each, into which the id is written.
+//! No JSON is read: the method, the tool's name and the id are found by searching bytes. Answers of
+//! one size are one prepared run of bytes each, into which the id is written.
 
 mod asked;
 mod canned;
@@ -167,7 +167,8 @@ impl Server {
 }
 
 const BACKLOG: i32 = 8192;
-/// Keys of connections have a generation below this in their upper half, so that these are never theirs.
+/// Keys of connections have a generation below this in their upper half, so that these are never
+/// theirs.
 const GENERATIONS: u32 = u32::MAX;
 const LISTENER: u64 = u64::MAX;
 const SIGNALS: u64 = u64::MAX - 1;
