@@ -80,3 +80,25 @@ fn timespec(nanos: Nanos) -> Timespec {
         tv_nsec: i64::try_from(rest).unwrap_or(0),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::MICROSECOND;
+
+    #[test]
+    fn a_deadline_is_kept_to_far_less_than_a_millisecond() {
+        let (mut poll, mut ready) = (Poll::new().unwrap(), Vec::new());
+        let wait = 200 * MICROSECOND;
+        let late = (0..100).map(|_| {
+            let deadline = clock::now() + wait;
+            poll.wait(Some(deadline), &mut ready).unwrap();
+            let now = clock::now();
+            assert!(now >= deadline, "it returned too early");
+            now - deadline
+        });
+        // The best of many: on a busy machine single ones are late whatever the timer.
+        let best = late.min().unwrap();
+        assert!(best < 400 * MICROSECOND, "{best} ns late at best: rounded to milliseconds?");
+    }
+}
