@@ -9,30 +9,8 @@ use simd_json::{Buffers, Tape, fill_tape};
 
 #[path = "support/counting.rs"]
 mod counting;
-
-/// A modern `tools/call` in the key order of the TypeScript SDK, about `bytes` long. `rows` makes
-/// many small objects, otherwise the arguments are one long text.
-fn body(bytes: usize, rows: bool) -> Vec<u8> {
-    const ROW: &str = r#"{"path":"src/main.rs","line":42,"text":"fn main() {}","match":true},"#;
-    let with = |arguments: &str| {
-        format!(
-            concat!(
-                r#"{{"method":"tools/call","params":{{"name":"search","arguments":{},"_meta":{{"#,
-                r#""io.modelcontextprotocol/protocolVersion":"2026-07-28","#,
-                r#""io.modelcontextprotocol/clientCapabilities":{{}}}}}},"jsonrpc":"2.0","id":7}}"#
-            ),
-            arguments
-        )
-    };
-    let left = bytes.saturating_sub(with("{\"a\":[]}").len());
-    let arguments = if rows {
-        let all = ROW.repeat(left / ROW.len());
-        format!("{{\"a\":[{}]}}", all.trim_end_matches(','))
-    } else {
-        format!("{{\"a\":\"{}\"}}", "lorem ipsum ".repeat(left / 12))
-    };
-    with(&arguments).into_bytes()
-}
+#[path = "support/message.rs"]
+mod message;
 
 fn envelope(criterion: &mut Criterion) {
     let mirrored = Mirrored {
@@ -48,7 +26,7 @@ fn envelope(criterion: &mut Criterion) {
         ("64KiB_rows", 64 * 1024, true),
         ("64KiB_text", 64 * 1024, false),
     ] {
-        let body = body(bytes, rows);
+        let body = message::body(bytes, rows);
         group.throughput(Throughput::Bytes(body.len() as u64));
         let mut call = Call::new();
         counting::report(&format!("mcp_envelope/read_and_agree/{label}"), || {

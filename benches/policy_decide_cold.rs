@@ -2,82 +2,25 @@
 
 #![allow(missing_docs, reason = "criterion's macros make items without docs")]
 
-use std::fmt::Write;
 use std::hint::black_box;
-use std::path::Path;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use portcullis::clock::UnixSeconds;
-use portcullis::judge::policy::{
-    Context, PolicySet, QTarget, Question, Setting, Source, Subject, Verdict,
-};
 
 #[path = "support/counting.rs"]
 mod counting;
-
-/// `count` policies over two servers; every second one has a condition.
-fn set(count: usize) -> PolicySet {
-    let mut text = String::from(
-        "@id(\"connect\") permit (principal, action == Action::\"connect\", resource);\n",
-    );
-    for at in 1..count {
-        let server = if at % 2 == 0 { "github" } else { "jira" };
-        let condition = if at % 4 < 2 { "when { context.scopes.contains(\"read\") }" } else { "" };
-        let group = at % 100;
-        // Writing into a String cannot fail.
-        let _ = writeln!(
-            text,
-            "@id(\"p{at}\") permit (principal in Group::\"g{group}\", action in Action::\"use\", \
-             resource in Server::\"{server}\") {condition};"
-        );
-    }
-    let setting = Setting {
-        epoch: 1,
-        servers: &["github", "jira"],
-        credentials: &[],
-        methods: &[],
-        timezone: "UTC",
-    };
-    let source = Source { path: "bench.cedar".into(), text };
-    match PolicySet::compile(&[source], Path::new("."), &setting) {
-        Ok(set) => set,
-        Err(_) => std::process::abort(),
-    }
-}
-
-fn ask(set: &PolicySet, group: &str) -> Verdict {
-    let (groups, scopes) = ([group.to_owned()], ["read".to_owned()]);
-    let subject = Subject {
-        user: Some("alice@example.com"),
-        agent: "claude",
-        groups: &groups,
-        scopes: &scopes,
-        acr: None,
-        auth_time: None,
-        digest: &[1; 32],
-    };
-    let context = Context {
-        source_ip: [10, 0, 0, 1].into(),
-        now: UnixSeconds(1_795_400_107),
-        revision: None,
-    };
-    set.decide(&Question {
-        subject: &subject,
-        action: "tools/call",
-        server: Some((0, "github")),
-        target: QTarget::Tool("create_issue"),
-        context: &context,
-    })
-}
+#[path = "support/policies.rs"]
+mod policies;
 
 fn cold(criterion: &mut Criterion) {
     for count in [10, 1_000] {
-        let set = set(count);
+        let set = policies::many(count);
         // g2 has no condition, g4 has one, and nothing names g101.
         for (case, group) in [("scope", "g2"), ("condition", "g4"), ("default_deny", "g101")] {
             let name = format!("policy_decide_cold/{count}/{case}");
-            counting::report(&name, || ask(black_box(&set), group));
-            criterion.bench_function(&name, |bench| bench.iter(|| ask(black_box(&set), group)));
+            counting::report(&name, || policies::ask(black_box(&set), group));
+            criterion.bench_function(&name, |bench| {
+                bench.iter(|| policies::ask(black_box(&set), group));
+            });
         }
     }
 }

@@ -38,6 +38,8 @@ pub enum Notice {
 
 const _: () = assert!(size_of::<Notice>() <= 16);
 
+/// Written when something changes; `pending` is read by every request of its core.
+#[repr(align(128))]
 struct Lane {
     /// One lock per notice, none per request: `pending` is read first.
     queue: Mutex<VecDeque<Notice>>,
@@ -121,6 +123,22 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lines::LINES_BYTES;
+
+    /// What is told to one core is on no line that another core reads or writes.
+    #[test]
+    fn share_nothing_lanes_stand_alone() {
+        assert_eq!((align_of::<Lane>(), size_of::<Lane>() % LINES_BYTES), (LINES_BYTES, 0));
+        let bell = || {
+            let (_far, near) = UnixStream::pair().unwrap();
+            near
+        };
+        let (_outbox, inboxes) = channels(vec![bell(), bell()]);
+        for inbox in &inboxes {
+            // In its `Arc` as well, away from the counts.
+            assert_eq!(Arc::as_ptr(&inbox.lane).addr() % LINES_BYTES, 0);
+        }
+    }
 
     #[test]
     fn a_full_inbox_becomes_an_overflow_not_a_loss() {

@@ -15,6 +15,7 @@ pub mod core_cell;
 pub mod event;
 pub mod fault;
 pub mod limits;
+pub mod lines;
 pub mod metrics;
 pub mod reject;
 pub mod secret;

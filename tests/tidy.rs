@@ -17,6 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "event",
             "fault",
             "limits",
+            "lines",
             "secret",
             "reject",
             "metrics",

@@ -180,7 +180,9 @@ impl Producer {
     }
 }
 
-/// The mapped file, seen from both ends.
+/// The mapped file, seen from both ends. What is written is in the mapping; this is only read, by
+/// both at every record, so it shares no line with what either writes.
+#[repr(align(128))]
 pub(super) struct RingFile {
     map: Mapped,
     data_words: u64,
@@ -382,10 +384,10 @@ pub(super) const HEADER_WORDS: usize = 512;
 const MAGIC_AT: usize = 0;
 const INSTANCE: usize = 1;
 const CORE: usize = 2;
-const HEAD: usize = 64;
-const SEQ: usize = 65;
-const DROPPED: usize = 66;
-const REPORTED: usize = 67;
-const TAIL: usize = 128;
+pub(super) const HEAD: usize = 64;
+pub(super) const SEQ: usize = 65;
+pub(super) const DROPPED: usize = 66;
+pub(super) const REPORTED: usize = 67;
+pub(super) const TAIL: usize = 128;
 /// Format 1; another format has another number, and is not read.
 const MAGIC: u64 = u64::from_le_bytes(*b"PCAUDIT\x01");

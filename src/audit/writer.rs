@@ -20,6 +20,7 @@ use super::ring::{AuditRing, RingFile};
 use super::sink::Sink;
 use crate::clock::{Clock, Monotonic, Now};
 use crate::config::Audit;
+use crate::lines::Lines;
 
 /// The handle of the writer thread. Dropping it does not stop the thread; [`Writer::shutdown`]
 /// does.
@@ -55,14 +56,19 @@ pub struct Counts {
 
 /// What workers and control thread may know of the writer.
 pub(super) struct Health {
-    writes: AtomicBool,
-    written: AtomicU64,
-    dropped: AtomicU64,
-    errors: AtomicU64,
+    /// Read by every request in strict mode, so on lines that nothing else is written to.
+    pub(super) writes: Lines<AtomicBool>,
+    /// The workers'; only while records are lost.
+    pub(super) dropped: Lines<AtomicU64>,
+    /// The writer's, once per batch.
+    pub(super) written: AtomicU64,
+    pub(super) errors: AtomicU64,
 }
 
+/// Looked at by the writer in every turn, and by no worker.
 #[derive(Default)]
-struct Orders {
+#[repr(align(128))]
+pub(super) struct Orders {
     reopen: AtomicBool,
     stop: AtomicBool,
     /// Microseconds on the writer's clock; what cannot be written by then stays in the rings.
@@ -153,9 +159,9 @@ impl Writer {
 impl Default for Health {
     fn default() -> Self {
         Self {
-            writes: AtomicBool::new(true),
+            writes: Lines::new(AtomicBool::new(true)),
+            dropped: Lines::default(),
             written: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
             errors: AtomicU64::new(0),
         }
     }
@@ -233,7 +239,9 @@ impl Run {
         match turn {
             Ok((turn, lines)) => {
                 self.health.written.fetch_add(lines, Ordering::Relaxed);
-                if !self.health.writes.swap(true, Ordering::Relaxed) {
+                // Stored when it changes only (this thread alone does): see `Health::writes`.
+                if !self.health.writes() {
+                    self.health.writes.store(true, Ordering::Relaxed);
                     tracing::info!("audit records are written again");
                 }
                 Some(turn)
@@ -276,7 +284,9 @@ pub(super) struct Drain {
     pub(super) written: usize,
 }
 
-/// One ring and how far it has been read.
+/// One ring and how far it has been read. The cursor is stored for every record, so no worker may
+/// have anything beside it.
+#[repr(align(128))]
 pub(super) struct Lane {
     file: Arc<RingFile>,
     /// At or above the ring's `tail`; `tail` follows when everything below is kept elsewhere.

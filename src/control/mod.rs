@@ -55,6 +55,7 @@ pub struct Upstream {
 }
 
 /// Holds the newest snapshot.
+#[repr(align(128))]
 pub struct Slot {
     newest: Mutex<Arc<Snapshot>>,
 }

@@ -16,9 +16,12 @@ use std::sync::{Arc, OnceLock};
 pub use self::process::{AuditOutcome, ProcessCounters, RefreshOutcome};
 
 use crate::limits::{METRIC_REQUEST_SLOTS_MAX, METRIC_SERVER_SLOTS_MAX};
+use crate::lines::Lines;
 use crate::reject::Reject;
 
-/// What one core counted; read by the admin listener.
+/// What one core counted; read by the admin listener. On lines of its own, like all that it points
+/// to: another core that wrote there would slow every count of this one.
+#[repr(align(128))]
 pub struct Counters {
     /// The `core` label.
     pub core: usize,
@@ -51,11 +54,11 @@ pub struct Counters {
     /// Time from request head to the last response byte.
     pub duration: Histogram,
     notices: [Cell; NoticeKind::ALL.len()],
-    refusals: Box<[Refusal]>,
-    requests: Box<[Slot<RequestLabel>]>,
+    refusals: Box<Lines<[Refusal; REFUSALS_MAX]>>,
+    requests: Slots<RequestLabel, METRIC_REQUEST_SLOTS_MAX>,
     /// Requests that found no slot: their labels are lost, their number is not.
     requests_other: Cell,
-    servers: Box<[Slot<ServerLabel>]>,
+    servers: Slots<ServerLabel, METRIC_SERVER_SLOTS_MAX>,
 }
 
 /// A number with one writer.
@@ -181,6 +184,8 @@ struct ServerLabel {
     idle: Cell,
 }
 
+type Slots<L, const N: usize> = Box<Lines<[Slot<L>; N]>>;
+
 struct Slot<L> {
     label: OnceLock<L>,
     count: Cell,
@@ -215,10 +220,10 @@ impl Counters {
             overhead: histogram(),
             duration: histogram(),
             notices: std::array::from_fn(|_| Cell::default()),
-            refusals: (0..REFUSALS_MAX).map(|_| Refusal::default()).collect(),
-            requests: slots(METRIC_REQUEST_SLOTS_MAX),
+            refusals: Box::new(Lines::new(std::array::from_fn(|_| Refusal::default()))),
+            requests: slots(),
             requests_other: Cell::default(),
-            servers: slots(METRIC_SERVER_SLOTS_MAX),
+            servers: slots(),
         }
     }
 
@@ -252,8 +257,9 @@ impl Counters {
     }
 }
 
-fn slots<L>(count: usize) -> Box<[Slot<L>]> {
-    (0..count).map(|_| Slot { label: OnceLock::new(), count: Cell::default() }).collect()
+fn slots<L, const N: usize>() -> Slots<L, N> {
+    let slot = |_| Slot { label: OnceLock::new(), count: Cell::default() };
+    Box::new(Lines::new(std::array::from_fn(slot)))
 }
 
 /// The one writer of a core's [`Counters`]. Lives on its core: it is neither `Sync` nor `Clone`.

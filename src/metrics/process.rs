@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// What the control thread and the audit writer count: rare, so any thread may add.
 #[derive(Default)]
+#[repr(align(128))]
 pub struct ProcessCounters {
     jwks_refresh: Mutex<BTreeMap<(String, RefreshOutcome), u64>>,
     audit: [AtomicU64; AuditOutcome::ALL.len()],

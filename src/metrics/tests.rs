@@ -108,3 +108,27 @@ fn process_counters_add_from_any_thread() {
     process.set_reload(false);
     assert!(!process.reload_successful());
 }
+
+/// Two cores count side by side: nothing that one writes is on a line of the other's, nor of
+/// anything else that was allocated before or after.
+#[test]
+fn share_nothing_counters_stand_alone() {
+    use crate::lines::LINES_BYTES;
+
+    fn alone<T>(value: &T) {
+        assert_eq!(align_of::<T>() % LINES_BYTES, 0);
+        assert_eq!(size_of::<T>() % LINES_BYTES, 0);
+        assert_eq!(std::ptr::from_ref(value).addr() % LINES_BYTES, 0);
+    }
+
+    let meters = [Meter::new(0), Meter::new(1)];
+    for meter in &meters {
+        // Every field of it has the same writer, so offsets within do not matter.
+        let Counters { refusals, requests, servers, .. } = meter.counters();
+        alone(meter.counters());
+        alone(&**refusals);
+        alone(&**requests);
+        alone(&**servers);
+    }
+    alone(&ProcessCounters::default());
+}

@@ -3,6 +3,7 @@
 mod codec;
 mod crash;
 mod ring;
+mod share_nothing;
 mod writer;
 
 use std::fs::{self, File};
