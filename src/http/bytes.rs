@@ -11,16 +11,12 @@ pub(super) fn other_than_tchar_at(bytes: &[u8]) -> usize {
 }
 
 /// Index of the first byte below 0x20 or of a DEL, or the length: where a field value may end, or
-/// has to be looked at. Blocks first, which the compiler can look at as a whole: values are long.
+/// has to be looked at. Most values are short; behind their first words come blocks, which the
+/// compiler can look at as a whole.
 pub(super) fn control_at(bytes: &[u8]) -> usize {
-    let mut at = 0;
-    while let Some(block) = bytes.get(at..).and_then(<[u8]>::first_chunk::<BLOCK>) {
-        if block.iter().fold(false, |found, byte| found | is_control(*byte)) {
-            break;
-        }
-        at += BLOCK;
-    }
-    while let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+    let mut rest = bytes;
+    let mut words_to_blocks = BLOCK / 8;
+    while let Some((word, behind)) = rest.split_first_chunk::<8>() {
         let word = u64::from_le_bytes(*word);
         // The borrow of the subtraction sets the high bit of the lowest byte below 0x20, the carry
         // of the addition that of every DEL; bytes that have the high bit themselves are masked.
@@ -29,12 +25,29 @@ pub(super) fn control_at(bytes: &[u8]) -> usize {
         let delete = (word & (EACH * 0x7f)) + EACH;
         let found = (below | delete) & !word & (EACH * 0x80);
         if found != 0 {
-            return at + found.trailing_zeros() as usize / 8;
+            return bytes.len() - rest.len() + found.trailing_zeros() as usize / 8;
         }
-        at += 8;
+        rest = behind;
+        words_to_blocks -= 1;
+        if words_to_blocks == 0 {
+            rest = skip_blocks(rest);
+            // One block at most holds what stopped the blocks, or fewer bytes than a block follow.
+            words_to_blocks = BLOCK;
+        }
     }
-    let rest = bytes.get(at..).unwrap_or_default();
-    at + rest.iter().position(|byte| is_control(*byte)).unwrap_or(rest.len())
+    let last = rest.iter().position(|byte| is_control(*byte));
+    bytes.len() - rest.len() + last.unwrap_or(rest.len())
+}
+
+/// What follows the leading blocks without a control byte.
+fn skip_blocks(mut bytes: &[u8]) -> &[u8] {
+    while let Some((block, behind)) = bytes.split_first_chunk::<BLOCK>() {
+        if block.iter().fold(false, |found, byte| found | is_control(*byte)) {
+            break;
+        }
+        bytes = behind;
+    }
+    bytes
 }
 
 /// Index of the first colon among the first [`COLON_BYTES`] bytes.
@@ -64,6 +77,11 @@ pub(super) const fn fold(word: u64) -> u64 {
 
 const fn is_control(byte: u8) -> bool {
     byte < 0x20 || byte == 0x7f
+}
+
+/// True for what a label of a host name is made of: letters, digits, `-` and `_`.
+pub(super) fn is_label(byte: u8) -> bool {
+    LABELS.get(usize::from(byte)).copied().unwrap_or_default()
 }
 
 /// Without optional white space at both ends (RFC 9110 §5.6.3: space and tab only).
@@ -128,6 +146,17 @@ const TCHARS: [bool; 256] = {
                     | b'~'
             );
         set[byte as usize] = is_in;
+        byte += 1;
+    }
+    set
+};
+
+#[expect(clippy::indexing_slicing, reason = "in a constant: a place outside would not compile")]
+const LABELS: [bool; 256] = {
+    let mut set = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        set[byte as usize] = byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         byte += 1;
     }
     set

@@ -3,7 +3,7 @@
 //! Faults are named in the vocabulary of requests; a response turns any of them into its one fault.
 
 use super::body::Framing;
-use super::bytes::{decimal, list, trim};
+use super::bytes::{decimal, list};
 use super::write::CRLF;
 use super::{Field, Span, headers};
 use crate::limits;
@@ -237,7 +237,13 @@ impl Fields {
 
     /// True when `Connection` lists `option` (RFC 9110 §7.6.1).
     pub(super) fn connection_lists(&self, buf: &[u8], option: &[u8]) -> bool {
-        self.values(buf, Field::Connection).flat_map(list).any(|it| it.eq_ignore_ascii_case(option))
+        self.values(buf, Field::Connection).any(|value| {
+            if value.contains(&b',') {
+                list(value).any(|it| it.eq_ignore_ascii_case(option))
+            } else {
+                value.eq_ignore_ascii_case(option)
+            }
+        })
     }
 
     /// The length that the fields declare; `None` when they declare none.
@@ -264,9 +270,11 @@ impl Fields {
 /// How many bytes of white space `raw` begins with, and how many bytes lie between that and the
 /// white space at its end (RFC 9110 §5.6.3: space and tab only).
 fn trimmed(raw: &[u8]) -> (usize, usize) {
-    let inside = trim(raw);
-    let before = raw.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
-    if inside.is_empty() { (before.min(raw.len()), 0) } else { (before, inside.len()) }
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let before = raw.iter().take_while(|byte| is_space(byte)).count();
+    let inside = raw.get(before..).unwrap_or_default();
+    let behind = inside.iter().rev().take_while(|byte| is_space(byte)).count();
+    (before, inside.len() - behind)
 }
 
 /// RFC 9112 §6.3: `chunked` is last and applied once. Other codings are not implemented (§6.1:

@@ -3,6 +3,7 @@
 
 use std::net::Ipv6Addr;
 
+use super::bytes::is_label;
 use crate::limits;
 
 /// A valid `host[:port]`.
@@ -47,14 +48,12 @@ fn bracketed_bytes(value: &[u8]) -> Option<usize> {
 
 /// Labels with dots between them, and maybe one behind the last.
 fn is_dns_name(name: &[u8]) -> bool {
-    let mut label_is_empty = true;
+    let mut before = b'.';
     for byte in name {
-        match byte {
-            b'.' if label_is_empty => return false,
-            b'.' => label_is_empty = true,
-            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'_' => label_is_empty = false,
-            _ => return false,
+        if !(is_label(*byte) || (*byte == b'.' && before != b'.')) {
+            return false;
         }
+        before = *byte;
     }
     !name.is_empty()
 }
