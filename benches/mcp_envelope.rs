@@ -23,6 +23,8 @@ fn envelope(criterion: &mut Criterion) {
         ("300B", 300, false),
         ("2KiB_rows", 2 * 1024, true),
         ("2KiB_text", 2 * 1024, false),
+        ("16KiB_rows", 16 * 1024, true),
+        ("16KiB_text", 16 * 1024, false),
         ("64KiB_rows", 64 * 1024, true),
         ("64KiB_text", 64 * 1024, false),
     ] {

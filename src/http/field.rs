@@ -1,5 +1,7 @@
 //! The field names that the gateway knows.
 
+use super::bytes::fold;
+
 /// A known field name. Anything else is reached through `fields()` only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is the field of its name")]
@@ -100,18 +102,22 @@ impl Field {
             4 => &[Self::Host],
             6 => &[Self::Accept, Self::Cookie, Self::Expect, Self::Origin],
             7 => &[Self::Baggage],
-            8 => &[Self::Location, Self::McpName],
-            10 => &[Self::Connection, Self::McpMethod, Self::Tracestate, Self::UserAgent],
-            11 => &[Self::RetryAfter, Self::Traceparent],
+            8 => &[Self::McpName, Self::Location],
+            10 => &[Self::Connection, Self::McpMethod, Self::UserAgent, Self::Tracestate],
+            11 => &[Self::Traceparent, Self::RetryAfter],
             12 => &[Self::ContentType],
             13 => &[Self::Authorization, Self::CacheControl, Self::LastEventId],
             14 => &[Self::ContentLength, Self::McpSessionId],
             16 => &[Self::ContentEncoding, Self::WwwAuthenticate],
             17 => &[Self::TransferEncoding, Self::XAccelBuffering],
             20 => &[Self::McpProtocolVersion],
-            _ => &[],
+            _ => return None,
         };
-        candidates.iter().copied().find(|field| field.name().as_bytes().eq_ignore_ascii_case(name))
+        let ends = ends(name);
+        let found = candidates.iter().copied().find(|it| ENDS.get(*it as usize) == Some(&ends))?;
+        // The ends of longer names leave a middle.
+        let whole = name.len() <= 2 * WORD || found.name().as_bytes().eq_ignore_ascii_case(name);
+        whole.then_some(found)
     }
 
     /// True when a message must not hold it twice. A list field may be repeated (RFC 9110 §5.3); of
@@ -148,6 +154,34 @@ impl Field {
     }
 }
 
+/// The first and the last bytes of a name in lower case: all of it up to 16 bytes. Equal ones of
+/// names that are equally long stand for equal names, because those that we know are made of
+/// letters and hyphens, for which [`fold`] is exact.
+const fn ends(name: &[u8]) -> (u64, u64) {
+    if let (Some(first), Some(last)) = (name.first_chunk::<WORD>(), name.last_chunk::<WORD>()) {
+        return (fold(u64::from_le_bytes(*first)), fold(u64::from_le_bytes(*last)));
+    }
+    if let (Some(first), Some(last)) = (name.first_chunk::<4>(), name.last_chunk::<4>()) {
+        return (fold(u32::from_le_bytes(*first) as u64), fold(u32::from_le_bytes(*last) as u64));
+    }
+    (0, 0)
+}
+
+/// Of every known name, by its discriminant.
+#[expect(clippy::indexing_slicing, reason = "in a constant: a place outside would not compile")]
+const ENDS: [(u64, u64); Field::ALL.len()] = {
+    let mut all = [(0, 0); Field::ALL.len()];
+    let mut place = 0;
+    while place < all.len() {
+        all[place] = ends(Field::ALL[place].name().as_bytes());
+        place += 1;
+    }
+    all
+};
+
+/// Bytes that are compared at once.
+const WORD: usize = 8;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,6 +194,34 @@ mod tests {
             assert_eq!(Field::from_name(field.name().to_uppercase().as_bytes()), Some(field));
             let longer = format!("{}x", field.name());
             assert_eq!(Field::from_name(longer.as_bytes()), None);
+        }
+    }
+
+    #[test]
+    fn a_name_with_one_other_byte_is_another_name() {
+        let slowly = |name: &[u8]| {
+            let same = |it: &Field| it.name().as_bytes().eq_ignore_ascii_case(name);
+            Field::ALL.into_iter().find(same)
+        };
+        for field in Field::ALL {
+            let name = field.name().as_bytes();
+            for place in 0..name.len() {
+                for byte in 0..=u8::MAX {
+                    let mut other = name.to_vec();
+                    other[place] = byte;
+                    assert_eq!(Field::from_name(&other), slowly(&other), "{other:?}");
+                }
+                assert_eq!(Field::from_name(&name[..place]), slowly(&name[..place]));
+            }
+        }
+    }
+
+    #[test]
+    fn only_names_of_letters_and_hyphens_may_be_compared_by_their_ends() {
+        for field in Field::ALL {
+            let name = field.name().as_bytes();
+            assert!(name.iter().all(|byte| byte.is_ascii_lowercase() || *byte == b'-'));
+            assert!(name.len() >= 4, "shorter names have no ends");
         }
     }
 }

@@ -3,8 +3,9 @@
 //! Faults are named in the vocabulary of requests; a response turns any of them into its one fault.
 
 use super::body::Framing;
-use super::bytes::{decimal, list, trim};
-use super::{Field, Span};
+use super::bytes::{decimal, list};
+use super::write::CRLF;
+use super::{Field, Span, headers};
 use crate::limits;
 use crate::reject::Reject;
 
@@ -14,62 +15,138 @@ pub(super) struct Fields {
     lines: Vec<Line>,
     /// Per known field: the first line that holds it.
     first: [Option<u8>; Field::ALL.len()],
+    /// What is wrong with the first line that is wrong; nothing is added behind it.
+    fault: Option<Reject>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Line {
     name: Span,
     value: Span,
-    field: Option<Field>,
-    /// Of the lower-case name, for `mcp-` names; compares cheaply, decides nothing alone.
-    digest: u32,
+    class: Class,
+    /// Written as `name: value` without further white space: as we would write it.
+    is_plain: bool,
+}
+
+/// What a name says about its line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Known(Field),
+    /// `mcp-` and something that we do not know. The digest of the lower-case name compares
+    /// cheaply and decides nothing alone.
+    Mcp(u32),
+    Other,
+}
+
+impl Class {
+    const fn field(self) -> Option<Field> {
+        match self {
+            Self::Known(field) => Some(field),
+            Self::Mcp(_) | Self::Other => None,
+        }
+    }
+
+    const fn goes_upstream(self) -> bool {
+        match self {
+            Self::Known(field) => headers::field_goes_upstream(field),
+            Self::Mcp(_) => true,
+            Self::Other => false,
+        }
+    }
+
+    const fn goes_downstream(self) -> bool {
+        match self {
+            Self::Known(field) => headers::field_goes_downstream(field),
+            Self::Mcp(_) => true,
+            Self::Other => false,
+        }
+    }
 }
 
 impl Fields {
     pub(super) fn new() -> Self {
-        Self { lines: Vec::with_capacity(limits::HEAD_FIELDS_MAX), first: [None; Field::ALL.len()] }
+        Self {
+            lines: Vec::with_capacity(limits::HEAD_FIELDS_MAX),
+            first: [None; Field::ALL.len()],
+            fault: None,
+        }
     }
 
     pub(super) fn reset(&mut self) {
         self.lines.clear();
         self.first = [None; Field::ALL.len()];
+        self.fault = None;
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.lines.len()
-    }
-
-    /// Adds a line of `buf`; refuses the second one of a field that must be single.
-    pub(super) fn push(&mut self, buf: &[u8], name: &[u8], value: &[u8]) -> Result<(), Reject> {
-        let field = Field::from_name(name);
-        let place = u8::try_from(self.lines.len()).map_err(|_| Reject::RequestHeadTooLarge)?;
-        let is_mcp = name.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"mcp-"));
-        let digest = if is_mcp { fnv1a_lower(name) } else { 0 };
-        if let Some(field) = field {
-            let first = self.first.get_mut(field as usize).ok_or(Reject::GatewayFault)?;
-            match first {
-                None => *first = Some(place),
-                Some(_) if field.is_single() => return Err(repeated(field)),
-                Some(_) => {}
-            }
-        } else if is_mcp && self.holds(buf, name, digest) {
-            // MCP streamable HTTP: a mirrored parameter (`Mcp-Param-*`) has one value.
-            return Err(Reject::RequestMalformed);
+    /// Adds the line of `buf` whose name is `start..colon` and whose value, with the white space
+    /// around it, ends at `end`; `field` is what the name stands for. The second line of a field
+    /// that must be single is a fault.
+    pub(super) fn push(
+        &mut self,
+        buf: &[u8],
+        (start, colon, end): (usize, usize, usize),
+        field: Option<Field>,
+    ) {
+        if self.fault.is_none()
+            && let Err(fault) = self.add(buf, (start, colon, end), field)
+        {
+            self.fault = Some(fault);
         }
-        let line = Line {
-            name: Span::within(buf, name),
-            value: Span::within(buf, trim(value)),
-            field,
-            digest,
+    }
+
+    /// What is wrong with the lines, if anything is.
+    pub(super) const fn fault(&self) -> Result<(), Reject> {
+        match self.fault {
+            Some(fault) => Err(fault),
+            None => Ok(()),
+        }
+    }
+
+    fn add(
+        &mut self,
+        buf: &[u8],
+        (start, colon, end): (usize, usize, usize),
+        field: Option<Field>,
+    ) -> Result<(), Reject> {
+        let name = buf.get(start..colon).ok_or(Reject::GatewayFault)?;
+        let class = match field {
+            Some(field) => {
+                self.note_first(field)?;
+                Class::Known(field)
+            }
+            None if headers::is_mcp(name) => {
+                let class = Class::Mcp(fnv1a_lower(name));
+                // MCP streamable HTTP: a mirrored parameter (`Mcp-Param-*`) has one value.
+                if self.holds(buf, name, class) {
+                    return Err(Reject::RequestMalformed);
+                }
+                class
+            }
+            None => Class::Other,
         };
-        self.lines.push(line);
+        let raw = buf.get(colon + 1..end).ok_or(Reject::GatewayFault)?;
+        let (before, length) = trimmed(raw);
+        let value = Span::new(colon + 1 + before, colon + 1 + before + length);
+        let is_plain = before == 1 && before + length == raw.len() && raw.first() == Some(&b' ');
+        self.lines.push(Line { name: Span::new(start, colon), value, class, is_plain });
         Ok(())
     }
 
-    fn holds(&self, buf: &[u8], name: &[u8], digest: u32) -> bool {
+    fn note_first(&mut self, field: Field) -> Result<(), Reject> {
+        let place = u8::try_from(self.lines.len()).map_err(|_| Reject::RequestHeadTooLarge)?;
+        let first = self.first.get_mut(field as usize).ok_or(Reject::GatewayFault)?;
+        match first {
+            None => *first = Some(place),
+            Some(_) if field.is_single() => return Err(repeated(field)),
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    fn holds(&self, buf: &[u8], name: &[u8], class: Class) -> bool {
         self.lines
             .iter()
-            .any(|line| line.digest == digest && line.name.of(buf).eq_ignore_ascii_case(name))
+            .any(|line| line.class == class && line.name.of(buf).eq_ignore_ascii_case(name))
     }
 
     /// The value of the first line with this name.
@@ -86,7 +163,10 @@ impl Fields {
     ) -> impl Iterator<Item = &'a [u8]> {
         let from = self.first.get(field as usize).copied().flatten();
         let lines = from.and_then(|place| self.lines.get(usize::from(place)..)).unwrap_or_default();
-        lines.iter().filter(move |line| line.field == Some(field)).map(|line| line.value.of(buf))
+        lines
+            .iter()
+            .filter(move |line| line.class.field() == Some(field))
+            .map(|line| line.value.of(buf))
     }
 
     /// All lines.
@@ -94,9 +174,76 @@ impl Fields {
         self.lines.iter().map(|line| (line.name.of(buf), line.value.of(buf)))
     }
 
+    /// The lines that an upstream may see: those of the allow-list, without what `Connection` takes
+    /// out.
+    fn upstream<'a>(&'a self, buf: &'a [u8]) -> impl Iterator<Item = &'a Line> {
+        let removes = self.first.get(Field::Connection as usize).copied().flatten().is_some();
+        self.lines.iter().filter(move |line| {
+            let is_removed = removes
+                && line.class.field().is_some_and(headers::connection_may_remove_field)
+                && self.connection_lists(buf, line.name.of(buf));
+            line.class.goes_upstream() && !is_removed
+        })
+    }
+
+    /// See [`super::RequestHead::upstream_fields`].
+    pub(super) fn upstream_fields<'a>(
+        &'a self,
+        buf: &'a [u8],
+    ) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        self.upstream(buf).map(|line| (line.name.of(buf), line.value.of(buf)))
+    }
+
+    /// See [`super::RequestHead::write_upstream_fields`].
+    pub(super) fn write_upstream(
+        &self,
+        buf: &[u8],
+        withheld: impl Fn(Option<Field>, &[u8]) -> bool,
+        out: &mut Vec<u8>,
+    ) {
+        // Plain lines that stand one behind the other are copied as one.
+        let mut run = 0..0;
+        for line in self.upstream(buf) {
+            let name = line.name.of(buf);
+            if withheld(line.class.field(), name) {
+                continue;
+            }
+            let (start, end) = (line.name.start as usize, line.value.end as usize + CRLF.len());
+            if line.is_plain && run.end == start {
+                run.end = end;
+                continue;
+            }
+            out.extend_from_slice(buf.get(run).unwrap_or_default());
+            run = start..end;
+            if !line.is_plain {
+                run = end..end;
+                out.extend_from_slice(name);
+                out.extend_from_slice(b": ");
+                out.extend_from_slice(line.value.of(buf));
+                out.extend_from_slice(CRLF);
+            }
+        }
+        out.extend_from_slice(buf.get(run).unwrap_or_default());
+    }
+
+    /// See [`super::ResponseHead::downstream_fields`].
+    pub(super) fn downstream_fields<'a>(
+        &'a self,
+        buf: &'a [u8],
+    ) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        let lines = self.lines.iter().filter(|line| line.class.goes_downstream());
+        lines.map(|line| (line.name.of(buf), line.value.of(buf)))
+    }
+
     /// True when `Connection` lists `option` (RFC 9110 §7.6.1).
     pub(super) fn connection_lists(&self, buf: &[u8], option: &[u8]) -> bool {
-        self.values(buf, Field::Connection).flat_map(list).any(|it| it.eq_ignore_ascii_case(option))
+        self.values(buf, Field::Connection).any(|value| {
+            if value.contains(&b',') {
+                list(value).any(|it| it.eq_ignore_ascii_case(option))
+            } else {
+                value.eq_ignore_ascii_case(option)
+            }
+        })
     }
 
     /// The length that the fields declare; `None` when they declare none.
@@ -118,6 +265,16 @@ impl Fields {
         }
         transfer_coding(coding).map(Some)
     }
+}
+
+/// How many bytes of white space `raw` begins with, and how many bytes lie between that and the
+/// white space at its end (RFC 9110 §5.6.3: space and tab only).
+fn trimmed(raw: &[u8]) -> (usize, usize) {
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let before = raw.iter().take_while(|byte| is_space(byte)).count();
+    let inside = raw.get(before..).unwrap_or_default();
+    let behind = inside.iter().rev().take_while(|byte| is_space(byte)).count();
+    (before, inside.len() - behind)
 }
 
 /// RFC 9112 §6.3: `chunked` is last and applied once. Other codings are not implemented (§6.1:

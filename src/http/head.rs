@@ -1,12 +1,9 @@
 //! The head of a request (RFC 9112 §3, §5, §6).
 
-use std::mem::MaybeUninit;
-
 use super::body::Framing;
 use super::fields::Fields;
 use super::scan::{Scan, Side};
-use super::{Field, Span, headers, host};
-use crate::limits;
+use super::{Field, Span, host};
 use crate::reject::Reject;
 
 /// A request method. Names are case-sensitive (RFC 9110 §9.1): `get` is `Other`.
@@ -119,10 +116,13 @@ impl RequestHead {
         if let Some(verdict) = self.verdict {
             return verdict.map(Some);
         }
-        let verdict = match self.scan.advance(buf) {
+        let verdict = match self.scan.advance(buf, &mut self.fields) {
             Ok(None) => return Ok(None),
-            Ok(Some(end)) => self.judge(buf, end).map(|()| end),
-            Err(reject) => Err(reject),
+            Ok(Some(end)) => self.judge(buf).map(|()| end),
+            Err(reject) => {
+                self.fields.reset();
+                Err(reject)
+            }
         };
         if verdict.is_err() {
             self.keep_alive = false;
@@ -175,11 +175,18 @@ impl RequestHead {
         &'a self,
         buf: &'a [u8],
     ) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        self.fields.iter(buf).filter(move |(name, _)| {
-            headers::goes_upstream(name)
-                && !(headers::connection_may_remove(name)
-                    && self.fields.connection_lists(buf, name))
-        })
+        self.fields.upstream_fields(buf)
+    }
+
+    /// Appends the lines of [`RequestHead::upstream_fields`], without those that `withheld` names.
+    /// What was read from a head breaks no line, so nothing is looked at a second time.
+    pub fn write_upstream_fields(
+        &self,
+        buf: &[u8],
+        withheld: impl Fn(Option<Field>, &[u8]) -> bool,
+        out: &mut Vec<u8>,
+    ) {
+        self.fields.write_upstream(buf, withheld, out);
     }
 
     /// How long the body is.
@@ -201,35 +208,26 @@ impl RequestHead {
         self.expects_continue
     }
 
-    fn judge(&mut self, buf: &[u8], end: usize) -> Result<(), Reject> {
-        let head = buf.get(self.scan.start()..end).ok_or(Reject::GatewayFault)?;
-        let mut lines = [const { MaybeUninit::uninit() }; limits::HEAD_FIELDS_MAX];
-        let mut parsed = httparse::Request::new(&mut []);
-        let status = parsed.parse_with_uninit_headers(head, &mut lines);
-        // Two parsers, one reading: the scan and httparse must agree on where the head ends.
-        if status != Ok(httparse::Status::Complete(head.len())) {
+    fn judge(&mut self, buf: &[u8]) -> Result<(), Reject> {
+        if let Err(reject) = self.judge_first_line(buf) {
+            self.fields.reset();
+            return Err(reject);
+        }
+        self.fields.fault()?;
+        self.http_10 = self.scan.is_1_0();
+        self.judge_fields(buf, self.http_10)
+    }
+
+    fn judge_first_line(&mut self, buf: &[u8]) -> Result<(), Reject> {
+        // RFC 9110 §5.5: a DEL is no part of a value.
+        if self.scan.has_delete() {
             return Err(Reject::RequestMalformed);
         }
-        let (Some(method), Some(target), Some(minor)) =
-            (parsed.method, parsed.path, parsed.version)
-        else {
-            return Err(Reject::RequestMalformed);
-        };
-        let (start, stop) = self.scan.target();
-        self.method = Method::from_token(method.as_bytes());
-        self.target = Span::within(buf, target.as_bytes());
-        if Some(target.as_bytes()) != buf.get(start..stop) {
-            return Err(Reject::RequestMalformed);
-        }
-        judge_target(self.method, target.as_bytes())?;
-        for line in parsed.headers.iter() {
-            self.fields.push(buf, line.name.as_bytes(), line.value)?;
-        }
-        if self.fields.len() != self.scan.fields() {
-            return Err(Reject::RequestMalformed);
-        }
-        self.http_10 = minor == 0;
-        self.judge_fields(buf, minor == 0)
+        let (start, end) = self.scan.method_place();
+        self.method = Method::from_token(buf.get(start..end).ok_or(Reject::GatewayFault)?);
+        let (start, end) = self.scan.target();
+        self.target = Span::new(start, end);
+        judge_target(self.method, buf.get(start..end).ok_or(Reject::GatewayFault)?)
     }
 
     fn judge_fields(&mut self, buf: &[u8], is_1_0: bool) -> Result<(), Reject> {
@@ -262,17 +260,27 @@ fn judge_target(method: Method, target: &[u8]) -> Result<(), Reject> {
     if target.first() != Some(&b'/') {
         return Err(Reject::RequestMalformed);
     }
-    let path_end = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
-    let (path, query) = target.split_at_checked(path_end).unwrap_or((target, b""));
-    // RFC 3986 §3.3: what a path cannot hold, some hop would rewrite (`\` to `/`, `#` to an end).
-    let is_path = path.iter().all(|byte| !br##""#<>\^`{|}"##.contains(byte));
-    // Browsers send more than RFC 3986 §3.4 in a query (WHATWG URL); these three never.
-    let is_query = query.iter().all(|byte| !br##""#<>"##.contains(byte));
-    if is_path && is_query && percent_is_sound(path) {
-        Ok(())
-    } else {
-        Err(Reject::RequestMalformed)
+    let mut in_path = true;
+    let mut has_percent = false;
+    for byte in target {
+        in_path &= *byte != b'?';
+        has_percent |= *byte == b'%';
+        // RFC 3986 §3.3: what a path cannot hold, some hop would rewrite (`\` to `/`, `#` to an
+        // end). Browsers send more than RFC 3986 §3.4 in a query (WHATWG URL); these three never.
+        let is_sound = match byte {
+            b'"' | b'#' | b'<' | b'>' => false,
+            b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' => !in_path,
+            _ => true,
+        };
+        if !is_sound {
+            return Err(Reject::RequestMalformed);
+        }
     }
+    let path = || target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    if has_percent && !percent_is_sound(path()) {
+        return Err(Reject::RequestMalformed);
+    }
+    Ok(())
 }
 
 /// RFC 3986 §2.1: a percent sign is followed by two hexadecimal digits.

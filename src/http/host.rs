@@ -3,6 +3,7 @@
 
 use std::net::Ipv6Addr;
 
+use super::bytes::is_label;
 use crate::limits;
 
 /// A valid `host[:port]`.
@@ -22,35 +23,49 @@ pub fn parse_host(value: &[u8]) -> Option<Authority<'_>> {
     if value.is_empty() || value.len() > limits::HOST_BYTES_MAX {
         return None;
     }
-    let value = std::str::from_utf8(value).ok()?;
-    let (name, port) = if value.starts_with('[') {
-        let (inside, after) = value.get(1..)?.split_once(']')?;
-        inside.parse::<Ipv6Addr>().ok()?;
-        let port = if after.is_empty() { None } else { Some(after.strip_prefix(':')?) };
-        (value.get(..inside.len() + BRACKETS)?, port)
-    } else {
-        match value.split_once(':') {
-            None => (value, None),
-            Some((name, port)) => (name, Some(port)),
-        }
+    let colon = match value.first() {
+        Some(b'[') => bracketed_bytes(value)?,
+        _ => value.iter().position(|byte| *byte == b':').unwrap_or(value.len()),
     };
-    let is_name = name.starts_with('[')
-        || name.strip_suffix('.').unwrap_or(name).split('.').all(|label| {
-            !label.is_empty()
-                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-        });
-    if !is_name {
+    let (name, rest) = value.split_at_checked(colon)?;
+    if !name.starts_with(b"[") && !is_dns_name(name) {
         return None;
     }
-    match port {
-        None => Some(Authority { name, port: None }),
-        Some(digits) if (1..=PORT_DIGITS_MAX).contains(&digits.len()) => {
-            let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
-            let port = digits.parse().ok().filter(|_| is_number)?;
-            Some(Authority { name, port: Some(port) })
+    let port = match rest {
+        [] => None,
+        [b':', digits @ ..] => Some(port_of(digits)?),
+        _ => return None,
+    };
+    Some(Authority { name: std::str::from_utf8(name).ok()?, port })
+}
+
+/// Length of the bracketed IPv6 address that `value` begins with.
+fn bracketed_bytes(value: &[u8]) -> Option<usize> {
+    let (inside, _) = std::str::from_utf8(value).ok()?.get(1..)?.split_once(']')?;
+    inside.parse::<Ipv6Addr>().ok()?;
+    Some(inside.len() + BRACKETS)
+}
+
+/// Labels with dots between them, and maybe one behind the last.
+fn is_dns_name(name: &[u8]) -> bool {
+    let mut before = b'.';
+    for byte in name {
+        if !(is_label(*byte) || (*byte == b'.' && before != b'.')) {
+            return false;
         }
-        Some(_) => None,
+        before = *byte;
     }
+    !name.is_empty()
+}
+
+fn port_of(digits: &[u8]) -> Option<u16> {
+    if !(1..=PORT_DIGITS_MAX).contains(&digits.len()) {
+        return None;
+    }
+    let number = digits.iter().try_fold(0_u32, |sum, byte| {
+        byte.is_ascii_digit().then(|| sum * 10 + u32::from(byte - b'0'))
+    });
+    u16::try_from(number?).ok()
 }
 
 /// True when `host` is one of ours: on the list (lower-case `host[:port]`), or on a loopback
@@ -60,6 +75,10 @@ pub fn parse_host(value: &[u8]) -> Option<Authority<'_>> {
 pub fn host_allowed(host: &[u8], allowed: &[String], loopback: bool) -> bool {
     let Some(asked) = parse_host(host) else { return false };
     if loopback && is_loopback_name(asked.name) {
+        return true;
+    }
+    // What is equal byte for byte has the same name and port.
+    if allowed.iter().any(|ours| ours.as_bytes() == host) {
         return true;
     }
     allowed.iter().filter_map(|ours| parse_host(ours.as_bytes())).any(|ours| {
@@ -201,6 +220,66 @@ mod tests {
             assert_eq!(parse_host(host.as_bytes()), None, "{host}");
         }
         assert_eq!(parse_host(b"a\xff"), None);
+    }
+
+    /// The reading of before, by splitting text.
+    fn slowly(value: &[u8]) -> Option<Authority<'_>> {
+        if value.is_empty() || value.len() > limits::HOST_BYTES_MAX {
+            return None;
+        }
+        let value = std::str::from_utf8(value).ok()?;
+        let (name, port) = if value.starts_with('[') {
+            let (inside, after) = value.get(1..)?.split_once(']')?;
+            inside.parse::<Ipv6Addr>().ok()?;
+            let port = if after.is_empty() { None } else { Some(after.strip_prefix(':')?) };
+            (value.get(..inside.len() + BRACKETS)?, port)
+        } else {
+            value.split_once(':').map_or((value, None), |(name, port)| (name, Some(port)))
+        };
+        let is_label = |label: &str| {
+            !label.is_empty()
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        };
+        let labels = name.strip_suffix('.').unwrap_or(name);
+        if !name.starts_with('[') && !labels.split('.').all(is_label) {
+            return None;
+        }
+        let Some(digits) = port else { return Some(Authority { name, port: None }) };
+        let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number || digits.len() > PORT_DIGITS_MAX {
+            return None;
+        }
+        Some(Authority { name, port: Some(digits.parse().ok()?) })
+    }
+
+    #[test]
+    fn h15_every_short_text_has_the_reading_of_before() {
+        const PIECES: [&str; 16] = [
+            "a", "Z9", ".", ":", "[", "]", "::1", "-", "_", "0", "65535", "65536", "%", "@",
+            "\u{fc}", "1.2.3.4",
+        ];
+        let mut valid = 0;
+        for number in 0..PIECES.len().pow(5) {
+            let mut text = String::new();
+            let mut rest = number;
+            while rest > 0 {
+                text.push_str(PIECES[rest % PIECES.len()]);
+                rest /= PIECES.len();
+            }
+            let read = parse_host(text.as_bytes());
+            assert_eq!(read, slowly(text.as_bytes()), "{text}");
+            valid += usize::from(read.is_some());
+        }
+        assert!(valid > 10_000, "{valid}");
+        for byte in 0..=u8::MAX {
+            for place in 0..9 {
+                for text in ["a.b-c:8443", "[::1]:8443", "gw.example."] {
+                    let mut bytes = text.as_bytes().to_vec();
+                    bytes[place] = byte;
+                    assert_eq!(parse_host(&bytes), slowly(&bytes), "{bytes:?}");
+                }
+            }
+        }
     }
 
     #[test]

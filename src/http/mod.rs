@@ -2,8 +2,9 @@
 //!
 //! One rule stands above the others: what two parsers could read in two ways is refused, because
 //! the next hop may be the other parser. So only CRLF ends a line, a message has exactly one
-//! length, and a field that must be single is single. `httparse` judges the grammar a second time;
-//! our own scan runs first, bounds every size while bytes arrive, and never looks at a byte twice.
+//! length, and a field that must be single is single. One scan bounds every size and finds every
+//! field while bytes arrive. Its reading is held against a slower one of our own and against
+//! `httparse` over generated and broken heads, which all three must read alike (tests).
 //!
 //! The verdict depends on the bytes alone, never on how the network cut them.
 
@@ -27,6 +28,8 @@ pub use field::Field;
 pub use head::{Method, RequestHead};
 pub use response::ResponseHead;
 
+use crate::limits;
+
 /// A range of the connection buffer that was handed to `parse`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
@@ -43,17 +46,11 @@ impl Span {
         buf.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
 
-    /// Where `part`, a slice of `whole`, lies in it. Heads are bounded far below 4 GiB; anything
-    /// else becomes the empty span.
-    fn within(whole: &[u8], part: &[u8]) -> Self {
-        let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
-        let end = start.wrapping_add(part.len());
-        if start > end || end > whole.len() {
-            return Self::default();
-        }
-        match (u32::try_from(start), u32::try_from(end)) {
-            (Ok(start), Ok(end)) => Self { start, end },
-            (Ok(_) | Err(_), _) => Self::default(),
-        }
+    /// A range of a head, which is bounded far below 4 GiB.
+    const fn new(start: usize, end: usize) -> Self {
+        Self { start: start as u32, end: end as u32 }
     }
 }
+
+const _: () = assert!(limits::HEAD_BYTES_MAX <= u32::MAX as usize, "a place of a head is a Span's");
+const _: () = assert!(limits::UPSTREAM_HEAD_BYTES_MAX <= u32::MAX as usize, "of any head");

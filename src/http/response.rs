@@ -3,13 +3,11 @@
 //! An upstream is another party with other interests: what is not exactly one response is refused,
 //! and a connection on which a doubt arose is not used again.
 
-use std::mem::MaybeUninit;
-
+use super::Field;
 use super::body::Framing;
 use super::fields::Fields;
 use super::head::Method;
 use super::scan::{Scan, Side};
-use super::{Field, headers};
 use crate::limits;
 use crate::reject::Reject;
 
@@ -75,9 +73,9 @@ impl ResponseHead {
         if let Some(verdict) = self.verdict {
             return verdict.map(Some);
         }
-        let verdict = match self.scan.advance(buf) {
+        let verdict = match self.scan.advance(buf, &mut self.fields) {
             Ok(None) => return Ok(None),
-            Ok(Some(end)) => self.judge(buf, end, answered).map(|()| end),
+            Ok(Some(end)) => self.judge(buf, answered).map(|()| end),
             Err(reject) => Err(reject),
         };
         let verdict = verdict.map_err(|_| Reject::UpstreamMalformed);
@@ -121,7 +119,7 @@ impl ResponseHead {
         &'a self,
         buf: &'a [u8],
     ) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        self.fields.iter(buf).filter(|(name, _)| headers::goes_downstream(name))
+        self.fields.downstream_fields(buf)
     }
 
     /// How long the body is.
@@ -146,31 +144,19 @@ impl ResponseHead {
         self.keep_alive = false;
     }
 
-    fn judge(&mut self, buf: &[u8], end: usize, answered: Method) -> Result<(), Reject> {
-        let head = buf.get(..end).ok_or(Reject::UpstreamMalformed)?;
-        let mut lines = [const { MaybeUninit::uninit() }; limits::HEAD_FIELDS_MAX];
-        let mut parsed = httparse::Response::new(&mut []);
-        let config = httparse::ParserConfig::default();
-        let status = config.parse_response_with_uninit_headers(&mut parsed, head, &mut lines);
-        if status != Ok(httparse::Status::Complete(end)) {
-            return Err(Reject::UpstreamMalformed);
-        }
-        let (Some(minor), Some(code)) = (parsed.version, parsed.code) else {
-            return Err(Reject::UpstreamMalformed);
-        };
-        // RFC 9110 §15: codes outside of 100..599 are invalid. 101 would answer an `Upgrade` that
-        // we never send; what follows it is not HTTP.
-        if !head.starts_with(b"HTTP/1.") || !(100..600).contains(&code) || code == 101 {
+    fn judge(&mut self, buf: &[u8], answered: Method) -> Result<(), Reject> {
+        let (start, end) = self.scan.target();
+        let line = buf.get(start..end).unwrap_or_default();
+        let (minor, code) = status_of(line).ok_or(Reject::UpstreamMalformed)?;
+        // RFC 9110 §5.5, RFC 9112 §4: a DEL is no part of a value or a phrase. RFC 9110 §15: codes
+        // outside of 100..599 are invalid. 101 would answer an `Upgrade` that we never send; what
+        // follows it is not HTTP.
+        if self.scan.has_delete() || !(100..600).contains(&code) || code == 101 {
             return Err(Reject::UpstreamMalformed);
         }
         self.status = code;
-        for line in parsed.headers.iter() {
-            self.fields.push(buf, line.name.as_bytes(), line.value)?;
-        }
-        if self.fields.len() != self.scan.fields() {
-            return Err(Reject::UpstreamMalformed);
-        }
-        self.judge_framing(buf, minor == 0, answered)
+        self.fields.fault()?;
+        self.judge_framing(buf, minor == b'0', answered)
     }
 
     /// RFC 9112 §6.3, in its order.
@@ -197,4 +183,18 @@ impl ResponseHead {
         }
         Ok(())
     }
+}
+
+/// The minor version and the code of a status line (RFC 9112 §4), of which the scan has seen that
+/// it holds no control bytes. The phrase may be missing, and its space with it, as some servers
+/// leave them out.
+fn status_of(line: &[u8]) -> Option<(u8, u16)> {
+    let (head, phrase) = line.split_first_chunk::<12>()?;
+    let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ (b'0' | b'1'), b' ', code @ ..] = head
+    else {
+        return None;
+    };
+    let is_code = code.iter().all(u8::is_ascii_digit) && matches!(phrase, [] | [b' ', ..]);
+    let number = code.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit & 0x0f));
+    is_code.then_some((*minor, number))
 }

@@ -1,11 +1,16 @@
-//! Finds the end of a head while its bytes arrive, and refuses at the first byte that cannot be
-//! right.
+//! Finds the end of a head and its fields while its bytes arrive, and refuses at the first byte that
+//! cannot be right.
 //!
-//! Each byte is looked at once, however the network cuts them (a client that drips single bytes
-//! costs as much as one that sends all at once). What is refused here is what must not wait for the
-//! end of the head: line ends that are not CRLF, control bytes, folded lines, and every size.
+//! Whole lines are taken as such. Whatever is not one, because it is cut or because something about
+//! it is unusual, goes byte by byte through a machine that has the last word: the quick way only
+//! ever takes what the machine would take. So no byte is looked at more than twice, however the
+//! network cuts them (a client that drips single bytes costs little more than one that sends all at
+//! once). What is refused here is what must not wait for the end of the head: line ends that are
+//! not CRLF, control bytes, folded lines, and every size.
 
-use super::bytes::{control_at, is_tchar, other_than_tchar_at};
+use super::Field;
+use super::bytes::{colon_at, control_at, is_tchar, other_than_tchar_at};
+use super::fields::Fields;
 use crate::limits;
 use crate::reject::Reject;
 
@@ -28,10 +33,14 @@ pub(super) struct Scan {
     start: usize,
     /// Where the current token begins.
     mark: usize,
-    /// Where the target lies.
+    /// Where the colon of the current field line is.
+    colon: usize,
+    /// Where the target lies; of a response, its status line.
     target: (usize, usize),
     fields: usize,
     bytes_max: usize,
+    has_delete: bool,
+    is_1_0: bool,
 }
 
 impl Scan {
@@ -40,39 +49,67 @@ impl Scan {
             Side::Request => (Phase::Lead, limits::HEAD_BYTES_MAX),
             Side::Response => (Phase::Line, limits::UPSTREAM_HEAD_BYTES_MAX),
         };
-        Self { phase, at: 0, start: 0, mark: 0, target: (0, 0), fields: 0, bytes_max }
+        Self {
+            phase,
+            at: 0,
+            start: 0,
+            mark: 0,
+            colon: 0,
+            target: (0, 0),
+            fields: 0,
+            bytes_max,
+            has_delete: false,
+            is_1_0: false,
+        }
     }
 
-    /// Where the first line begins.
-    pub(super) const fn start(&self) -> usize {
-        self.start
+    /// Start and end of the method.
+    pub(super) const fn method_place(&self) -> (usize, usize) {
+        (self.start, self.target.0.saturating_sub(1))
     }
 
-    /// Start and end of the request target.
+    /// Start and end of the request target, or of the status line.
     pub(super) const fn target(&self) -> (usize, usize) {
         self.target
     }
 
-    /// Field lines seen.
-    pub(super) const fn fields(&self) -> usize {
-        self.fields
+    /// True when the request line says HTTP/1.0.
+    pub(super) const fn is_1_0(&self) -> bool {
+        self.is_1_0
     }
 
-    /// Looks at what is new in `buf`. `Some(end)` when the head is complete.
-    pub(super) fn advance(&mut self, buf: &[u8]) -> Result<Option<usize>, Reject> {
+    /// True when a DEL stands in a field value or in the status line, where RFC 9110 §5.5 and RFC
+    /// 9112 §4 allow none. A fault of the whole head, told when it is complete.
+    pub(super) const fn has_delete(&self) -> bool {
+        self.has_delete
+    }
+
+    /// Looks at what is new in `buf`. `Some(end)` when the head is complete. Its lines are in
+    /// `fields` then; what is wrong with them is told by [`Fields::fault`].
+    pub(super) fn advance(
+        &mut self,
+        buf: &[u8],
+        fields: &mut Fields,
+    ) -> Result<Option<usize>, Reject> {
         let window = buf.get(..self.bytes_max.min(buf.len())).unwrap_or_default();
         loop {
-            if self.phase == Phase::Line {
-                self.at += control_at(window.get(self.at..).unwrap_or_default());
-            } else if self.phase == Phase::Name {
-                self.at += other_than_tchar_at(window.get(self.at..).unwrap_or_default());
-                if self.at - self.mark > limits::FIELD_NAME_BYTES_MAX {
-                    return Err(Reject::RequestHeadTooLarge);
+            match self.phase {
+                Phase::Lead => self.whole_request_line(window),
+                Phase::Name => {
+                    self.at += other_than_tchar_at(window.get(self.at..).unwrap_or_default());
+                    if self.at - self.mark > limits::FIELD_NAME_BYTES_MAX {
+                        return Err(Reject::RequestHeadTooLarge);
+                    }
                 }
+                Phase::Line => self.at += control_at(window.get(self.at..).unwrap_or_default()),
+                _ => {}
+            }
+            if self.phase == Phase::FieldStart {
+                self.whole_lines(window, fields);
             }
             let Some(byte) = window.get(self.at).copied() else { break };
             self.at += 1;
-            self.step(byte, window)?;
+            self.step(byte, window, fields)?;
             if self.phase == Phase::Complete {
                 return Ok(Some(self.at));
             }
@@ -84,8 +121,48 @@ impl Scan {
         Ok(None)
     }
 
+    /// The quick way past a request line that is all there and has nothing unusual.
+    fn whole_request_line(&mut self, window: &[u8]) {
+        let method = other_than_tchar_at(window);
+        let Some(rest) = window.get(method..).and_then(|rest| rest.strip_prefix(b" ")) else {
+            return;
+        };
+        let target = rest.iter().position(|byte| !byte.is_ascii_graphic()).unwrap_or(rest.len());
+        let end = rest.get(target..).and_then(<[u8]>::first_chunk::<11>);
+        let is_1_0 = end == Some(b" HTTP/1.0\r\n");
+        let is_sound = (1..=limits::METHOD_BYTES_MAX).contains(&method)
+            && (1..=limits::TARGET_BYTES_MAX).contains(&target)
+            && (is_1_0 || end == Some(b" HTTP/1.1\r\n"));
+        if is_sound {
+            self.target = (method + 1, method + 1 + target);
+            self.is_1_0 = is_1_0;
+            self.at = self.target.1 + b" HTTP/1.1\r\n".len();
+            self.phase = Phase::FieldStart;
+        }
+    }
+
+    /// The quick way past field lines that are all there and have nothing unusual.
+    fn whole_lines(&mut self, window: &[u8], fields: &mut Fields) {
+        while self.fields < limits::HEAD_FIELDS_MAX {
+            let line = window.get(self.at..).unwrap_or_default();
+            let Some(colon) = colon_at(line) else { return };
+            let name = line.get(..colon).unwrap_or_default();
+            let field = Field::from_name(name);
+            // A known name is made of nothing else.
+            let is_name = field.is_some() || (colon > 0 && other_than_tchar_at(name) == colon);
+            let end = colon + 1 + control_at(line.get(colon + 1..).unwrap_or_default());
+            let ends = line.get(end..).is_some_and(|rest| rest.starts_with(b"\r\n"));
+            if !is_name || !ends {
+                return;
+            }
+            fields.push(window, (self.at, self.at + colon, self.at + end), field);
+            self.fields += 1;
+            self.at += end + b"\r\n".len();
+        }
+    }
+
     /// One byte, which `at` has already passed.
-    fn step(&mut self, byte: u8, window: &[u8]) -> Result<(), Reject> {
+    fn step(&mut self, byte: u8, window: &[u8], fields: &mut Fields) -> Result<(), Reject> {
         match self.phase {
             Phase::Lead if byte == b'\r' => self.phase = Phase::LeadEnd,
             Phase::Lead | Phase::Method => self.method(byte)?,
@@ -102,7 +179,8 @@ impl Scan {
             Phase::Name => self.name(byte)?,
             Phase::Line if byte == b'\r' => self.phase = Phase::LineEnd,
             Phase::Line if byte == b'\t' => {}
-            Phase::LineEnd if byte == b'\n' => self.phase = Phase::FieldStart,
+            Phase::Line if byte == DELETE => self.has_delete = true,
+            Phase::LineEnd if byte == b'\n' => self.line_end(window, fields),
             Phase::HeadEnd if byte == b'\n' => self.phase = Phase::Complete,
             // RFC 9112 §2.2 lets a recipient take a bare LF for a line end; a hop that does and one
             // that does not see two different messages. A bare CR or NUL: RFC 9110 §5.5.
@@ -111,6 +189,17 @@ impl Scan {
             }
         }
         Ok(())
+    }
+
+    fn line_end(&mut self, window: &[u8], fields: &mut Fields) {
+        let end = self.at - b"\r\n".len();
+        if self.fields > 0 {
+            let name = window.get(self.mark..self.colon).unwrap_or_default();
+            fields.push(window, (self.mark, self.colon, end), Field::from_name(name));
+        } else if self.target == (0, 0) {
+            self.target = (0, end);
+        }
+        self.phase = Phase::FieldStart;
     }
 
     fn method(&mut self, byte: u8) -> Result<(), Reject> {
@@ -147,7 +236,11 @@ impl Scan {
         }
         self.phase = Phase::LineEnd;
         match version {
-            b"HTTP/1.1" | b"HTTP/1.0" => Ok(()),
+            b"HTTP/1.1" => Ok(()),
+            b"HTTP/1.0" => {
+                self.is_1_0 = true;
+                Ok(())
+            }
             // RFC 9110 §15.6.6: well formed, but of a major or minor version that we do not speak.
             [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
                 Err(Reject::RequestVersion)
@@ -177,6 +270,7 @@ impl Scan {
 
     fn name(&mut self, byte: u8) -> Result<(), Reject> {
         if byte == b':' {
+            self.colon = self.at - 1;
             self.phase = Phase::Line;
             return Ok(());
         }
@@ -205,3 +299,5 @@ enum Phase {
     HeadEnd,
     Complete,
 }
+
+const DELETE: u8 = 0x7f;

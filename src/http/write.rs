@@ -12,6 +12,9 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// `HTTP/1.1 <status> <reason>` with its line end.
 pub fn status_line(status: u16, out: &mut Vec<u8>) {
+    if status == 200 {
+        return out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    }
     out.extend_from_slice(b"HTTP/1.1 ");
     decimal(u64::from(status), out);
     out.push(b' ');
@@ -76,18 +79,17 @@ pub fn chunk_header(size: usize, out: &mut Vec<u8>) {
 }
 
 fn digits<const BASE: u64>(mut number: u64, out: &mut Vec<u8>) {
-    let start = out.len();
-    loop {
-        let digit = u32::try_from(number % BASE).ok().and_then(|it| char::from_digit(it, 16));
-        out.push(digit.map_or(b'0', |it| it as u8));
+    let mut text = [b'0'; DECIMAL_DIGITS_MAX];
+    let mut written = 0;
+    for place in text.iter_mut().rev() {
+        *place = DIGITS.get((number % BASE) as usize).copied().unwrap_or(b'0');
         number /= BASE;
+        written += 1;
         if number == 0 {
             break;
         }
     }
-    if let Some(written) = out.get_mut(start..) {
-        written.reverse();
-    }
+    out.extend_from_slice(text.get(text.len() - written..).unwrap_or_default());
 }
 
 /// RFC 9110 §5.5: visible characters, space, tab and obs-text.
@@ -129,6 +131,10 @@ const fn reason(status: u16) -> &'static str {
     }
 }
 
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+/// Of a number of 64 bits; it has fewer in hexadecimal.
+const DECIMAL_DIGITS_MAX: usize = 20;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,10 +161,11 @@ mod tests {
         let mut out = Vec::new();
         request_line("POST", b"/mcp?x=1", &mut out).unwrap();
         status_line(404, &mut out);
+        status_line(200, &mut out);
         header(b"Retry-After", b"1", &mut out).unwrap();
         content_length(0, &mut out);
         out.extend_from_slice(CRLF);
-        let expected = "POST /mcp?x=1 HTTP/1.1\r\nHTTP/1.1 404 Not Found\r\nRetry-After: 1\r\n\
+        let expected = "POST /mcp?x=1 HTTP/1.1\r\nHTTP/1.1 404 Not Found\r\nHTTP/1.1 200 OK\r\nRetry-After: 1\r\n\
                         content-length: 0\r\n\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }

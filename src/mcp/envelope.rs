@@ -1,6 +1,6 @@
 //! One JSON-RPC message: read, judged as to its form, and the few facts that decisions need.
 
-use simd_json::{Buffers, Node, Tape, fill_tape};
+use simd_json::{Buffers, INPUT_PADDING, Node, Tape, fill_tape_padded};
 
 use super::era::{self, Era, MODERN_REVISIONS, Mirrored};
 use super::facts::Facts;
@@ -42,7 +42,8 @@ pub struct Call {
     buffers: Buffers,
     /// Empty between two calls of `read`: only its memory is kept.
     tape: Tape<'static>,
-    /// The copy of the body that the parser may write to.
+    /// The copy of the body that the parser may write to, with the room behind it that the parser
+    /// may read past its end.
     scratch: Vec<u8>,
     keys: Keys,
     /// A mirrored name, decoded from base64.
@@ -219,9 +220,13 @@ impl Call {
             return Err(Reject::RpcParse);
         }
         self.scratch.clear();
+        self.scratch.reserve(body.len() + INPUT_PADDING);
         self.scratch.extend_from_slice(body);
+        // White space, as a body may end in: nothing in it can be taken for a part of the message.
+        self.scratch.extend_from_slice(&[b' '; INPUT_PADDING]);
         let mut tape = std::mem::replace(&mut self.tape, Tape(Vec::new())).reset();
-        let outcome = match fill_tape(&mut self.scratch, &mut self.buffers, &mut tape) {
+        let filled = fill_tape_padded(&mut self.scratch, body.len(), &mut self.buffers, &mut tape);
+        let outcome = match filled {
             Err(_) => Err(Reject::RpcParse),
             Ok(()) => {
                 let tree = Tree::new(&tape.0);

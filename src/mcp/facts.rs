@@ -193,7 +193,7 @@ impl Facts {
         name: &str,
         extension: impl Fn(&str) -> Option<u16>,
     ) -> Result<(), Reject> {
-        if name.len() > RPC_METHOD_BYTES_MAX || name.contains('\0') {
+        if name.len() > RPC_METHOD_BYTES_MAX || name.as_bytes().contains(&0) {
             return Err(Reject::RpcInvalid);
         }
         self.kind = if self.id.is_some() { Kind::Request } else { Kind::Notification };
@@ -309,7 +309,9 @@ impl Facts {
         bytes_max: usize,
     ) -> Result<Text, Reject> {
         match tree.text(at) {
-            Some(text) if text.len() <= bytes_max && !text.contains('\0') => Ok(self.keep(text)),
+            Some(text) if text.len() <= bytes_max && !text.as_bytes().contains(&0) => {
+                Ok(self.keep(text))
+            }
             Some(_) | None => Err(Reject::RpcParams),
         }
     }

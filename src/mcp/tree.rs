@@ -111,7 +111,10 @@ impl Keys {
     /// unescaping. JSON leaves their meaning open (RFC 8259 §4) and parsers differ: ours would
     /// judge one, the upstream's would run the other (case M03).
     pub(super) fn are_unique(&mut self, tree: Tree<'_, '_>) -> bool {
-        let unique = (0..tree.nodes.len()).all(|at| self.are_unique_in(tree, at));
+        let unique = tree.nodes.iter().enumerate().all(|(at, node)| match node {
+            Node::Object { len, .. } if *len > 1 => self.are_unique_in(tree, at, *len),
+            Node::Object { .. } | Node::Array { .. } | Node::String(_) | Node::Static(_) => true,
+        });
         if self.table.capacity() > TABLE_KEPT_MAX {
             self.table = HashTable::new();
         } else {
@@ -120,12 +123,13 @@ impl Keys {
         unique
     }
 
-    fn are_unique_in(&mut self, tree: Tree<'_, '_>, at: usize) -> bool {
-        match tree.node(at) {
-            Some(Node::Object { len, .. }) if *len > PAIRWISE_MAX => self.insert_all(tree, at),
-            Some(Node::Object { len, .. }) if *len > 1 => are_unique_pairwise(tree, at),
-            Some(Node::Object { .. } | Node::Array { .. } | Node::String(_) | Node::Static(_))
-            | None => true,
+    fn are_unique_in(&mut self, tree: Tree<'_, '_>, object: usize, len: usize) -> bool {
+        if !may_repeat(tree, object) {
+            true
+        } else if len > PAIRWISE_MAX {
+            self.insert_all(tree, object)
+        } else {
+            are_unique_pairwise(tree, object)
         }
     }
 
@@ -149,6 +153,22 @@ impl Keys {
         }
         true
     }
+}
+
+/// The quick look. Equal keys have equal marks, so where no mark comes twice no key does; most
+/// objects are small, and their keys differ in length or at an end.
+fn may_repeat(tree: Tree<'_, '_>, object: usize) -> bool {
+    let mut seen = 0_u64;
+    for (_, key, _) in tree.members(object) {
+        let end = |byte: Option<&u8>| byte.copied().map_or(0, usize::from);
+        let (first, last) = (end(key.as_bytes().first()), end(key.as_bytes().last()));
+        let mark = 1 << ((key.len() + 5 * first + 11 * last) % 64);
+        if seen & mark != 0 {
+            return true;
+        }
+        seen |= mark;
+    }
+    false
 }
 
 /// Small objects are most objects: comparing every pair is cheaper than hashing and needs no
@@ -187,7 +207,7 @@ pub(super) fn pick<const N: usize>(
                     *slot = Some(value);
                 }
             }
-            None if key.contains('\0') || known.iter().any(|name| folds_to(key, name)) => {
+            None if key.as_bytes().contains(&0) || known.iter().any(|name| folds_to(key, name)) => {
                 return Err(Reject::RpcInvalid);
             }
             None => {}
@@ -200,6 +220,9 @@ pub(super) fn pick<const N: usize>(
 /// below fold to ASCII in any of the usual ways (simple and full case folding of Unicode
 /// `CaseFolding.txt`, the Turkic rows, upper-casing and back).
 fn folds_to(key: &str, name: &str) -> bool {
+    if key.is_ascii() {
+        return key.eq_ignore_ascii_case(name);
+    }
     let mut name = name.bytes();
     for character in key.chars() {
         let folded: &[u8] = match character {

@@ -32,20 +32,18 @@ pub(super) fn write_head(
     out.extend_from_slice(b" HTTP/1.1\r\n");
     write::header(b"host", leg.server.url.authority.as_bytes(), out)?;
     let occupied = leg.credential.and_then(UpstreamCredential::header_name);
-    for (name, value) in head.upstream_fields(bytes) {
-        // The session id is ours; the upstream gets its own below. An event id belongs to a session
-        // (case M16): without an opened one it could be anybody's. Without a body there is nothing
-        // to mirror. And no client field may stand in for the credential.
-        let resumes = leg.method == Method::Get && leg.session.is_some();
-        let mirrors = leg.method == Method::Post;
-        let ours = name.eq_ignore_ascii_case(b"mcp-session-id")
-            || (!resumes && name.eq_ignore_ascii_case(b"last-event-id"))
-            || (!mirrors && is_mirrored(name))
-            || occupied.is_some_and(|field| name.eq_ignore_ascii_case(field.as_bytes()));
-        if !ours {
-            write::header(name, value, out)?;
-        }
-    }
+    // The session id is ours; the upstream gets its own below. An event id belongs to a session
+    // (case M16): without an opened one it could be anybody's. Without a body there is nothing to
+    // mirror. And no client field may stand in for the credential.
+    let resumes = leg.method == Method::Get && leg.session.is_some();
+    let mirrors = leg.method == Method::Post;
+    let withheld = |field: Option<Field>, name: &[u8]| {
+        field == Some(Field::McpSessionId)
+            || (!resumes && field == Some(Field::LastEventId))
+            || (!mirrors && matches!(field, Some(Field::McpMethod | Field::McpName)))
+            || occupied.is_some_and(|own| name.eq_ignore_ascii_case(own.as_bytes()))
+    };
+    head.write_upstream_fields(bytes, withheld, out);
     if let Some(session) = leg.session {
         write::header(b"mcp-session-id", session, out)?;
     }
@@ -57,11 +55,6 @@ pub(super) fn write_head(
     }
     out.extend_from_slice(write::CRLF);
     Ok(())
-}
-
-fn is_mirrored(name: &[u8]) -> bool {
-    let mirrored = [Field::McpMethod, Field::McpName];
-    mirrored.iter().any(|field| name.eq_ignore_ascii_case(field.name().as_bytes()))
 }
 
 /// More than the fixed parts of a head need: names, separators, `Content-Length`, session id.

@@ -1,13 +1,15 @@
 //! Each hostile input runs whole, cut in two at every byte, and dripped byte by byte; all three
 //! must end in the same verdict at the same byte.
 
+mod before;
 mod bodies;
 mod heads;
+mod oracle;
 mod random;
 mod responses;
 mod smuggling;
 
-use super::{BodyDecoder, Field, Framing, Method, RequestHead, ResponseHead, Step};
+use super::{BodyDecoder, Field, Framing, Method, RequestHead, ResponseHead, Step, write};
 use crate::reject::Reject;
 
 /// What a stream of bytes from a client was taken for.
@@ -137,6 +139,7 @@ fn read_cut(stream: &[u8], cuts: &[usize]) -> Reading {
 /// Reads `stream` whole, cut at every byte, and dripped; all must agree.
 fn read(stream: &[u8]) -> Reading {
     let whole = read_cut(stream, &[]);
+    oracle::both_readers_agree(stream);
     for cut in 0..stream.len() {
         assert_eq!(read_cut(stream, &[cut]), whole, "{:?} cut at {cut}", show(stream));
     }
