@@ -294,6 +294,9 @@ fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries {
         let path = entry.unwrap().path();
+        if path.ends_with("target") {
+            continue; // what cargo built, not what we wrote
+        }
         if path.is_dir() {
             walk(&path, found);
         } else {
