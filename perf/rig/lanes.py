@@ -67,6 +67,7 @@ class Lane:
     settings: str = ""
     audit_lines: int = 0
     trouble: str = ""
+    own: dict[str, str] = field(default_factory=dict)
 
     def context(self) -> Optional[ssl.SSLContext]:
         """TLS towards the peer, where the scenario has it."""
@@ -124,7 +125,7 @@ class Lane:
         self.proxy = self.nursery.start(self.name, launch.argv, cpus, launch.env)
         took = wait_port(self.port, self.proxy, 60.0 if peer.prepare else 20.0)
         if peer.prepare:
-            peer.prepare(self.place(), self.port)
+            self.own = peer.prepare(self.place(), self.port)
         return took
 
     def check(self) -> None:
@@ -132,7 +133,7 @@ class Lane:
         if self.peer is None:
             return
         tokens = keyring.check_tokens(self.bench.keys, self.scenario.alg)
-        self.checks = wire.function_checks(self.peer, self.port, tokens, self.context())
+        self.checks = wire.function_checks(self.peer, self.port, tokens, self.context(), self.own)
         wire.require(self.checks)
 
     def turn(self, number: int, extra: list[str], warm: float) -> None:
@@ -140,15 +141,17 @@ class Lane:
         if self.proxy is not None and not self.proxy.running():
             raise Trouble(f"ended while measured: {self.proxy.said()}")
         scenario, bench = self.scenario, self.bench
-        tokens = keyring.token_file(bench.keys, Path(bench.load), scenario.alg, scenario.tokens,
-                                    number if scenario.cold else 0)
+        tokens = self.own.get("tokens") or keyring.token_file(
+            bench.keys, Path(bench.load), scenario.alg, scenario.tokens, number if scenario.cold else 0)
         argv = [bench.load, "run", "--target", f"127.0.0.1:{self.port}", "--path", self.path(),
                 "--host", NAME, "--tokens", str(tokens), "--method", scenario.method,
                 "--body-bytes", str(scenario.body), "--connections", str(scenario.connections),
-                "--seconds", str(scenario.seconds), "--warm", str(warm),
+                "--seconds", f"{scenario.seconds:g}", "--warm", f"{warm:g}",
                 "--watch", f"proxy={self.watched()}"]
         if scenario.tool:
-            argv += ["--tool", scenario.tool]
+            argv += ["--tool", self.own.get("tool", scenario.tool)]
+        if self.peer and self.peer.slack:
+            argv += ["--length-slack", str(self.peer.slack)]
         if self.proxy and self.upstream:
             argv += ["--watch", f"upstream={self.upstream.pid}"]
         argv += self.tls_arguments() + extra
@@ -158,7 +161,7 @@ class Lane:
 
     def path(self) -> str:
         """The path of the MCP server at this peer."""
-        return wire.PATH
+        return self.own.get("path", wire.PATH)
 
     def tls_arguments(self) -> list[str]:
         """How the load reaches a TLS listener."""

@@ -71,6 +71,9 @@ class Peer:
     tls: bool = True
     # Ablations leave out a check on purpose: what they answer is recorded and not judged.
     judged: bool = True
-    # Programs that need a conversation before the first call (a registration) do it here.
-    prepare: "Callable[[Place, int], None] | None" = None
+    # Programs that need a conversation before the first call (a registration) hold it here; it gives
+    # what the load must say instead of its own: `path`, `tool`, `tokens` (a file), `good` (a token).
+    prepare: "Callable[[Place, int], dict[str, str]] | None" = None
+    # Bytes that an answer may be longer or shorter by, for those that write the JSON anew.
+    slack: int = 0
     note: str = ""

@@ -22,6 +22,8 @@ from typing import Callable, IO, Optional, Sequence
 PR_SET_PDEATHSIG = 1
 STOP_SECONDS = 5.0
 START_SECONDS = 20.0
+# 10,000 idle connections take twice as many; more than the hard limit only where we may raise it.
+DESCRIPTORS = 65_536
 
 
 class Trouble(Exception):
@@ -38,7 +40,12 @@ def _before_exec(cpus: Optional[Sequence[int]]) -> Callable[[], None]:
         if os.getppid() != parent:
             os._exit(1)
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        for limit in (DESCRIPTORS, hard):
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, max(limit, hard)))
+                break
+            except (ValueError, OSError):
+                continue
         if cpus:
             os.sched_setaffinity(0, cpus)
 

@@ -43,8 +43,8 @@ class Scenario:
     connections: int = 32
     rounds: int = 3
     seconds: float = 2.0
-    warm: float = 0.4
-    first_warm: float = 0.0
+    warm: float = 0.0
+    first_warm: float = 1.0
     rate: float = 0.0
     share: float = 0.0
     slow_percent: int = 0
@@ -63,7 +63,7 @@ class Scenario:
         turn = self.warm + self.seconds + SPACE_SECONDS
         if self.kind == "sse":
             turn += 1.0
-        return peers * (START_SECONDS + self.rounds * turn) + 2 * self.first_warm
+        return peers * (START_SECONDS + self.rounds * turn + min(1.0, self.first_warm)) + 2 * self.first_warm
 
     def record(self) -> dict[str, object]:
         """The settings as they stand in the raw file."""
@@ -75,12 +75,12 @@ def _headline() -> list[Scenario]:
         Scenario("call_300", "tools/call, 300 B, 1,000 tokens (ES256)", (*BARE, *CHECKED), headline=True,
                  rounds=5),
         Scenario("rate_2000", "tools/call, 300 B at 2,000 requests/s", FIELD, "rate", headline=True,
-                 rate=2_000, spin=True, seconds=2.5),
+                 rate=2_000, spin=True, seconds=3.0, warm=1.0),
         Scenario("tls_down", "TLS 1.3 downstream, 300 B", (*RELAYS, "haproxy-tool", "envoy-tool-cache"),
-                 headline=True, rounds=5, seconds=1.6, tls_down=True),
+                 headline=True, rounds=5, warm=1.0, tls_down=True),
         Scenario("call_16k", "tools/call, 16 KiB up and down",
                  (*FIELD, "ring-relay", "monoio-http-relay", "hyper-relay", "ablation-inspect"),
-                 headline=True, tool="answer_16384", body=16_384, seconds=1.6),
+                 headline=True, tool="answer_16384", body=16_384),
         Scenario("start", "cold start, resident memory, size of the program",
                  ("nginx", "portcullis", "portcullis-2-workers", "haproxy", "envoy", "ring-relay",
                   "monoio-http-relay", "hyper-relay", "agentgateway-http"), "start", headline=True,
@@ -89,16 +89,16 @@ def _headline() -> list[Scenario]:
                  ("direct", "nginx", "portcullis", "haproxy", "haproxy-tool", "envoy", "envoy-tool-cache"),
                  "sse", headline=True, tool="sse_500_1000", connections=16),
         Scenario("answer_1m", "answers of 1 MiB, 8 connections", ("direct", *RELAYS, "ring-relay"),
-                 headline=True, tool="answer_1048576", connections=8, seconds=1.6),
+                 headline=True, tool="answer_1048576", connections=8),
     ]
 
 
 def _tokens() -> Iterable[Scenario]:
     """300 B and 16 KiB with 10, 1,000 and 50,000 tokens, ES256 and RS256; and with none seen before."""
     yield Scenario("cold_es256", "300 B, every token new (ES256)", RIVALS, cold=True, tokens=40_000,
-                   warm=0.0)
+                   first_warm=0.0)
     yield Scenario("cold_rs256", "300 B, every token new (RS256)", RIVALS, cold=True, tokens=50_000,
-                   alg="RS256", warm=0.0, rounds=1)
+                   alg="RS256", first_warm=0.0, rounds=1)
     for body, size in ((300, "300"), (16_384, "16k")):
         for alg in ("ES256", "RS256"):
             for count in (10, 1_000, 50_000):
@@ -107,34 +107,33 @@ def _tokens() -> Iterable[Scenario]:
                 many = count > 10_000
                 yield Scenario(
                     f"tokens_{size}_{alg.lower()}_{count}", f"{body} B, {count:,} tokens ({alg})", RIVALS,
-                    body=body, tool=f"answer_{body}", tokens=count, alg=alg, seconds=1.6,
-                    first_warm=9.0 if many else 0.0)
+                    body=body, tool=f"answer_{body}", tokens=count, alg=alg,
+                    first_warm=9.0 if many else 1.0)
 
 
 def _rest() -> list[Scenario]:
     shares = [Scenario(f"rate_{share}", f"300 B at {share} % of what nginx can", FIELD, "rate",
-                       share=share / 100, spin=True, seconds=2.0) for share in (25, 50, 75)]
+                       share=share / 100, spin=True, warm=1.0) for share in (25, 50, 75)]
     idle = [Scenario(f"idle_{count}{'_tls' if tls else ''}",
                      f"{count:,} idle connections{' over TLS' if tls else ''}", RELAYS, "idle",
                      connections=count, tls_down=tls, tokens=10, rounds=1)
             for tls in (False, True) for count in (1_000, 10_000)]
     return [
-        Scenario("ablation", "300 B, one stage off at a time", ABLATION, rounds=5, seconds=1.6),
+        Scenario("ablation", "300 B, one stage off at a time", ABLATION, rounds=5),
         Scenario("syscalls", "system calls per request (strace)", (*RELAYS, "ring-relay", "haproxy-tool"),
-                 "syscalls", seconds=1.5, rounds=1),
+                 "syscalls", rounds=1),
         *shares,
         Scenario("handshakes", "full TLS 1.3 handshakes, one request each", RELAYS, "handshakes",
                  tls_down=True, connections=1),
         *_tokens(),
         Scenario("tls_up", "TLS 1.3 upstream, 300 B", (*RELAYS, "haproxy-tool", "envoy-tool-cache"),
-                 tls_up=True, seconds=1.6),
+                 tls_up=True),
         Scenario("tls_both", "TLS 1.3 on both sides, 300 B", (*RELAYS, "haproxy-tool", "envoy-tool-cache"),
-                 tls_down=True, tls_up=True, seconds=1.6),
+                 tls_down=True, tls_up=True),
         Scenario("tools_list", "tools/list, 20 tools", ("direct", *RELAYS, "haproxy-tool",
                                                         "envoy-tool-cache"),
-                 method="tools/list", tool="", seconds=1.6),
-        Scenario("new_connections", "a new connection for each request", ("direct", *RELAYS), "new",
-                 seconds=1.6),
+                 method="tools/list", tool=""),
+        Scenario("new_connections", "a new connection for each request", ("direct", *RELAYS), "new"),
         Scenario("slow_1_percent", "300 B, 1 % answered after 50 ms", FIELD, slow_percent=1),
         Scenario("sse_1000", "1,000 event streams, 16 events/s each", ("direct", *RELAYS), "sse",
                  tool="sse_32_62500", connections=1_000, seconds=4.0, warm=1.0, rounds=2),

@@ -151,6 +151,6 @@ def handshakes(lane: Lane, seconds: float) -> dict[str, Any]:
     bench = lane.bench
     tokens = keyring.token_file(bench.keys, Path(bench.load), lane.scenario.alg, lane.scenario.tokens)
     argv = [bench.load, "handshakes", "--target", f"127.0.0.1:{lane.port}", "--path", lane.path(),
-            "--host", NAME, "--tokens", str(tokens), *lane.tls_arguments(), "--seconds", str(seconds),
+            "--host", NAME, "--tokens", str(tokens), *lane.tls_arguments(), "--seconds", f"{seconds:g}",
             "--watch", f"proxy={lane.watched()}"]
     return dict(json.loads(run(argv, seconds + 30, [bench.load_cpu], name="load handshakes")))

@@ -55,15 +55,18 @@ def short(answer: Answer) -> str:
 
 
 def function_checks(peer: Peer, port: int, tokens: dict[str, Optional[str]],
-                    context: Optional[ssl.SSLContext]) -> list[dict[str, Any]]:
+                    context: Optional[ssl.SSLContext], own: dict[str, str]) -> list[dict[str, Any]]:
     """Asks what must be answered and what must be refused; each answer is recorded with its verdict."""
     found = []
+    path, tool = own.get("path", PATH), own.get("tool", "answer_300")
+    if "good" in own:
+        tokens = {**tokens, "good": own["good"]}
     for kind, token in tokens.items():
-        answer = ask(port, request("answer_300", token), context, NAME)
+        answer = ask(port, request(tool, token, path=path), context, NAME, 20.0)
         wanted = kind == "good" or not peer.checks
         found.append({"check": kind, "answer": short(answer), "status": answer.status,
                       "as_wanted": permitted(answer) == wanted or not peer.judged})
-    answer = ask(port, request(DENIED_TOOL, tokens["good"]), context, NAME)
+    answer = ask(port, request(DENIED_TOOL, tokens["good"], path=path), context, NAME, 20.0)
     wanted = not peer.tool_rule
     # A bare relay passes the call on, and the upstream may know no such tool: not judged.
     found.append({"check": "denied tool", "answer": short(answer), "status": answer.status,
