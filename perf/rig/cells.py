@@ -76,12 +76,21 @@ class Cell:
     def over_direct(self, name: str) -> Optional[Spread]:
         """What a percentile lies above direct's in the same run."""
         part = "events" if self.scenario["kind"] == "sse" else "latency_us"
+        if self.saturated() or not self.anchor_kept("direct"):
+            return None
         return added(self.rounds, self.anchor("direct"), name, part)
 
+    def rate(self) -> float:
+        """The rate of an open loop, else 0."""
+        return float(self.raw.get("rate") or self.scenario.get("rate") or 0)
+
     def saturated(self) -> bool:
-        """Whether an open loop did not get its rate."""
-        rate = float(self.raw.get("rate") or self.scenario.get("rate") or 0)
-        return bool(rate) and any(not kept_up(one, rate) for one in self.rounds)
+        """Whether an open loop did not get its rate: then its latencies are those of a growing queue."""
+        return bool(self.rate()) and any(not kept_up(one, self.rate()) for one in self.rounds)
+
+    def anchor_kept(self, name: str) -> bool:
+        """Whether the anchor got the rate: else there is nothing to compare with."""
+        return all(kept_up(one, self.rate()) for one in self.anchor(name))
 
     def figure(self, name: str) -> Optional[Spread]:
         """A named figure of the rounds, as the special scenarios write them."""

@@ -121,7 +121,9 @@ class Lane:
         self.port, self.admin = bench.port(), bench.port()
         launch = peer.make(self.place())
         self.settings = launch.settings
-        cpus = [bench.proxy_cpu] if peer.name != "portcullis-2-workers" else None
+        cpus = [bench.proxy_cpu]
+        if peer.name == "portcullis-2-workers":
+            cpus = sorted([bench.proxy_cpu, bench.load_cpu])
         self.proxy = self.nursery.start(self.name, launch.argv, cpus, launch.env)
         took = wait_port(self.port, self.proxy, 60.0 if peer.prepare else 20.0)
         if peer.prepare:

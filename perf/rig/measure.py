@@ -15,7 +15,7 @@ from machine import load_average, write_json
 from place import Peer
 from procs import Child, Nursery, Trouble
 from scenarios import ANCHORS, Scenario, all_peers
-from stats import middle, per_request
+from stats import middle, per_event, per_request
 
 
 class Clock:
@@ -212,7 +212,8 @@ def _summary(lanes: list[Lane]) -> str:
     """CPU-µs per request of the lanes, or what else there is, on one line."""
     parts = []
     for lane in lanes:
-        costs = [cost for cost in (per_request(one) for one in lane.rounds) if cost]
+        costing = per_event if lane.scenario.kind == "sse" else per_request
+        costs = [cost for cost in (costing(one) for one in lane.rounds) if cost]
         if costs:
             parts.append(f"{lane.name} {middle(costs):.1f}")
         elif lane.trouble:

@@ -253,6 +253,6 @@ def draw(results: Path, root: Path) -> None:
         "\n".join(f"![{name}]({name})" for name in plots) + "\n" if plots else "None yet.\n",
         "\n## Function checks before measuring\n", _checks(book),
         "\n## Not measured\n", _missing(book, machine), "\n## All scenarios\n",
-        *(_section(book, scenario) for scenario in scenarios()),
+        *(text for scenario in scenarios() if (text := _section(book, scenario))),
     ]
     (results / "table.md").write_text("\n".join(parts), encoding="utf-8")
