@@ -19,7 +19,7 @@ from lanes import Bench
 from measure import Clock, Runner
 from place import Programs
 from procs import Trouble
-from scenarios import Scenario, all_peers, selected, unknown
+from scenarios import Chosen, all_peers, selected, unknown, with_rounds
 from setup import Setup
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,9 +27,6 @@ RESULTS = ROOT / "perf" / "results"
 WORK = ROOT / "perf" / "target" / "rig"
 HEADLINE_MINUTES, FULL_MINUTES = 10.0, 60.0
 PROBES = ("portcullis", "load")
-
-Chosen = list[tuple[Scenario, tuple[str, ...]]]
-
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -42,6 +39,7 @@ def _arguments() -> argparse.Namespace:
         help="only these cells (either part may be left out); may be repeated")
     add("--minutes", type=float, metavar="N", help="stop cleanly after N minutes of measuring "
         f"(default {HEADLINE_MINUTES:.0f}, with --full {FULL_MINUTES:.0f})")
+    add("--rounds", type=int, metavar="N", help="another number of rounds: 1 shows that everything works")
     add("--list", action="store_true", help="name all cells and their planned time, then end")
     add("--report", action="store_true", help="draw table and plots anew from the raw files, then end")
     add("--check", action="store_true", help="test the rig itself and the two traps, then end")
@@ -156,7 +154,8 @@ def _scenarios(bench: Bench, run: dict[str, Any], chosen: Chosen, minutes: float
     runner = Runner(bench, RESULTS, run, Clock(0.0))
     todo = [(scenario, runner.missing(scenario, peers, again)) for scenario, peers in chosen]
     todo = [(scenario, peers) for scenario, peers in todo if peers]
-    planned = sum(scenario.planned(len(peers)) for scenario, peers in todo)
+    spans = {scenario.name: scenario.planned(len(runner.ready(peers))) for scenario, peers in todo}
+    planned = sum(spans.values())
     print(f"{len(todo)} scenarios, {planned / 60:.1f} minutes planned, {minutes:.0f} at most"
           + (f"; {len(chosen) - len(todo)} are finished (--again measures them anew)"
              if len(todo) < len(chosen) else ""))
@@ -164,7 +163,7 @@ def _scenarios(bench: Bench, run: dict[str, Any], chosen: Chosen, minutes: float
     deadline = time.monotonic() + minutes * 60
     left: list[str] = []
     for scenario, peers in todo:
-        if time.monotonic() + scenario.planned(len(peers)) > deadline:
+        if time.monotonic() + spans[scenario.name] > deadline:
             left.append(scenario.name)
             continue
         try:
@@ -188,7 +187,7 @@ def main() -> int:
     if wrong:
         print(f"perf/run: nothing here is called {wrong!r}; --list names all", file=sys.stderr)
         return 64
-    chosen = selected(options.full, options.only)
+    chosen = with_rounds(selected(options.full, options.only), options.rounds)
     if options.list:
         _listing(selected(True, options.only))
         return 0

@@ -65,6 +65,12 @@ class Runner:
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
+    def ready(self, peers: tuple[str, ...]) -> list[str]:
+        """Those whose program is here: the others cost no time."""
+        found = self.bench.programs.found
+        return [name for name in peers
+                if (peer := self.peers.get(name)) is None or peer.program in found]
+
     def scenario(self, scenario: Scenario, peers: tuple[str, ...]) -> None:
         """Measures a scenario for `peers`."""
         work = self.bench.work / scenario.name

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import resource
 import signal
 import socket
@@ -248,6 +249,18 @@ class Answer:
         self.body = body
 
 
+def _whole(data: bytes) -> bool:
+    """Whether an answer is complete by its own framing: some relays keep the connection regardless."""
+    head, end, body = data.partition(b"\r\n\r\n")
+    if not end:
+        return False
+    lower = head.lower()
+    length = re.search(rb"\r\ncontent-length: *(\d+)", lower)
+    if length:
+        return len(body) >= int(length.group(1))
+    return b"chunked" in lower and body.endswith(b"0\r\n\r\n")
+
+
 def ask(port: int, request: bytes, context: Optional[ssl.SSLContext] = None,
         name: str = "portcullis.localhost", seconds: float = 5.0) -> Answer:
     """Sends one request that asks for the connection to be closed and reads the answer to its end."""
@@ -267,6 +280,8 @@ def ask(port: int, request: bytes, context: Optional[ssl.SSLContext] = None,
                 if not part:
                     break
                 data += part
+                if _whole(data):
+                    break
             stream.close()
     except OSError as error:
         raise Trouble(f"port {port}: {error}") from error

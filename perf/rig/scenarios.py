@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Iterable, Optional
 
 import envoy
@@ -21,8 +21,8 @@ RELAYS = ("nginx", "portcullis", "haproxy", "envoy")
 ABLATION = ("nginx", "portcullis", *(peer.name for peer in ours.ABLATIONS))
 # In every run of a scenario again, so that each ratio is to the same minutes.
 ANCHORS = ("nginx", "direct")
-SPACE_SECONDS = 0.35
-START_SECONDS = 1.2
+SPACE_SECONDS = 0.2
+START_SECONDS = 0.7
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,6 @@ class Scenario:
         if self.kind == "syscalls":
             return peers * (START_SECONDS + self.seconds + 2.0)
         turn = self.warm + self.seconds + SPACE_SECONDS
-        if self.kind == "sse":
-            turn += 1.0
         return peers * (START_SECONDS + self.rounds * turn + min(1.0, self.first_warm)) + 2 * self.first_warm
 
     def record(self) -> dict[str, object]:
@@ -70,14 +68,17 @@ class Scenario:
         return {key: value for key, value in self.__dict__.items() if key != "peers"}
 
 
+Chosen = list[tuple[Scenario, tuple[str, ...]]]
+
+
 def _headline() -> list[Scenario]:
     return [
         Scenario("call_300", "tools/call, 300 B, 1,000 tokens (ES256)", (*BARE, *CHECKED), headline=True,
                  rounds=5),
         Scenario("rate_2000", "tools/call, 300 B at 2,000 requests/s", FIELD, "rate", headline=True,
-                 rate=2_000, spin=True, seconds=3.0, warm=1.0),
+                 rate=2_000, spin=True, warm=1.0),
         Scenario("tls_down", "TLS 1.3 downstream, 300 B", (*RELAYS, "haproxy-tool", "envoy-tool-cache"),
-                 headline=True, rounds=5, warm=1.0, tls_down=True),
+                 headline=True, rounds=4, warm=1.0, tls_down=True),
         Scenario("call_16k", "tools/call, 16 KiB up and down",
                  (*FIELD, "ring-relay", "monoio-http-relay", "hyper-relay", "ablation-inspect"),
                  headline=True, tool="answer_16384", body=16_384),
@@ -121,7 +122,8 @@ def _rest() -> list[Scenario]:
     return [
         Scenario("ablation", "300 B, one stage off at a time", ABLATION, rounds=5),
         Scenario("syscalls", "system calls per request (strace)", (*RELAYS, "ring-relay", "haproxy-tool"),
-                 "syscalls", rounds=1),
+                 "syscalls", rounds=1,
+                 connections=64),
         *shares,
         Scenario("handshakes", "full TLS 1.3 handshakes, one request each", RELAYS, "handshakes",
                  tls_down=True, connections=1),
@@ -154,7 +156,14 @@ def all_peers() -> dict[str, Peer]:
     return {peer.name: peer for peer in listed}
 
 
-def selected(full: bool, only: list[str]) -> list[tuple[Scenario, tuple[str, ...]]]:
+def with_rounds(chosen: Chosen, rounds: Optional[int]) -> Chosen:
+    """The same with another number of rounds where there is more than one."""
+    if rounds is None:
+        return chosen
+    return [(replace(one, rounds=rounds) if one.rounds > 1 else one, peers) for one, peers in chosen]
+
+
+def selected(full: bool, only: list[str]) -> Chosen:
     """Scenarios with the peers asked for; anchors stay, since a ratio needs them.
 
     Each of `only` is `SCENARIO,PEER`, `SCENARIO` or `,PEER`.

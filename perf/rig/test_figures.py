@@ -214,10 +214,14 @@ class Choosing(unittest.TestCase):
 
     def test_times(self) -> None:
         """The headline takes ten minutes at most, everything forty."""
-        chosen = scenarios.selected(False, [])
-        self.assertLessEqual(sum(one.planned(len(peers)) for one, peers in chosen), 11 * 60)
-        chosen = scenarios.selected(True, [])
-        self.assertLessEqual(sum(one.planned(len(peers)) for one, peers in chosen), 40 * 60)
+        peers = scenarios.all_peers()
+        for full, minutes in ((False, 10), (True, 40)):
+            planned = 0.0
+            for one, names in scenarios.selected(full, []):
+                # agentgateway is given by hand; with it a run is some minutes longer.
+                planned += one.planned(sum(1 for name in names if name not in peers
+                                           or peers[name].family != "agentgateway"))
+            self.assertLessEqual(planned, minutes * 60)
 
 
 if __name__ == "__main__":
