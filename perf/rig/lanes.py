@@ -68,6 +68,7 @@ class Lane:
     audit_lines: int = 0
     trouble: str = ""
     own: dict[str, str] = field(default_factory=dict)
+    counted: dict[str, Any] = field(default_factory=dict)
 
     def context(self) -> Optional[ssl.SSLContext]:
         """TLS towards the peer, where the scenario has it."""
@@ -125,7 +126,7 @@ class Lane:
         if peer.name == "portcullis-2-workers":
             cpus = sorted([bench.proxy_cpu, bench.load_cpu])
         self.proxy = self.nursery.start(self.name, launch.argv, cpus, launch.env)
-        took = wait_port(self.port, self.proxy, 60.0 if peer.prepare else 20.0)
+        took = wait_port(self.port, self.proxy, 120.0 if peer.prepare else 20.0)
         if peer.prepare:
             self.own = peer.prepare(self.place(), self.port)
         return took

@@ -103,6 +103,7 @@ class Runner:
         for number, lane in enumerate(lanes):
             self.clock.say(f"{scenario.name}: {lane.name} ({number + 1}/{len(lanes)})")
             self._guard(lane, lambda work=works[scenario.kind], lane=lane: work(lane))
+            lane.counted = self._guard_finish(lane)
             lane.nursery.stop_all()
 
     def _in_turns(self, scenario: Scenario, lanes: list[Lane], nursery: Nursery) -> None:
@@ -172,7 +173,7 @@ class Runner:
 
     def _write(self, scenario: Scenario, lanes: list[Lane], load_begin: float) -> None:
         """One file per cell, with the rounds of the anchors from the same minutes."""
-        upstream = {lane.name: self._guard_finish(lane) for lane in lanes}
+        upstream = {lane.name: lane.counted or self._guard_finish(lane) for lane in lanes}
         anchors = {lane.name: lane.rounds for lane in lanes if lane.name in ANCHORS and lane.rounds}
         load = {"begin": round(load_begin, 2), "end": round(load_average(), 2)}
         for lane in lanes:

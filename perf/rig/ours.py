@@ -12,7 +12,8 @@ STAGES = ("token", "policy", "credential", "audit", "inspect")
 POLICIES = """@id("staff-may-connect")
 permit (principal in Group::"staff", action == Action::"connect", resource);
 @id("engineers-use-bench")
-permit (principal in Group::"engineering", action in Action::"use", resource in Server::"bench");
+permit (principal in Group::"engineering",
+  action in [Action::"session", Action::"list", Action::"use"], resource in Server::"bench");
 @id("nobody-reads-the-secret")
 forbid (principal, action == Action::"tools/call", resource == Tool::"bench/secret");
 """
