@@ -92,6 +92,17 @@ class Cell:
         """Whether the anchor got the rate: else there is nothing to compare with."""
         return all(kept_up(one, self.rate()) for one in self.anchor(name))
 
+    def token_hits(self) -> Optional[Spread]:
+        """Share of tokens found in our cache, warm-up included, in %; where the build counts it."""
+        def share(one: Round) -> Optional[float]:
+            counts = {name: value for name, value in (one.get("counters") or {}).items()
+                      if "token_cache_total" in name}
+            total = sum(counts.values())
+            hits = sum(value for name, value in counts.items() if '"hit"' in name)
+            return 100 * hits / total if total else None
+
+        return self.spread(share)
+
     def figure(self, name: str) -> Optional[Spread]:
         """A named figure of the rounds, as the special scenarios write them."""
         return self.spread(lambda one: float(one[name]) if name in one else None)

@@ -122,7 +122,8 @@ def _columns(kind: str) -> list[Column]:
             (f"{name} over direct, µs", lambda cell, name=name: ABSENT if cell.name == "direct"
              else shown(cell.over_direct(name), 0)) for name in ("p50", "p99", "p999")]
         return [cost, *more, *late, ("rate kept", lambda cell: "no" if cell.saturated() else "yes"), wrong]
-    return [cost, over, rps, *late[:2], wrong]
+    hits: Column = ("token cache hits, %", lambda cell: shown(cell.token_hits(), 1))
+    return [cost, over, rps, *late, hits, wrong]
 
 
 def _frequent(cell: Cell) -> str:

@@ -182,6 +182,13 @@ class Reporting(unittest.TestCase):
             report.draw(Path(folder), Path(folder))
             self.assertIn("Nothing measured", (Path(folder) / "table.md").read_text(encoding="utf-8"))
 
+    def test_token_hits(self) -> None:
+        """From our own counters, and none where there are none."""
+        raw = {"scenario": {"kind": "closed"}, "rounds": [{"counters": {
+            'x_token_cache_total{outcome="hit"}': 3.0, 'x_token_cache_total{outcome="miss"}': 1.0}}]}
+        self.assertEqual(cells.Cell(raw).token_hits(), Spread(75.0, 75.0, 75.0, 1))
+        self.assertIsNone(cells.Cell({**raw, "rounds": [{"counters": {}}]}).token_hits())
+
     def test_half_a_cell_is_no_cell(self) -> None:
         """A file that was cut is left out."""
         (self.results / "raw" / "call_300" / "nginx.json").write_text("{", encoding="utf-8")
