@@ -62,7 +62,9 @@ class Cell:
     def to_nginx(self) -> Optional[Spread]:
         """Cost over nginx's in the neighbouring round."""
         costing = self.costing()
-        return ratio([costing(one) for one in self.rounds], [costing(one) for one in self.anchor("nginx")])
+        return ratio(
+            [costing(one) for one in self.rounds], [costing(one) for one in self.anchor("nginx")]
+        )
 
     def rps(self) -> Optional[Spread]:
         """Requests per second on one CPU."""
@@ -85,7 +87,7 @@ class Cell:
         return float(self.raw.get("rate") or self.scenario.get("rate") or 0)
 
     def saturated(self) -> bool:
-        """Whether an open loop did not get its rate: then its latencies are those of a growing queue."""
+        """Whether an open loop missed its rate: its latencies are those of a growing queue."""
         return bool(self.rate()) and any(not kept_up(one, self.rate()) for one in self.rounds)
 
     def anchor_kept(self, name: str) -> bool:
@@ -94,9 +96,13 @@ class Cell:
 
     def token_hits(self) -> Optional[Spread]:
         """Share of tokens found in our cache, warm-up included, in %; where the build counts it."""
+
         def share(one: Round) -> Optional[float]:
-            counts = {name: value for name, value in (one.get("counters") or {}).items()
-                      if "token_cache_total" in name}
+            counts = {
+                name: value
+                for name, value in (one.get("counters") or {}).items()
+                if "token_cache_total" in name
+            }
             total = sum(counts.values())
             hits = sum(value for name, value in counts.items() if '"hit"' in name)
             return 100 * hits / total if total else None

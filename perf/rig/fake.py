@@ -108,15 +108,20 @@ class Upstream:
             time.sleep(min(values[0], 5000) / 1000)
         size = values[0] if kind == "answer" and values else 300
         text = result(ident.group(1).decode(), size)
-        stream.sendall(_head("200 OK", "application/json", f"Content-Length: {len(text)}\r\n") + text)
+        stream.sendall(
+            _head("200 OK", "application/json", f"Content-Length: {len(text)}\r\n") + text
+        )
 
     def _events(self, stream: socket.socket, ident: str, count: int, gap: float) -> None:
         """Events that hold the time of their sending, then the result, chunked."""
         stream.sendall(_head("200 OK", "text/event-stream", "Transfer-Encoding: chunked\r\n"))
         for number in range(count):
             time.sleep(gap)
-            note = {"jsonrpc": "2.0", "method": "notifications/message",
-                    "params": {"n": number, "ns": time.monotonic_ns()}}
+            note = {
+                "jsonrpc": "2.0",
+                "method": "notifications/message",
+                "params": {"n": number, "ns": time.monotonic_ns()},
+            }
             self._chunk(stream, f"data: {json.dumps(note)}\n\n".encode())
         self._chunk(stream, b"data: " + result(ident, 100) + b"\n\n")
         stream.sendall(b"0\r\n\r\n")

@@ -1,7 +1,7 @@
 """Keys, certificates and tokens of a run: made once under `perf/target`, for this machine only.
 
-The handful of tokens for the function checks is signed here with the `openssl` program; the many of the
-load come from `load tokens`, which signs them in one process.
+The handful of tokens for the function checks is signed here with the `openssl` program; the many
+of the load come from `load tokens`, which signs them in one process.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def der_to_raw(der: bytes) -> bytes:
         if der[at] != 0x02:
             raise ValueError("not an integer")
         size = der[at + 1]
-        numbers.append(int.from_bytes(der[at + 2:at + 2 + size], "big"))
+        numbers.append(int.from_bytes(der[at + 2 : at + 2 + size], "big"))
         at += 2 + size
     return b"".join(number.to_bytes(32, "big") for number in numbers)
 
@@ -92,19 +92,38 @@ class Keys:
 
 
 def _jwk_ec(directory: Path) -> dict[str, str]:
-    der = subprocess.run(["openssl", "pkey", "-in", "es.key", "-pubout", "-outform", "DER"],
-                         cwd=directory, capture_output=True, timeout=30, check=True).stdout
+    der = subprocess.run(
+        ["openssl", "pkey", "-in", "es.key", "-pubout", "-outform", "DER"],
+        cwd=directory,
+        capture_output=True,
+        timeout=30,
+        check=True,
+    ).stdout
     point = der[-65:]
     if point[0] != 4:
         raise Trouble("openssl gave a compressed point")
-    return {"kty": "EC", "crv": "P-256", "kid": "es", "alg": "ES256", "use": "sig",
-            "x": b64url(point[1:33]), "y": b64url(point[33:])}
+    return {
+        "kty": "EC",
+        "crv": "P-256",
+        "kid": "es",
+        "alg": "ES256",
+        "use": "sig",
+        "x": b64url(point[1:33]),
+        "y": b64url(point[33:]),
+    }
 
 
 def _jwk_rsa(directory: Path) -> dict[str, str]:
     text = _openssl("rsa", "-in", "rs.key", "-modulus", "-noout", cwd=directory)
     modulus = bytes.fromhex(text.strip().split("=", 1)[1])
-    return {"kty": "RSA", "kid": "rs", "alg": "RS256", "use": "sig", "n": b64url(modulus), "e": "AQAB"}
+    return {
+        "kty": "RSA",
+        "kid": "rs",
+        "alg": "RS256",
+        "use": "sig",
+        "n": b64url(modulus),
+        "e": "AQAB",
+    }
 
 
 def make_keys(directory: Path) -> Keys:
@@ -115,23 +134,73 @@ def make_keys(directory: Path) -> Keys:
     directory.mkdir(parents=True, exist_ok=True)
     curve = ("-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
     _openssl("genpkey", *curve, "-out", "es.key", cwd=directory)
-    _openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", "rs.key",
-             cwd=directory)
+    _openssl(
+        "genpkey",
+        "-algorithm",
+        "RSA",
+        "-pkeyopt",
+        "rsa_keygen_bits:2048",
+        "-out",
+        "rs.key",
+        cwd=directory,
+    )
     for name in ("es", "rs"):
         _openssl("pkey", "-in", f"{name}.key", "-pubout", "-out", f"{name}.pub", cwd=directory)
     keys.jwks.write_text(json.dumps({"keys": [_jwk_ec(directory), _jwk_rsa(directory)]}))
     _openssl("genpkey", *curve, "-out", "ca.key", cwd=directory)
-    _openssl("req", "-x509", "-new", "-key", "ca.key", "-subj", "/CN=bench authority", "-days", "365",
-             "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign",
-             "-out", "ca.pem", cwd=directory)
+    _openssl(
+        "req",
+        "-x509",
+        "-new",
+        "-key",
+        "ca.key",
+        "-subj",
+        "/CN=bench authority",
+        "-days",
+        "365",
+        "-addext",
+        "basicConstraints=critical,CA:TRUE",
+        "-addext",
+        "keyUsage=critical,keyCertSign",
+        "-out",
+        "ca.pem",
+        cwd=directory,
+    )
     _openssl("genpkey", *curve, "-out", "server.key", cwd=directory)
-    _openssl("req", "-new", "-key", "server.key", "-subj", f"/CN={NAME}", "-out", "server.csr",
-             cwd=directory)
+    _openssl(
+        "req",
+        "-new",
+        "-key",
+        "server.key",
+        "-subj",
+        f"/CN={NAME}",
+        "-out",
+        "server.csr",
+        cwd=directory,
+    )
     (directory / "server.ext").write_text(
         f"subjectAltName=DNS:{NAME},DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth\n"
-        "basicConstraints=CA:FALSE\n")
-    _openssl("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "365",
-             "-set_serial", "2", "-extfile", "server.ext", "-out", "server.pem", cwd=directory)
+        "basicConstraints=CA:FALSE\n"
+    )
+    _openssl(
+        "x509",
+        "-req",
+        "-in",
+        "server.csr",
+        "-CA",
+        "ca.pem",
+        "-CAkey",
+        "ca.key",
+        "-days",
+        "365",
+        "-set_serial",
+        "2",
+        "-extfile",
+        "server.ext",
+        "-out",
+        "server.pem",
+        cwd=directory,
+    )
     keys.both.write_text(keys.certificate.read_text() + keys.certificate_key.read_text())
     (directory / "upstream.key").write_text(KEY_VALUE)
     (directory / "done").write_text("")
@@ -142,8 +211,13 @@ def sign(keys: Keys, alg: str, payload: dict[str, Any], kid: Optional[str] = Non
     """One compact JWS."""
     head = {"alg": alg, "typ": "at+jwt", "kid": kid or ("es" if alg == "ES256" else "rs")}
     text = f"{b64url(json.dumps(head).encode())}.{b64url(json.dumps(payload).encode())}"
-    done = subprocess.run(["openssl", "dgst", "-sha256", "-sign", str(keys.private(alg))],
-                          input=text.encode(), capture_output=True, timeout=30, check=True)
+    done = subprocess.run(
+        ["openssl", "dgst", "-sha256", "-sign", str(keys.private(alg))],
+        input=text.encode(),
+        capture_output=True,
+        timeout=30,
+        check=True,
+    )
     raw = der_to_raw(done.stdout) if alg == "ES256" else done.stdout
     return f"{text}.{b64url(raw)}"
 
@@ -151,7 +225,14 @@ def sign(keys: Keys, alg: str, payload: dict[str, Any], kid: Optional[str] = Non
 def check_tokens(keys: Keys, alg: str, audience: str = AUDIENCE) -> dict[str, Optional[str]]:
     """A good token and one of each kind that must be refused; None means no header at all."""
     now = int(time.time())
-    good = {"iss": ISSUER, "aud": audience, "sub": "user-check", "iat": now - 5, "exp": now + 3600, **CLAIMS}
+    good = {
+        "iss": ISSUER,
+        "aud": audience,
+        "sub": "user-check",
+        "iat": now - 5,
+        "exp": now + 3600,
+        **CLAIMS,
+    }
     token = sign(keys, alg, good)
     body, signature = token.rsplit(".", 1)
     # The middle of the signature, not its end: the last characters may hold unused bits.
@@ -176,9 +257,24 @@ def token_file(keys: Keys, load: Path, alg: str, count: int, part: int = 0) -> P
         pass
     if path in _REFUSED:
         raise Trouble(f"tokens: {_REFUSED[path]}")
-    argv = [str(load), "tokens", "--key", str(keys.private(alg)), "--alg", alg, "--kid",
-            "es" if alg == "ES256" else "rs", "--count", str(count), "--issuer", ISSUER,
-            "--audience", AUDIENCE, "--expires", str(TOKEN_SECONDS)]
+    argv = [
+        str(load),
+        "tokens",
+        "--key",
+        str(keys.private(alg)),
+        "--alg",
+        alg,
+        "--kid",
+        "es" if alg == "ES256" else "rs",
+        "--count",
+        str(count),
+        "--issuer",
+        ISSUER,
+        "--audience",
+        AUDIENCE,
+        "--expires",
+        str(TOKEN_SECONDS),
+    ]
     # A part of its own differs in a claim that nobody reads: other bytes, the same decisions.
     for name, value in {**CLAIMS, "part": part}.items():
         argv += ["--claim", f"{name}={json.dumps(value)}"]

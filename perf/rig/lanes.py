@@ -42,7 +42,7 @@ class Bench:
         return str(path)
 
     def port(self) -> int:
-        """A port that this run has not used for a while (a closed one may still be in TIME_WAIT)."""
+        """A port that this run has not used for a while (it may be in TIME_WAIT)."""
         self.ports_used = (self.ports_used + 1) % 180
         return self.first_port + self.ports_used
 
@@ -95,17 +95,33 @@ class Lane:
         self.upstream_port = bench.port()
         argv = [bench.load, "upstream", "--listen", f"127.0.0.1:{self.upstream_port}"]
         if scenario.tls_up or (self.peer is None and scenario.tls_down):
-            argv += ["--tls-cert", str(bench.keys.certificate), "--tls-key",
-                     str(bench.keys.certificate_key)]
+            argv += [
+                "--tls-cert",
+                str(bench.keys.certificate),
+                "--tls-key",
+                str(bench.keys.certificate_key),
+            ]
         cpu = bench.load_cpu if self.peer else bench.proxy_cpu
-        self.upstream = self.nursery.start(f"{self.name}-upstream", argv, [cpu], stdin=True, stdout=True)
+        self.upstream = self.nursery.start(
+            f"{self.name}-upstream", argv, [cpu], stdin=True, stdout=True
+        )
         wait_port(self.upstream_port, self.upstream)
 
     def place(self) -> Place:
         """Where the proxy runs."""
         bench, scenario = self.bench, self.scenario
-        return Place(self.directory, self.port, self.admin, self.upstream_port, bench.keys, bench.programs,
-                     scenario.alg, scenario.tls_down, scenario.tls_up, str(bench.proxy_cpu))
+        return Place(
+            self.directory,
+            self.port,
+            self.admin,
+            self.upstream_port,
+            bench.keys,
+            bench.programs,
+            scenario.alg,
+            scenario.tls_down,
+            scenario.tls_up,
+            str(bench.proxy_cpu),
+        )
 
     def start_proxy(self) -> float:
         """The proxy on its CPU; gives the seconds until its port accepted."""
@@ -145,12 +161,36 @@ class Lane:
             raise Trouble(f"ended while measured: {self.proxy.said()}")
         scenario, bench = self.scenario, self.bench
         tokens = self.own.get("tokens") or keyring.token_file(
-            bench.keys, Path(bench.load), scenario.alg, scenario.tokens, number if scenario.cold else 0)
-        argv = [bench.load, "run", "--target", f"127.0.0.1:{self.port}", "--path", self.path(),
-                "--host", NAME, "--tokens", str(tokens), "--method", scenario.method,
-                "--body-bytes", str(scenario.body), "--connections", str(scenario.connections),
-                "--seconds", f"{scenario.seconds:g}", "--warm", f"{warm:g}",
-                "--watch", f"proxy={self.watched()}"]
+            bench.keys,
+            Path(bench.load),
+            scenario.alg,
+            scenario.tokens,
+            number if scenario.cold else 0,
+        )
+        argv = [
+            bench.load,
+            "run",
+            "--target",
+            f"127.0.0.1:{self.port}",
+            "--path",
+            self.path(),
+            "--host",
+            NAME,
+            "--tokens",
+            str(tokens),
+            "--method",
+            scenario.method,
+            "--body-bytes",
+            str(scenario.body),
+            "--connections",
+            str(scenario.connections),
+            "--seconds",
+            f"{scenario.seconds:g}",
+            "--warm",
+            f"{warm:g}",
+            "--watch",
+            f"proxy={self.watched()}",
+        ]
         if scenario.tool:
             argv += ["--tool", self.own.get("tool", scenario.tool)]
         if self.peer and self.peer.slack:
@@ -173,9 +213,13 @@ class Lane:
         return ["--tls-ca", str(self.bench.keys.ca), "--server-name", NAME]
 
     def settle_audit(self) -> None:
-        """Counts and empties our audit file once its writer has caught up: a disk is not endless."""
+        """Counts and empties our audit file once its writer has caught up: disks end."""
         path = self.directory / "audit.jsonl"
-        if self.peer is None or self.peer.family not in ("portcullis", "ablation") or not path.exists():
+        if (
+            self.peer is None
+            or self.peer.family not in ("portcullis", "ablation")
+            or not path.exists()
+        ):
             return
         deadline, size, same = time.monotonic() + AUDIT_SETTLE_SECONDS, -1, 0
         while same < 3 and time.monotonic() < deadline:

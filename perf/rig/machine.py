@@ -36,7 +36,9 @@ def _first(path: str, key: str) -> str:
 def _said(*argv: str, cwd: "Path | None" = None) -> str:
     """The output of a short command, or nothing when it cannot be had."""
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=10, cwd=cwd, check=False)
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=10, cwd=cwd, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip()
@@ -63,8 +65,18 @@ def facts(root: Path) -> dict[str, Any]:
         "python": platform.python_version(),
         "rustc": _said("rustc", "--version", cwd=root),
         "commit": _said("git", "rev-parse", "HEAD", cwd=root),
-        "dirty": bool(_said("git", "status", "--porcelain", "--untracked-files=no", "--", ".",
-                            ":!perf/results", cwd=root)),
+        "dirty": bool(
+            _said(
+                "git",
+                "status",
+                "--porcelain",
+                "--untracked-files=no",
+                "--",
+                ".",
+                ":!perf/results",
+                cwd=root,
+            )
+        ),
         "settings": settings,
     }
 
@@ -88,8 +100,12 @@ def wait_quiet(seconds: float) -> dict[str, Any]:
     """Waits at most `seconds` for a load average below 1.5; the record says whether it came."""
     deadline = time.monotonic() + seconds
     while load_average() >= QUIET and time.monotonic() < deadline:
-        print(f"\r  load average {load_average():.2f}, waiting for < {QUIET} "
-              f"({deadline - time.monotonic():.0f} s at most)   ", end="", flush=True)
+        print(
+            f"\r  load average {load_average():.2f}, waiting for < {QUIET} "
+            f"({deadline - time.monotonic():.0f} s at most)   ",
+            end="",
+            flush=True,
+        )
         time.sleep(min(2.0, max(0.0, deadline - time.monotonic())))
     average = load_average()
     if average >= QUIET:
@@ -111,8 +127,14 @@ def namespace_command() -> list[str]:
         return []
     ways = [["unshare", "-n"], ["unshare", "-n", "-c", "--keep-caps"]]
     for way in ways:
-        probe = [*way, sys.executable, "-c", "import sys; sys.path.insert(0, sys.argv[1]); "
-                 "import machine; machine.bring_loopback_up()", str(Path(__file__).parent)]
+        probe = [
+            *way,
+            sys.executable,
+            "-c",
+            "import sys; sys.path.insert(0, sys.argv[1]); "
+            "import machine; machine.bring_loopback_up()",
+            str(Path(__file__).parent),
+        ]
         try:
             if subprocess.run(probe, capture_output=True, timeout=10, check=False).returncode == 0:
                 return way
@@ -122,7 +144,7 @@ def namespace_command() -> list[str]:
 
 
 def enter_namespace() -> bool:
-    """Starts this program again in a network namespace of its own; True when it already is there."""
+    """Starts this program again in a network namespace; True when it already is in one."""
     if os.environ.get(INSIDE) == "1":
         bring_loopback_up()
         return True
@@ -145,7 +167,7 @@ def digest(paths: list[Path]) -> str:
 
 
 def write_json(path: Path, value: Any, root: Path) -> None:
-    """Writes a whole file or none, so a cut run leaves no half cell; folders of this machine left out."""
+    """Writes a whole file or none: a cut run leaves no half cell. Names no folder of ours."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(path.suffix + ".part")
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)

@@ -28,30 +28,61 @@ WORK = ROOT / "perf" / "target" / "rig"
 HEADLINE_MINUTES, FULL_MINUTES = 10.0, 60.0
 PROBES = ("portcullis", "load")
 
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="perf/run", description="CPU per request, latency and memory of Portcullis and its peers, "
-        "side by side on loopback. Without options: the headline table.")
+        prog="perf/run",
+        description="CPU per request, latency and memory of Portcullis and its peers, "
+        "side by side on loopback. Without options: the headline table.",
+    )
     add = parser.add_argument
     add("--full", action="store_true", help="every scenario; finished cells are kept and skipped")
     add("--again", action="store_true", help="measure finished cells once more")
-    add("--only", action="append", default=[], metavar="SCENARIO,PEER",
-        help="only these cells (either part may be left out); may be repeated")
-    add("--minutes", type=float, metavar="N", help="stop cleanly after N minutes of measuring "
-        f"(default {HEADLINE_MINUTES:.0f}, with --full {FULL_MINUTES:.0f})")
-    add("--rounds", type=int, metavar="N", help="another number of rounds: 1 shows that everything works")
+    add(
+        "--only",
+        action="append",
+        default=[],
+        metavar="SCENARIO,PEER",
+        help="only these cells (either part may be left out); may be repeated",
+    )
+    add(
+        "--minutes",
+        type=float,
+        metavar="N",
+        help="stop cleanly after N minutes of measuring "
+        f"(default {HEADLINE_MINUTES:.0f}, with --full {FULL_MINUTES:.0f})",
+    )
+    add(
+        "--rounds",
+        type=int,
+        metavar="N",
+        help="another number of rounds: 1 shows that everything works",
+    )
     add("--list", action="store_true", help="name all cells and their planned time, then end")
-    add("--report", action="store_true", help="draw table and plots anew from the raw files, then end")
+    add(
+        "--report",
+        action="store_true",
+        help="draw table and plots anew from the raw files, then end",
+    )
     add("--check", action="store_true", help="test the rig itself and the two traps, then end")
     add("--no-build", action="store_true", help="take the programs that are built already")
     add("--portcullis", metavar="PATH", help="measure this binary instead of building one")
     add("--ablation", metavar="PATH", help="the binary with the feature `ablation`")
     add("--load", metavar="PATH", help="the load generator instead of building it")
-    add("--agentgateway", metavar="PATH", help="the binary of agentgateway, which is in no registry")
+    add(
+        "--agentgateway", metavar="PATH", help="the binary of agentgateway, which is in no registry"
+    )
     add("--cpus", default="0,1", metavar="P,L", help="CPU of the proxy, CPU of load and upstream")
-    add("--first-port", type=int, default=22000, metavar="PORT", help="180 ports from here are used")
-    add("--wait", type=float, default=60.0, metavar="SECONDS",
-        help="how long to wait for a load average below 1.5")
+    add(
+        "--first-port", type=int, default=22000, metavar="PORT", help="180 ports from here are used"
+    )
+    add(
+        "--wait",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long to wait for a load average below 1.5",
+    )
     return parser.parse_args()
 
 
@@ -109,20 +140,30 @@ def _cpus(text: str) -> tuple[int, int]:
         raise Trouble("--cpus wants two numbers, as in 0,1")
     proxy, load = int(parts[0]), int(parts[1])
     if proxy == load or not {proxy, load} <= os.sched_getaffinity(0):
-        raise Trouble(f"--cpus {text}: two different CPUs of {sorted(os.sched_getaffinity(0))} are wanted")
+        raise Trouble(
+            f"--cpus {text}: two different CPUs of {sorted(os.sched_getaffinity(0))} are wanted"
+        )
     return proxy, load
 
 
 def _programs(options: argparse.Namespace, chosen: Chosen) -> Programs:
     """Installed and built outside the private network, since that has no registries."""
-    given = {"portcullis": options.portcullis, "ablation": options.ablation, "load": options.load,
-             "agentgateway": options.agentgateway}
+    given = {
+        "portcullis": options.portcullis,
+        "ablation": options.ablation,
+        "load": options.load,
+        "agentgateway": options.agentgateway,
+    }
     inside = os.environ.get(machine.INSIDE) is not None
     if not inside:
         print("peers and builds (a first run takes minutes for this, later ones seconds)")
     # Inside, everything is there: looked up again, not built.
-    programs = Setup(ROOT, given, build=not options.no_build and not inside).everything(_wanted(chosen))
-    lacking = [f"{name}: {programs.missing.get(name)}" for name in PROBES if name not in programs.found]
+    programs = Setup(ROOT, given, build=not options.no_build and not inside).everything(
+        _wanted(chosen)
+    )
+    lacking = [
+        f"{name}: {programs.missing.get(name)}" for name in PROBES if name not in programs.found
+    ]
     if lacking:
         raise Trouble("nothing can be measured without " + "; ".join(lacking))
     return programs
@@ -133,16 +174,30 @@ def _measure(options: argparse.Namespace, chosen: Chosen) -> None:
     cpus = _cpus(options.cpus)
     programs = _programs(options, chosen)
     namespace = machine.enter_namespace()
-    bench = Bench(ROOT, WORK, programs, make_keys(ROOT / "perf" / "target" / "keys"), options.first_port,
-                  *cpus, namespace)
+    bench = Bench(
+        ROOT,
+        WORK,
+        programs,
+        make_keys(ROOT / "perf" / "target" / "keys"),
+        options.first_port,
+        *cpus,
+        namespace,
+    )
     _tokens(chosen, bench)
     facts = machine.facts(ROOT)
     facts |= machine.wait_quiet(options.wait)
-    facts |= {"private_network": namespace, "cpu_proxy": cpus[0], "cpu_load": cpus[1],
-              "versions": programs.versions, "missing": programs.missing}
+    facts |= {
+        "private_network": namespace,
+        "cpu_proxy": cpus[0],
+        "cpu_load": cpus[1],
+        "versions": programs.versions,
+        "missing": programs.missing,
+    }
     machine.write_json(RESULTS / "machine.json", facts, ROOT)
     os.sched_setaffinity(0, [cpus[1]])
-    run = {key: facts[key] for key in ("time", "commit", "dirty", "kernel", "load_average", "quiet")}
+    run = {
+        key: facts[key] for key in ("time", "commit", "dirty", "kernel", "load_average", "quiet")
+    }
     run["programs"] = machine.digest([programs.found[name] for name in PROBES])
     minutes = options.minutes or (FULL_MINUTES if options.full else HEADLINE_MINUTES)
     # Headline figures are taken anew each time: they belong to one run. The long table is resumed.
@@ -150,15 +205,22 @@ def _measure(options: argparse.Namespace, chosen: Chosen) -> None:
     _scenarios(bench, run, chosen, minutes, again)
 
 
-def _scenarios(bench: Bench, run: dict[str, Any], chosen: Chosen, minutes: float, again: bool) -> None:
+def _scenarios(
+    bench: Bench, run: dict[str, Any], chosen: Chosen, minutes: float, again: bool
+) -> None:
     runner = Runner(bench, RESULTS, run, Clock(0.0))
     todo = [(scenario, runner.missing(scenario, peers, again)) for scenario, peers in chosen]
     todo = [(scenario, peers) for scenario, peers in todo if peers]
     spans = {scenario.name: scenario.planned(len(runner.ready(peers))) for scenario, peers in todo}
     planned = sum(spans.values())
-    print(f"{len(todo)} scenarios, {planned / 60:.1f} minutes planned, {minutes:.0f} at most"
-          + (f"; {len(chosen) - len(todo)} are finished (--again measures them anew)"
-             if len(todo) < len(chosen) else ""))
+    print(
+        f"{len(todo)} scenarios, {planned / 60:.1f} minutes planned, {minutes:.0f} at most"
+        + (
+            f"; {len(chosen) - len(todo)} are finished (--again measures them anew)"
+            if len(todo) < len(chosen)
+            else ""
+        )
+    )
     runner.clock = Clock(min(planned, minutes * 60))
     deadline = time.monotonic() + minutes * 60
     left: list[str] = []

@@ -58,7 +58,7 @@ class Runner:
         return tuple(name for name in peers if name in wanted or name in ANCHORS)
 
     def _finished(self, scenario: Scenario, peer: str) -> bool:
-        """Whether a cell is there and of the programs that run now: older ones are measured anew."""
+        """Whether a cell is there and of the programs that run now: others are made anew."""
         try:
             cell = json.loads(self.cell_path(scenario, peer).read_text(encoding="utf-8"))
             return bool(cell["run"]["programs"] == self.run["programs"])
@@ -68,8 +68,11 @@ class Runner:
     def ready(self, peers: tuple[str, ...]) -> list[str]:
         """Those whose program is here: the others cost no time."""
         found = self.bench.programs.found
-        return [name for name in peers
-                if (peer := self.peers.get(name)) is None or peer.program in found]
+        return [
+            name
+            for name in peers
+            if (peer := self.peers.get(name)) is None or peer.program in found
+        ]
 
     def scenario(self, scenario: Scenario, peers: tuple[str, ...]) -> None:
         """Measures a scenario for `peers`."""
@@ -77,8 +80,10 @@ class Runner:
         shutil.rmtree(work, ignore_errors=True)
         load_begin = load_average()
         with Nursery(work) as nursery:
-            lanes = [Lane(name, self.peers.get(name), scenario, self.bench, nursery, work / name)
-                     for name in peers]
+            lanes = [
+                Lane(name, self.peers.get(name), scenario, self.bench, nursery, work / name)
+                for name in peers
+            ]
             if scenario.kind in ("start", "idle", "syscalls"):
                 self._one_after_another(scenario, lanes)
             else:
@@ -122,19 +127,28 @@ class Runner:
             for lane in lanes:
                 if lane.trouble:
                     continue
-                self.clock.say(f"{scenario.name}: round {number + 1}/{scenario.rounds}: {lane.name}")
+                self.clock.say(
+                    f"{scenario.name}: round {number + 1}/{scenario.rounds}: {lane.name}"
+                )
                 warm = scenario.warm
                 if number == 0:
                     # A long one is for caches of tokens; who has none needs a second at most.
                     caches = lane.peer is not None and lane.peer.caches_tokens
-                    warm = max(warm, scenario.first_warm if caches else min(1.0, scenario.first_warm))
+                    warm = max(
+                        warm, scenario.first_warm if caches else min(1.0, scenario.first_warm)
+                    )
                 before = self._guard(lane, lane.metrics)
-                self._guard(lane, lambda lane=lane, number=number, warm=warm:
-                            self._turn(lane, number, extra, warm))
+                self._guard(
+                    lane,
+                    lambda lane=lane, number=number, warm=warm: self._turn(
+                        lane, number, extra, warm
+                    ),
+                )
                 if not lane.trouble and before:
                     after = self._guard(lane, lane.metrics) or {}
                     lane.rounds[-1]["counters"] = {
-                        key: value - before.get(key, 0.0) for key, value in after.items()}
+                        key: value - before.get(key, 0.0) for key, value in after.items()
+                    }
         if spinner is not None:
             nursery.stop(spinner)
 
@@ -178,11 +192,19 @@ class Runner:
         load = {"begin": round(load_begin, 2), "end": round(load_average(), 2)}
         for lane in lanes:
             cell = {
-                "scenario": scenario.record(), "name": lane.name, "run": self.run,
-                "peer": _described(lane.peer, self.bench), "state": "failed" if lane.trouble else "done",
-                "reason": lane.trouble, "checks": lane.checks, "rounds": lane.rounds,
-                "upstream": upstream[lane.name], "settings": lane.settings, "load_average": load,
-                "audit_lines": lane.audit_lines, "rate": self.rate,
+                "scenario": scenario.record(),
+                "name": lane.name,
+                "run": self.run,
+                "peer": _described(lane.peer, self.bench),
+                "state": "failed" if lane.trouble else "done",
+                "reason": lane.trouble,
+                "checks": lane.checks,
+                "rounds": lane.rounds,
+                "upstream": upstream[lane.name],
+                "settings": lane.settings,
+                "load_average": load,
+                "audit_lines": lane.audit_lines,
+                "rate": self.rate,
                 "anchors": {name: _slim(rounds) for name, rounds in anchors.items()},
             }
             path = self.cell_path(scenario, lane.name)
@@ -205,9 +227,19 @@ class Runner:
 def _described(peer: Optional[Peer], bench: Bench) -> dict[str, Any]:
     """What a reader of the raw file must know of the peer."""
     if peer is None:
-        return {"label": "direct: the upstream, nothing between", "family": "direct", "checks": False}
-    return {"label": peer.label, "family": peer.family, "checks": peer.checks, "note": peer.note,
-            "tool_rule": peer.tool_rule, "version": bench.programs.versions.get(peer.program, "")}
+        return {
+            "label": "direct: the upstream, nothing between",
+            "family": "direct",
+            "checks": False,
+        }
+    return {
+        "label": peer.label,
+        "family": peer.family,
+        "checks": peer.checks,
+        "note": peer.note,
+        "tool_rule": peer.tool_rule,
+        "version": bench.programs.versions.get(peer.program, ""),
+    }
 
 
 def _slim(rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -226,5 +258,3 @@ def _summary(lanes: list[Lane]) -> str:
         elif lane.trouble:
             parts.append(f"{lane.name} –")
     return ("CPU-µs: " + ", ".join(parts)) if parts else "done"
-
-

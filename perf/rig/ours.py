@@ -1,4 +1,4 @@
-"""Portcullis under the rig: with every check on, and with stages taken out of a build made for that."""
+"""Portcullis under the rig: with every check on, and with stages taken out."""
 
 from __future__ import annotations
 
@@ -24,10 +24,16 @@ def configuration(place: Place) -> str:
     keys = place.keys
     tls = ""
     if place.tls_down:
-        tls = (f'[listen.tls]\ncertificate = "{keys.certificate}"\n'
-               f'private_key = "file:{keys.certificate_key}"\n')
+        tls = (
+            f'[listen.tls]\ncertificate = "{keys.certificate}"\n'
+            f'private_key = "file:{keys.certificate_key}"\n'
+        )
     # By name over TLS: the certificate is checked, so it must be dialled by what it says.
-    url = f"https://localhost:{place.upstream}" if place.tls_up else f"http://127.0.0.1:{place.upstream}"
+    url = (
+        f"https://localhost:{place.upstream}"
+        if place.tls_up
+        else f"http://127.0.0.1:{place.upstream}"
+    )
     ca_file = f'ca_file = "{keys.ca}"\n' if place.tls_up else ""
     public = f"https://{NAME}" if place.tls_down else f"http://{NAME}"
     # One audience for all scenarios, so that the same tokens serve with TLS and without.
@@ -68,8 +74,11 @@ def gateway(place: Place, program: str = "portcullis", off: tuple[str, ...] = ()
     path = place.write("gateway.toml", text)
     place.write("policies/bench.cedar", POLICIES)
     env = {"PORTCULLIS_ABLATE": ",".join(off)} if off else {}
-    return Launch([str(place.programs.found[program]), "gateway", "--config", str(path)], env,
-                  text + POLICIES + (f"PORTCULLIS_ABLATE={env['PORTCULLIS_ABLATE']}\n" if env else ""))
+    return Launch(
+        [str(place.programs.found[program]), "gateway", "--config", str(path)],
+        env,
+        text + POLICIES + (f"PORTCULLIS_ABLATE={env['PORTCULLIS_ABLATE']}\n" if env else ""),
+    )
 
 
 def two_workers(place: Place) -> Launch:
@@ -81,7 +90,9 @@ def _ablated(name: str, label: str, off: tuple[str, ...]) -> Peer:
     def make(place: Place) -> Launch:
         return gateway(place, "portcullis-ablation", off)
 
-    return Peer(name, "ablation", "portcullis-ablation", label, make, caches_tokens=True, judged=False)
+    return Peer(
+        name, "ablation", "portcullis-ablation", label, make, caches_tokens=True, judged=False
+    )
 
 
 ABLATIONS = [
@@ -91,10 +102,25 @@ ABLATIONS = [
 ]
 
 PEERS = [
-    Peer("portcullis", "portcullis", "portcullis",
-         "Portcullis: token, policy, credential, audit", gateway, checks=True, tool_rule=True,
-         caches_tokens=True),
-    Peer("portcullis-2-workers", "portcullis", "portcullis", "Portcullis, two workers", two_workers,
-         checks=True, tool_rule=True, caches_tokens=True),
+    Peer(
+        "portcullis",
+        "portcullis",
+        "portcullis",
+        "Portcullis: token, policy, credential, audit",
+        gateway,
+        checks=True,
+        tool_rule=True,
+        caches_tokens=True,
+    ),
+    Peer(
+        "portcullis-2-workers",
+        "portcullis",
+        "portcullis",
+        "Portcullis, two workers",
+        two_workers,
+        checks=True,
+        tool_rule=True,
+        caches_tokens=True,
+    ),
     *ABLATIONS,
 ]

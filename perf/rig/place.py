@@ -1,4 +1,4 @@
-"""What a peer is told when it is started, and what it answers with: a command line and its settings."""
+"""What a peer is told when it is started, and its answer: a command line and settings."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class Peer:
     tls: bool = True
     # Ablations leave out a check on purpose: what they answer is recorded and not judged.
     judged: bool = True
-    # Programs that need a conversation before the first call (a registration) hold it here; it gives
-    # what the load must say instead of its own: `path`, `tool`, `tokens` (a file), `good` (a token).
+    # Programs that need a conversation before the first call (a registration) hold it here; it
+    # gives what the load must say: `path`, `tool`, `tokens` (a file), `good` (a token).
     prepare: "Callable[[Place, int], dict[str, str]] | None" = None
     # Bytes that an answer may be longer or shorter by, for those that write the JSON anew.
     slack: int = 0

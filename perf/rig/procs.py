@@ -1,8 +1,8 @@
-"""Children of the rig: started on a CPU, in process groups of their own, ended by id, always waited for.
+"""Children of the rig: started on a CPU, in groups of their own, ended by id, always waited for.
 
 Nothing here looks a process up by name. A child stays in the session of the rig: with the kernel's
-autogroup each session is one scheduling group, and a SCHED_IDLE spinner in a session of its own would
-take half a CPU from what is measured instead of its idle time.
+autogroup each session is one scheduling group, and a SCHED_IDLE spinner in a session of its own
+would take half a CPU from what is measured instead of its idle time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Trouble(Exception):
 
 
 def _before_exec(cpus: Optional[Sequence[int]]) -> Callable[[], None]:
-    """What a child does before its program: dies with us, takes its CPUs and all descriptors allowed."""
+    """What a child does before its program: dies with us, takes its CPUs and descriptors."""
     libc = ctypes.CDLL(None, use_errno=True)
     parent = os.getpid()
 
@@ -118,23 +118,41 @@ class Nursery:
         self.directory.mkdir(parents=True, exist_ok=True)
         return self
 
-    def __exit__(self, kind: Optional[type[BaseException]], value: Optional[BaseException],
-                 trace: Optional[TracebackType]) -> None:
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        value: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
         self.stop_all()
 
-    def start(self, name: str, argv: Sequence[str], cpus: Optional[Sequence[int]] = None,
-              env: Optional[dict[str, str]] = None, stdin: bool = False,
-              stdout: bool = False, cwd: Optional[Path] = None) -> Child:
-        """Starts `argv` on `cpus`. With `stdin` it gets a pipe; with `stdout` its output is ours to read."""
+    def start(
+        self,
+        name: str,
+        argv: Sequence[str],
+        cpus: Optional[Sequence[int]] = None,
+        env: Optional[dict[str, str]] = None,
+        stdin: bool = False,
+        stdout: bool = False,
+        cwd: Optional[Path] = None,
+    ) -> Child:
+        """Starts `argv` on `cpus`; `stdin` gives it a pipe, `stdout` makes its output ours."""
         self.count += 1
         log = self.directory / f"{self.count:03d}-{name}.log"
         with open(log, "w", encoding="utf-8") as out:
             sink: "IO[str] | int" = subprocess.PIPE if stdout else out
             try:
                 process = subprocess.Popen(
-                    list(argv), stdin=subprocess.PIPE if stdin else subprocess.DEVNULL, stdout=sink,
-                    stderr=out, env={**os.environ, **(env or {})}, text=True, process_group=0,
-                    preexec_fn=_before_exec(cpus), cwd=cwd or self.directory)
+                    list(argv),
+                    stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+                    stdout=sink,
+                    stderr=out,
+                    env={**os.environ, **(env or {})},
+                    text=True,
+                    process_group=0,
+                    preexec_fn=_before_exec(cpus),
+                    cwd=cwd or self.directory,
+                )
             except OSError as error:
                 raise Trouble(f"{name} cannot be started: {error}") from error
         child = Child(name, process, log)
@@ -154,16 +172,29 @@ class Nursery:
         self.children.clear()
 
 
-def run(argv: Sequence[str], seconds: float, cpus: Optional[Sequence[int]] = None,
-        env: Optional[dict[str, str]] = None, cwd: Optional[Path] = None, name: str = "",
-        given: Optional[str] = None) -> str:
+def run(
+    argv: Sequence[str],
+    seconds: float,
+    cpus: Optional[Sequence[int]] = None,
+    env: Optional[dict[str, str]] = None,
+    cwd: Optional[Path] = None,
+    name: str = "",
+    given: Optional[str] = None,
+) -> str:
     """Runs a program to its end within `seconds` and gives its output; else `Trouble`."""
     name = name or Path(argv[0]).name
     try:
         process = subprocess.Popen(
-            list(argv), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, env={**os.environ, **(env or {})}, process_group=0,
-            preexec_fn=_before_exec(cpus), cwd=cwd)
+            list(argv),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(env or {})},
+            process_group=0,
+            preexec_fn=_before_exec(cpus),
+            cwd=cwd,
+        )
     except OSError as error:
         raise Trouble(f"{name} cannot be started: {error}") from error
     try:
@@ -250,7 +281,7 @@ class Answer:
 
 
 def _whole(data: bytes) -> bool:
-    """Whether an answer is complete by its own framing: some relays keep the connection regardless."""
+    """Whether an answer is complete by its framing: some relays keep the connection open."""
     head, end, body = data.partition(b"\r\n\r\n")
     if not end:
         return False
@@ -261,9 +292,14 @@ def _whole(data: bytes) -> bool:
     return b"chunked" in lower and body.endswith(b"0\r\n\r\n")
 
 
-def ask(port: int, request: bytes, context: Optional[ssl.SSLContext] = None,
-        name: str = "portcullis.localhost", seconds: float = 5.0) -> Answer:
-    """Sends one request that asks for the connection to be closed and reads the answer to its end."""
+def ask(
+    port: int,
+    request: bytes,
+    context: Optional[ssl.SSLContext] = None,
+    name: str = "portcullis.localhost",
+    seconds: float = 5.0,
+) -> Answer:
+    """Sends one request, which asks to close the connection, and reads the whole answer."""
     deadline = time.monotonic() + seconds
     try:
         stream: socket.socket = socket.create_connection(("127.0.0.1", port), timeout=seconds)

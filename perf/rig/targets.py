@@ -49,7 +49,9 @@ def _over(book: Book, scenario: str, peer: str, ours: str = OURS) -> tuple[Optio
     return (spread.middle, spread.text(2)) if spread else (None, "")
 
 
-def _ratio(book: Book, text: str, limit: float, scenario: str, peer: str, ours: str = OURS) -> Target:
+def _ratio(
+    book: Book, text: str, limit: float, scenario: str, peer: str, ours: str = OURS
+) -> Target:
     value, detail = _over(book, scenario, peer, ours)
     return Target(text, limit, "×", value, detail)
 
@@ -63,8 +65,15 @@ def _latency(book: Book, text: str, scenario: str, name: str) -> list[Target]:
     detail = f"{ours.middle:.0f} µs against {theirs.middle:.0f}" if ours and theirs else ""
     found = [Target(f"{text}: {name} added, over what nginx adds", 0.8, "×", value, detail)]
     if name == "p50" and scenario == "rate_2000":
-        found.append(Target(f"{text}: p50 added", 45, "µs", ours.middle if ours else None,
-                            ours.text(0) if ours else ""))
+        found.append(
+            Target(
+                f"{text}: p50 added",
+                45,
+                "µs",
+                ours.middle if ours else None,
+                ours.text(0) if ours else "",
+            )
+        )
     return found
 
 
@@ -85,7 +94,9 @@ def _streams(book: Book) -> list[Target]:
         ours, theirs = (cell.delay(name) if cell else None for cell in (mine, base))
         value = ours.middle / theirs.middle if ours and theirs and theirs.middle else None
         detail = f"{ours.middle:.0f} µs against {theirs.middle:.0f}" if ours and theirs else ""
-        found.append(Target(f"event streams: {name} of the delay, over HAProxy's", 1.0, "×", value, detail))
+        found.append(
+            Target(f"event streams: {name} of the delay, over HAProxy's", 1.0, "×", value, detail)
+        )
     return found
 
 
@@ -93,14 +104,33 @@ def _memory(book: Book) -> list[Target]:
     """Start, resident memory and memory per connection."""
     start = book.middle("start", OURS, "answers_ms")
     resident = book.middle("start", "portcullis-2-workers", "rss_kb")
-    found = [Target("start to the first answered call", 50, "ms", start,
-                    f"{start:.0f} ms" if start is not None else ""),
-             Target("resident with 2 workers", 15, "MB", resident / 1_000 if resident else None,
-                    f"{resident / 1_000:.1f} MB" if resident else "")]
+    found = [
+        Target(
+            "start to the first answered call",
+            50,
+            "ms",
+            start,
+            f"{start:.0f} ms" if start is not None else "",
+        ),
+        Target(
+            "resident with 2 workers",
+            15,
+            "MB",
+            resident / 1_000 if resident else None,
+            f"{resident / 1_000:.1f} MB" if resident else "",
+        ),
+    ]
     for scenario, kind, limit in (("idle_10000", "plain", 4.0), ("idle_10000_tls", "TLS", 20.0)):
         value = book.middle(scenario, OURS, "kb_per_connection")
-        found.append(Target(f"per idle {kind} connection (10,000)", limit, "KiB", value,
-                            f"{value:.1f} KiB" if value is not None else ""))
+        found.append(
+            Target(
+                f"per idle {kind} connection (10,000)",
+                limit,
+                "KiB",
+                value,
+                f"{value:.1f} KiB" if value is not None else "",
+            )
+        )
     return found
 
 
@@ -111,15 +141,20 @@ def _enters(book: Book) -> Target:
     done = float(one.get("requests") or 0)
     calls = one.get("syscalls") or {}
     value = calls["io_uring_enter"] / done if done and "io_uring_enter" in calls else None
-    detail = f"{value:.2f} under strace" if value is not None else "no ring was entered" if calls else ""
+    detail = (
+        f"{value:.2f} under strace" if value is not None else "no ring was entered" if calls else ""
+    )
     return Target("ring enters per request at 64 connections", 1.0, "", value, detail)
 
 
 def targets(book: Book) -> list[Target]:
     """All of them, in the order of the issue."""
     cost = book.cost("call_300", OURS)
-    relay, relay_name = _best(book, "call_16k", ("nginx", "haproxy", "envoy", "ring-relay",
-                                                 "monoio-http-relay", "hyper-relay"))
+    relay, relay_name = _best(
+        book,
+        "call_16k",
+        ("nginx", "haproxy", "envoy", "ring-relay", "monoio-http-relay", "hyper-relay"),
+    )
     bare = book.cost("call_16k", "ablation-inspect")
     shake, shake_name = _best(book, "handshakes", ("nginx", "haproxy", "envoy"))
     mine = book.cost("handshakes", OURS)
@@ -130,14 +165,25 @@ def targets(book: Book) -> list[Target]:
         _ratio(book, "the same, second aim", 0.9, "call_300", "nginx"),
         Target("CPU per request", 12, "µs", cost, f"{cost:.1f} µs" if cost else ""),
         _ratio(book, "over HAProxy with JWT and rule", 0.1, "call_300", "haproxy-tool"),
-        _ratio(book, "over Envoy with token cache, JWT and rule", 0.15, "call_300", "envoy-tool-cache"),
-        _ratio(book, "over agentgateway's MCP route with JWT and rule", 0.05, "call_300",
-               "agentgateway-mcp"),
+        _ratio(
+            book, "over Envoy with token cache, JWT and rule", 0.15, "call_300", "envoy-tool-cache"
+        ),
+        _ratio(
+            book,
+            "over agentgateway's MCP route with JWT and rule",
+            0.05,
+            "call_300",
+            "agentgateway-mcp",
+        ),
         _ratio(book, "TLS: over nginx's bare TLS relay", 1.0, "tls_down", "nginx"),
         _ratio(book, "16 KiB: over nginx's bare relay", 1.0, "call_16k", "nginx"),
-        Target("16 KiB without inspection: over the best bare relay", 1.05, "×",
-               bare / relay if bare and relay else None,
-               f"{bare:.1f} against {relay:.1f} ({relay_name})" if bare and relay else ""),
+        Target(
+            "16 KiB without inspection: over the best bare relay",
+            1.05,
+            "×",
+            bare / relay if bare and relay else None,
+            f"{bare:.1f} against {relay:.1f} ({relay_name})" if bare and relay else "",
+        ),
         _ratio(book, "1 MiB: over nginx's bare relay", 0.5, "answer_1m", "nginx"),
         Target("1 MiB: over HAProxy's bare relay", 1.1, "×", haproxy, detail),
     ]
@@ -145,12 +191,28 @@ def targets(book: Book) -> list[Target]:
         for name in ("p50", "p99"):
             found += _latency(book, text, scenario, name)
     found += _streams(book)
-    found.append(Target("full TLS 1.3 handshake: over the best peer's", 1.0, "×",
-                        mine / shake if mine and shake else None,
-                        f"{mine:.0f} µs against {shake:.0f} ({shake_name})" if mine and shake else ""))
+    found.append(
+        Target(
+            "full TLS 1.3 handshake: over the best peer's",
+            1.0,
+            "×",
+            mine / shake if mine and shake else None,
+            f"{mine:.0f} µs against {shake:.0f} ({shake_name})" if mine and shake else "",
+        )
+    )
     found.append(_enters(book))
     found += _memory(book)
-    found.append(Target("a cold ES256 token (cold less warm)", 0.0, "µs", None,
-                        f"{cold - warm:.1f} µs; the signature alone: bench token_verify_cold"
-                        if cold and warm else "compare with the bench token_verify_cold"))
+    found.append(
+        Target(
+            "a cold ES256 token (cold less warm)",
+            0.0,
+            "µs",
+            None,
+            (
+                f"{cold - warm:.1f} µs; the signature alone: bench token_verify_cold"
+                if cold and warm
+                else "compare with the bench token_verify_cold"
+            ),
+        )
+    )
     return found

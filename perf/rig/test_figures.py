@@ -23,23 +23,53 @@ from stats import Spread
 
 def one_round(cpu_us: float, requests: int = 1_000, **more: Any) -> dict[str, Any]:
     """A round as `load run` prints it."""
-    return {"requests": requests, "errors": {}, "rps": requests / 2.0, "seconds": 2.0,
-            "latency_us": {"p50": 100.0 + cpu_us, "p90": 150, "p99": 200.0 + cpu_us, "p999": 900, "max": 5000},
-            "watch": {"proxy": {"cpu_ns": int(cpu_us * 1_000 * requests)}}, **more}
+    return {
+        "requests": requests,
+        "errors": {},
+        "rps": requests / 2.0,
+        "seconds": 2.0,
+        "latency_us": {
+            "p50": 100.0 + cpu_us,
+            "p90": 150,
+            "p99": 200.0 + cpu_us,
+            "p999": 900,
+            "max": 5000,
+        },
+        "watch": {"proxy": {"cpu_ns": int(cpu_us * 1_000 * requests)}},
+        **more,
+    }
 
 
-def write_cell(results: Path, scenario: scenarios.Scenario, name: str, costs: list[float],
-               reason: str = "", run: str = "now") -> None:
+def write_cell(
+    results: Path,
+    scenario: scenarios.Scenario,
+    name: str,
+    costs: list[float],
+    reason: str = "",
+    run: str = "now",
+) -> None:
     """A raw file as the runner writes it."""
     peer = scenarios.all_peers().get(name)
     rounds = [one_round(cost) for cost in costs]
-    cell = {"scenario": scenario.record(), "name": name, "run": {"time": run, "programs": "x"},
-            "peer": {"label": peer.label if peer else "direct", "family": peer.family if peer else "direct",
-                     "checks": bool(peer and peer.checks)},
-            "state": "failed" if reason else "done", "reason": reason, "rounds": rounds,
-            "checks": [{"check": "expired", "answer": "401 a|b", "as_wanted": True}],
-            "anchors": {"nginx": [one_round(10.0), one_round(20.0), one_round(10.0)],
-                        "direct": [one_round(0.0)]}, "load_average": {"begin": 0.1, "end": 0.2}}
+    cell = {
+        "scenario": scenario.record(),
+        "name": name,
+        "run": {"time": run, "programs": "x"},
+        "peer": {
+            "label": peer.label if peer else "direct",
+            "family": peer.family if peer else "direct",
+            "checks": bool(peer and peer.checks),
+        },
+        "state": "failed" if reason else "done",
+        "reason": reason,
+        "rounds": rounds,
+        "checks": [{"check": "expired", "answer": "401 a|b", "as_wanted": True}],
+        "anchors": {
+            "nginx": [one_round(10.0), one_round(20.0), one_round(10.0)],
+            "direct": [one_round(0.0)],
+        },
+        "load_average": {"begin": 0.1, "end": 0.2},
+    }
     path = results / "raw" / scenario.name / f"{name}.{'failed' if reason else 'json'}"
     write_json(path, cell, Path("/nowhere"))
 
@@ -61,7 +91,9 @@ class Statistics(unittest.TestCase):
         self.assertEqual(stats.per_request(one_round(12.5)), 12.5)
         self.assertIsNone(stats.per_request(one_round(12.5, requests=0)))
         self.assertIsNone(stats.per_request({"requests": 3}))
-        self.assertEqual(stats.per_event({"events": {"count": 4}, "watch": {"proxy": {"cpu_ns": 8_000}}}), 2.0)
+        self.assertEqual(
+            stats.per_event({"events": {"count": 4}, "watch": {"proxy": {"cpu_ns": 8_000}}}), 2.0
+        )
 
     def test_ratio_is_between_neighbours(self) -> None:
         """A slow minute that meets both leaves the ratio alone."""
@@ -78,18 +110,22 @@ class Statistics(unittest.TestCase):
 
     def test_errors_and_rate(self) -> None:
         """Errors of all kinds count; a rate that was not kept is told."""
-        self.assertEqual(stats.errors([one_round(1.0, errors={}), {"errors": {"status": 2, "id": 1}}]), 3)
+        self.assertEqual(
+            stats.errors([one_round(1.0, errors={}), {"errors": {"status": 2, "id": 1}}]), 3
+        )
         self.assertTrue(stats.kept_up({"rps": 1_990}, 2_000))
         self.assertFalse(stats.kept_up({"rps": 1_900}, 2_000))
 
     def test_strace_table(self) -> None:
         """With and without a count of errors."""
-        text = ("% time     seconds  usecs/call     calls    errors syscall\n"
-                "------ ----------- ----------- --------- --------- ----------------\n"
-                " 60.00    0.010000           5      2000           io_uring_enter\n"
-                " 40.00    0.005000           5      1000         7 recvfrom\n"
-                "------ ----------- ----------- --------- --------- ----------------\n"
-                "100.00    0.015000           5      3000         7 total\n")
+        text = (
+            "% time     seconds  usecs/call     calls    errors syscall\n"
+            "------ ----------- ----------- --------- --------- ----------------\n"
+            " 60.00    0.010000           5      2000           io_uring_enter\n"
+            " 40.00    0.005000           5      1000         7 recvfrom\n"
+            "------ ----------- ----------- --------- --------- ----------------\n"
+            "100.00    0.015000           5      3000         7 total\n"
+        )
         self.assertEqual(special.parse_strace(text), {"io_uring_enter": 2000, "recvfrom": 1000})
 
     def test_signature_from_der(self) -> None:
@@ -105,11 +141,16 @@ class Drawing(unittest.TestCase):
 
     def parsed(self, text: str) -> list[str]:
         """The words of a plot."""
-        return [node.text or "" for node in xml.fromstring(text).iter() if node.tag.endswith("text")]
+        return [
+            node.text or "" for node in xml.fromstring(text).iter() if node.tag.endswith("text")
+        ]
 
     def test_bars(self) -> None:
         """Labels are escaped, long bars cut."""
-        rows = [svg.Bar("a <b> & c", Spread(1, 2, 3, 3), "ours"), svg.Bar("long", Spread(90, 100, 110, 3), "bare")]
+        rows = [
+            svg.Bar("a <b> & c", Spread(1, 2, 3, 3), "ours"),
+            svg.Bar("long", Spread(90, 100, 110, 3), "bare"),
+        ]
         words = self.parsed(svg.bars("T", "n", "µs", rows, cut=10))
         self.assertIn("a <b> & c", words)
         self.assertIn("100 →", words)
@@ -117,16 +158,24 @@ class Drawing(unittest.TestCase):
 
     def test_widths_are_in_proportion(self) -> None:
         """Twice the figure, twice the bar."""
-        rows = [svg.Bar("one", Spread(2, 2, 2, 1), "bare"), svg.Bar("two", Spread(4, 4, 4, 1), "bare")]
-        found = [float(node.get("width", "0")) for node in xml.fromstring(svg.bars("T", "n", "µs", rows)).iter()
-                 if node.tag.endswith("rect") and node.get("fill") == svg.COLOURS["bare"]]
+        rows = [
+            svg.Bar("one", Spread(2, 2, 2, 1), "bare"),
+            svg.Bar("two", Spread(4, 4, 4, 1), "bare"),
+        ]
+        found = [
+            float(node.get("width", "0"))
+            for node in xml.fromstring(svg.bars("T", "n", "µs", rows)).iter()
+            if node.tag.endswith("rect") and node.get("fill") == svg.COLOURS["bare"]
+        ]
         self.assertAlmostEqual(found[1], 2 * found[0], delta=0.2)
 
     def test_percentiles_and_stack(self) -> None:
         """A stage within the noise is named as such."""
         words = self.parsed(svg.percentiles("T", "n", [("Portcullis", {"p50": 10, "p99": 30})]))
         self.assertIn("p99 30.0", words)
-        words = self.parsed(svg.stack("T", "n", "µs", [("token", 0.4), ("audit", -0.1), ("rest", 9.0)]))
+        words = self.parsed(
+            svg.stack("T", "n", "µs", [("token", 0.4), ("audit", -0.1), ("rest", 9.0)])
+        )
         self.assertTrue(any("within the noise" in word for word in words))
 
     def test_grid(self) -> None:
@@ -156,7 +205,9 @@ class Reporting(unittest.TestCase):
         self.assertEqual(found["CPU per request over nginx's bare relay"].verdict(), "met")
         self.assertEqual(found["over HAProxy with JWT and rule"].verdict(), "met")
         self.assertEqual(found["CPU per request"].verdict(), "met")
-        self.assertEqual(found["over Envoy with token cache, JWT and rule"].verdict(), "not measured")
+        self.assertEqual(
+            found["over Envoy with token cache, JWT and rule"].verdict(), "not measured"
+        )
         missed = targets.Target("x", 10, "µs", 15.0)
         self.assertEqual(missed.verdict(), "missed by 50 %")
 
@@ -180,12 +231,23 @@ class Reporting(unittest.TestCase):
         """An empty folder gives an empty report, not a fault."""
         with tempfile.TemporaryDirectory() as folder:
             report.draw(Path(folder), Path(folder))
-            self.assertIn("Nothing measured", (Path(folder) / "table.md").read_text(encoding="utf-8"))
+            self.assertIn(
+                "Nothing measured", (Path(folder) / "table.md").read_text(encoding="utf-8")
+            )
 
     def test_token_hits(self) -> None:
         """From our own counters, and none where there are none."""
-        raw = {"scenario": {"kind": "closed"}, "rounds": [{"counters": {
-            'x_token_cache_total{outcome="hit"}': 3.0, 'x_token_cache_total{outcome="miss"}': 1.0}}]}
+        raw = {
+            "scenario": {"kind": "closed"},
+            "rounds": [
+                {
+                    "counters": {
+                        'x_token_cache_total{outcome="hit"}': 3.0,
+                        'x_token_cache_total{outcome="miss"}': 1.0,
+                    }
+                }
+            ],
+        }
         self.assertEqual(cells.Cell(raw).token_hits(), Spread(75.0, 75.0, 75.0, 1))
         self.assertIsNone(cells.Cell({**raw, "rounds": [{"counters": {}}]}).token_hits())
 
@@ -214,8 +276,10 @@ class Choosing(unittest.TestCase):
 
     def test_only_keeps_the_anchors(self) -> None:
         """A ratio to nginx needs nginx in the same run."""
-        (scenario, peers), = scenarios.selected(False, ["call_300,portcullis"])
-        self.assertEqual((scenario.name, set(peers)), ("call_300", {"direct", "nginx", "portcullis"}))
+        ((scenario, peers),) = scenarios.selected(False, ["call_300,portcullis"])
+        self.assertEqual(
+            (scenario.name, set(peers)), ("call_300", {"direct", "nginx", "portcullis"})
+        )
         self.assertEqual(scenarios.unknown(["call_300,x"]), "x")
         self.assertIsNone(scenarios.unknown([",nginx", "call_300"]))
 
@@ -226,8 +290,13 @@ class Choosing(unittest.TestCase):
             planned = 0.0
             for one, names in scenarios.selected(full, []):
                 # agentgateway is given by hand; with it a run is some minutes longer.
-                planned += one.planned(sum(1 for name in names if name not in peers
-                                           or peers[name].family != "agentgateway"))
+                planned += one.planned(
+                    sum(
+                        1
+                        for name in names
+                        if name not in peers or peers[name].family != "agentgateway"
+                    )
+                )
             self.assertLessEqual(planned, minutes * 60)
 
 

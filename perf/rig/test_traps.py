@@ -35,8 +35,11 @@ EVENTS, GAP_US = 10, 50_000
 def binary() -> Optional[Path]:
     """The program under test."""
     named = os.environ.get("PORTCULLIS_BIN")
-    places = [Path(named)] if named else [ROOT / "target" / kind / "portcullis"
-                                          for kind in ("release", "debug")]
+    places = (
+        [Path(named)]
+        if named
+        else [ROOT / "target" / kind / "portcullis" for kind in ("release", "debug")]
+    )
     return next((path.resolve() for path in places if os.access(path, os.X_OK)), None)
 
 
@@ -80,7 +83,9 @@ class Client(unittest.TestCase):
         self.call(f"answer_{down}", up)
         took = sorted(self.call(f"answer_{down}", up) for _ in range(CALLS))
         late = took[int(CALLS * 0.99) - 1]
-        self.assertLess(late, STALL_SECONDS, f"p99 {late * 1000:.1f} ms, p50 {took[CALLS // 2] * 1000:.1f}")
+        self.assertLess(
+            late, STALL_SECONDS, f"p99 {late * 1000:.1f} ms, p50 {took[CALLS // 2] * 1000:.1f}"
+        )
 
     def held_back(self) -> None:
         """Each event must be here before the next one is sent."""
@@ -98,9 +103,11 @@ class Client(unittest.TestCase):
         self.assertTrue(data.startswith(b"HTTP/1.1 200"), data[:100])
         self.assertEqual(len(delays), EVENTS)
         self.assertIn(b'"id":7,"result"', data)
-        # Held to the end, the first event would be late by nine gaps, the middle one by half of them.
+        # Held to the end, the first event is late by nine gaps, the middle one by half of them.
         middle = sorted(delays)[EVENTS // 2]
-        self.assertLess(middle, GAP_US / 1e6, f"delays in ms: {[round(one * 1000, 1) for one in delays]}")
+        self.assertLess(
+            middle, GAP_US / 1e6, f"delays in ms: {[round(one * 1000, 1) for one in delays]}"
+        )
         self.assertLess(delays[0], (EVENTS - 1) * GAP_US / 1e6 / 2, "the first event came late")
 
 
@@ -118,8 +125,15 @@ class Traps(Client):
         program = binary()
         assert program is not None
         cpu = str(min(os.sched_getaffinity(0)))
-        place = Place(here, free_port(), free_port(), upstream.port, made,
-                      Programs(found={"portcullis": program}), cpus=cpu)
+        place = Place(
+            here,
+            free_port(),
+            free_port(),
+            upstream.port,
+            made,
+            Programs(found={"portcullis": program}),
+            cpus=cpu,
+        )
         launch = ours.gateway(place)
         nursery = Nursery(here)
         self.addCleanup(nursery.stop_all)
@@ -146,7 +160,7 @@ class Traps(Client):
 
 
 class Bad(threading.Thread):
-    """A relay that falls into both traps: no TCP_NODELAY, head and body written apart, streams held."""
+    """A relay that falls into both traps: head and body apart without TCP_NODELAY, streams held."""
 
     def __init__(self, upstream: int) -> None:
         super().__init__(daemon=True)

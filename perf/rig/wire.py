@@ -17,25 +17,40 @@ DENIED_TOOL = "secret"
 
 def call_body(tool: str, size: int = 300, ident: int = 7) -> bytes:
     """A `tools/call` of `size` bytes; smaller than that it cannot be told apart from its frame."""
+
     def text(fill: str) -> bytes:
-        meta = {"io.modelcontextprotocol/protocolVersion": REVISION,
-                "io.modelcontextprotocol/clientCapabilities": {}}
-        value = {"jsonrpc": "2.0", "id": ident, "method": "tools/call",
-                 "params": {"name": tool, "arguments": {"query": fill}, "_meta": meta}}
+        meta = {
+            "io.modelcontextprotocol/protocolVersion": REVISION,
+            "io.modelcontextprotocol/clientCapabilities": {},
+        }
+        value = {
+            "jsonrpc": "2.0",
+            "id": ident,
+            "method": "tools/call",
+            "params": {"name": tool, "arguments": {"query": fill}, "_meta": meta},
+        }
         return json.dumps(value, separators=(",", ":")).encode()
 
     return text("q" * max(0, size - len(text(""))))
 
 
-def request(tool: str, token: Optional[str], size: int = 300, close: bool = True,
-            path: str = PATH) -> bytes:
+def request(
+    tool: str, token: Optional[str], size: int = 300, close: bool = True, path: str = PATH
+) -> bytes:
     """The head that MCP clients send in the modern era, and the body."""
     body = call_body(tool, size)
-    lines = [f"POST {path} HTTP/1.1", f"Host: {NAME}", "Content-Type: application/json",
-             "Accept: application/json, text/event-stream", f"Mcp-Protocol-Version: {REVISION}",
-             "Mcp-Method: tools/call", f"Mcp-Name: {tool}",
-             "Traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-             "User-Agent: mcp-client/2.4.0", f"Content-Length: {len(body)}"]
+    lines = [
+        f"POST {path} HTTP/1.1",
+        f"Host: {NAME}",
+        "Content-Type: application/json",
+        "Accept: application/json, text/event-stream",
+        f"Mcp-Protocol-Version: {REVISION}",
+        "Mcp-Method: tools/call",
+        f"Mcp-Name: {tool}",
+        "Traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "User-Agent: mcp-client/2.4.0",
+        f"Content-Length: {len(body)}",
+    ]
     if token:
         lines.append(f"Authorization: Bearer {token}")
     if close:
@@ -54,9 +69,14 @@ def short(answer: Answer) -> str:
     return f"{answer.status} {' '.join(text.split())[:120]}".strip()
 
 
-def function_checks(peer: Peer, port: int, tokens: dict[str, Optional[str]],
-                    context: Optional[ssl.SSLContext], own: dict[str, str]) -> list[dict[str, Any]]:
-    """Asks what must be answered and what must be refused; each answer is recorded with its verdict."""
+def function_checks(
+    peer: Peer,
+    port: int,
+    tokens: dict[str, Optional[str]],
+    context: Optional[ssl.SSLContext],
+    own: dict[str, str],
+) -> list[dict[str, Any]]:
+    """Asks what must be answered and what must be refused; records answers and verdicts."""
     found = []
     path, tool = own.get("path", PATH), own.get("tool", "answer_300")
     if "good" in own:
@@ -64,13 +84,25 @@ def function_checks(peer: Peer, port: int, tokens: dict[str, Optional[str]],
     for kind, token in tokens.items():
         answer = ask(port, request(tool, token, path=path), context, NAME, 20.0)
         wanted = kind == "good" or not peer.checks
-        found.append({"check": kind, "answer": short(answer), "status": answer.status,
-                      "as_wanted": permitted(answer) == wanted or not peer.judged})
+        found.append(
+            {
+                "check": kind,
+                "answer": short(answer),
+                "status": answer.status,
+                "as_wanted": permitted(answer) == wanted or not peer.judged,
+            }
+        )
     answer = ask(port, request(DENIED_TOOL, tokens["good"], path=path), context, NAME, 20.0)
     wanted = not peer.tool_rule
     # A bare relay passes the call on, and the upstream may know no such tool: not judged.
-    found.append({"check": "denied tool", "answer": short(answer), "status": answer.status,
-                  "as_wanted": wanted or not permitted(answer)})
+    found.append(
+        {
+            "check": "denied tool",
+            "answer": short(answer),
+            "status": answer.status,
+            "as_wanted": wanted or not permitted(answer),
+        }
+    )
     return found
 
 
