@@ -1,0 +1,149 @@
+"""Reads the raw files back and computes what the report shows of each cell."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from stats import Spread, added, kept_up, per_event, per_request, percentile, ratio
+
+Round = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One peer in one scenario, as it was written down."""
+
+    raw: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The peer."""
+        return str(self.raw["name"])
+
+    @property
+    def label(self) -> str:
+        """The peer in words."""
+        return str(self.raw["peer"]["label"])
+
+    @property
+    def scenario(self) -> dict[str, Any]:
+        """The settings of the load."""
+        return dict(self.raw["scenario"])
+
+    @property
+    def rounds(self) -> list[Round]:
+        """What the load printed, round by round."""
+        return list(self.raw["rounds"])
+
+    @property
+    def failed(self) -> str:
+        """Why there is no figure; empty when there is one."""
+        return str(self.raw["reason"]) if self.raw["state"] != "done" else ""
+
+    def anchor(self, name: str) -> list[Round]:
+        """Rounds of an anchor from the same run."""
+        return list(self.raw.get("anchors", {}).get(name, []))
+
+    def spread(self, figure: Callable[[Round], Optional[float]]) -> Optional[Spread]:
+        """Least, middle, most of a figure over the rounds."""
+        return Spread.of(figure(one) for one in self.rounds)
+
+    def cost(self) -> Optional[Spread]:
+        """CPU-µs per request; per event for streams."""
+        return self.spread(self.costing())
+
+    def costing(self) -> Callable[[Round], Optional[float]]:
+        """What a round's cost is counted by."""
+        return per_event if self.scenario["kind"] == "sse" else per_request
+
+    def to_nginx(self) -> Optional[Spread]:
+        """Cost over nginx's in the neighbouring round."""
+        costing = self.costing()
+        return ratio(
+            [costing(one) for one in self.rounds], [costing(one) for one in self.anchor("nginx")]
+        )
+
+    def rps(self) -> Optional[Spread]:
+        """Requests per second on one CPU."""
+        return self.spread(lambda one: float(one["rps"]) if "rps" in one else None)
+
+    def delay(self, name: str) -> Optional[Spread]:
+        """A percentile of the latency; of the event delay for streams."""
+        part = "events" if self.scenario["kind"] == "sse" else "latency_us"
+        return self.spread(lambda one: percentile(one, name, part))
+
+    def over_direct(self, name: str) -> Optional[Spread]:
+        """What a percentile lies above direct's in the same run."""
+        part = "events" if self.scenario["kind"] == "sse" else "latency_us"
+        if self.saturated() or not self.anchor_kept("direct"):
+            return None
+        return added(self.rounds, self.anchor("direct"), name, part)
+
+    def rate(self) -> float:
+        """The rate of an open loop, else 0."""
+        return float(self.raw.get("rate") or self.scenario.get("rate") or 0)
+
+    def saturated(self) -> bool:
+        """Whether an open loop missed its rate: its latencies are those of a growing queue."""
+        return bool(self.rate()) and any(not kept_up(one, self.rate()) for one in self.rounds)
+
+    def anchor_kept(self, name: str) -> bool:
+        """Whether the anchor got the rate: else there is nothing to compare with."""
+        return all(kept_up(one, self.rate()) for one in self.anchor(name))
+
+    def token_hits(self) -> Optional[Spread]:
+        """Share of tokens found in our cache, warm-up included, in %; where the build counts it."""
+
+        def share(one: Round) -> Optional[float]:
+            counts = {
+                name: value
+                for name, value in (one.get("counters") or {}).items()
+                if "token_cache_total" in name
+            }
+            total = sum(counts.values())
+            hits = sum(value for name, value in counts.items() if '"hit"' in name)
+            return 100 * hits / total if total else None
+
+        return self.spread(share)
+
+    def figure(self, name: str) -> Optional[Spread]:
+        """A named figure of the rounds, as the special scenarios write them."""
+        return self.spread(lambda one: float(one[name]) if name in one else None)
+
+
+class Book:
+    """All cells of `results/raw`."""
+
+    def __init__(self, results: Path) -> None:
+        self.cells: dict[tuple[str, str], Cell] = {}
+        for kind in ("*.failed", "*.json"):
+            for path in sorted((results / "raw").glob(f"*/{kind}")):
+                try:
+                    cell = Cell(json.loads(path.read_text(encoding="utf-8")))
+                    self.cells[(path.parent.name, cell.name)] = cell
+                except (OSError, ValueError, KeyError, TypeError):
+                    continue
+
+    def cell(self, scenario: str, peer: str) -> Optional[Cell]:
+        """A cell that has figures."""
+        found = self.cells.get((scenario, peer))
+        return found if found and not found.failed and found.rounds else None
+
+    def of(self, scenario: str) -> list[Cell]:
+        """All cells of a scenario, failed ones too."""
+        return [cell for (name, _), cell in self.cells.items() if name == scenario]
+
+    def cost(self, scenario: str, peer: str) -> Optional[float]:
+        """The middle cost of a cell."""
+        cell = self.cell(scenario, peer)
+        spread = cell.cost() if cell else None
+        return spread.middle if spread else None
+
+    def middle(self, scenario: str, peer: str, figure: str) -> Optional[float]:
+        """The middle of a named figure of a cell."""
+        cell = self.cell(scenario, peer)
+        spread = cell.figure(figure) if cell else None
+        return spread.middle if spread else None

@@ -1,0 +1,176 @@
+"""What was measured on: machine, kernel, commit; and the private network that it is measured in."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+INSIDE = "PORTCULLIS_RIG_INSIDE"
+SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
+QUIET = 1.5
+
+
+def _first(path: str, key: str) -> str:
+    """The value of the first `key: value` line of a file, or nothing."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if line.split(":")[0].strip() == key:
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return ""
+
+
+def _said(*argv: str, cwd: "Path | None" = None) -> str:
+    """The output of a short command, or nothing when it cannot be had."""
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=10, cwd=cwd, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
+
+
+def facts(root: Path) -> dict[str, Any]:
+    """Machine, kernel, commit and settings that a reader needs to judge the figures."""
+    settings = {}
+    for name in ("sched_autogroup_enabled", "sched_schedstats", "io_uring_disabled"):
+        try:
+            settings[name] = Path(f"/proc/sys/kernel/{name}").read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "cpu": _first("/proc/cpuinfo", "model name"),
+        "cpu_model": _first("/proc/cpuinfo", "model"),
+        "cpus_online": os.cpu_count(),
+        "cpus_allowed": sorted(os.sched_getaffinity(0)),
+        "memory": _first("/proc/meminfo", "MemTotal"),
+        "kernel": platform.release(),
+        "system": _first_line("/etc/os-release", "PRETTY_NAME"),
+        "virtual": _said("systemd-detect-virt") or "unknown",
+        "python": platform.python_version(),
+        "rustc": _said("rustc", "--version", cwd=root),
+        "commit": _said("git", "rev-parse", "HEAD", cwd=root),
+        "dirty": bool(
+            _said(
+                "git",
+                "status",
+                "--porcelain",
+                "--untracked-files=no",
+                "--",
+                ".",
+                ":!perf/results",
+                cwd=root,
+            )
+        ),
+        "settings": settings,
+    }
+
+
+def _first_line(path: str, key: str) -> str:
+    try:
+        for line in Path(path).read_text(encoding="utf-8").splitlines():
+            if line.startswith(key + "="):
+                return line.split("=", 1)[1].strip('"')
+    except OSError:
+        pass
+    return ""
+
+
+def load_average() -> float:
+    """The load of the last minute."""
+    return os.getloadavg()[0]
+
+
+def wait_quiet(seconds: float) -> dict[str, Any]:
+    """Waits at most `seconds` for a load average below 1.5; the record says whether it came."""
+    deadline = time.monotonic() + seconds
+    while load_average() >= QUIET and time.monotonic() < deadline:
+        print(
+            f"\r  load average {load_average():.2f}, waiting for < {QUIET} "
+            f"({deadline - time.monotonic():.0f} s at most)   ",
+            end="",
+            flush=True,
+        )
+        time.sleep(min(2.0, max(0.0, deadline - time.monotonic())))
+    average = load_average()
+    if average >= QUIET:
+        print(f"\r  load average {average:.2f}: NOT quiet, and the record says so." + " " * 20)
+    return {"load_average": round(average, 2), "quiet": average < QUIET}
+
+
+def bring_loopback_up() -> None:
+    """Sets `lo` up in a new network namespace, without the `ip` program."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        request = struct.pack("16sh14x", b"lo", 0)
+        flags = struct.unpack("16sh14x", fcntl.ioctl(handle, SIOCGIFFLAGS, request))[1]
+        fcntl.ioctl(handle, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | IFF_UP))
+
+
+def namespace_command() -> list[str]:
+    """The `unshare` call that works here, or nothing."""
+    if not shutil.which("unshare"):
+        return []
+    ways = [["unshare", "-n"], ["unshare", "-n", "-c", "--keep-caps"]]
+    for way in ways:
+        probe = [
+            *way,
+            sys.executable,
+            "-c",
+            "import sys; sys.path.insert(0, sys.argv[1]); "
+            "import machine; machine.bring_loopback_up()",
+            str(Path(__file__).parent),
+        ]
+        try:
+            if subprocess.run(probe, capture_output=True, timeout=10, check=False).returncode == 0:
+                return way
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+    return []
+
+
+def enter_namespace() -> bool:
+    """Starts this program again in a network namespace; True when it already is in one."""
+    if os.environ.get(INSIDE) == "1":
+        bring_loopback_up()
+        return True
+    if os.environ.get(INSIDE) == "no":
+        return False
+    way = namespace_command()
+    if not way:
+        print("  no private network namespace here: measuring on the plain loopback")
+        return False
+    sys.stdout.flush()
+    os.execvpe(way[0], [*way, sys.executable, *sys.argv], {**os.environ, INSIDE: "1"})
+
+
+def digest(paths: list[Path]) -> str:
+    """A short name for the bytes of programs."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(path.read_bytes())
+    return total.hexdigest()[:16]
+
+
+def write_json(path: Path, value: Any, root: Path) -> None:
+    """Writes a whole file or none: a cut run leaves no half cell. Names no folder of ours."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(path.suffix + ".part")
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
+    text = text.replace(str(root), ".").replace(str(Path.home()), "~")
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(path)

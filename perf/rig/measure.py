@@ -1,0 +1,260 @@
+"""Runs scenarios: lanes side by side, rounds in turns A B C A B C, one raw file per cell."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import special
+from lanes import Bench, Lane
+from machine import load_average, write_json
+from place import Peer
+from procs import Child, Nursery, Trouble
+from scenarios import ANCHORS, Scenario, all_peers
+from stats import middle, per_event, per_request
+
+
+class Clock:
+    """The countdown that is printed beside each step."""
+
+    def __init__(self, planned: float) -> None:
+        self.end = time.monotonic() + planned
+        self.tty = sys.stdout.isatty()
+
+    def say(self, text: str, keep: bool = False) -> None:
+        """One line, overwritten by the next unless `keep`."""
+        left = max(0, int(self.end - time.monotonic()))
+        line = f"  {left // 60:2d}:{left % 60:02d} left  {text}"
+        if self.tty:
+            print(f"\r{line:<100}", end="\n" if keep else "", flush=True)
+        elif keep:
+            print(line, flush=True)
+
+
+class Runner:
+    """One run over many scenarios. Whatever goes wrong in a cell is written into that cell."""
+
+    def __init__(self, bench: Bench, results: Path, run: dict[str, Any], clock: Clock) -> None:
+        self.bench = bench
+        self.results = results
+        self.run = run
+        self.clock = clock
+        self.peers = all_peers()
+        self.rate = 0.0
+
+    def cell_path(self, scenario: Scenario, peer: str) -> Path:
+        """The raw file of a cell."""
+        return self.results / "raw" / scenario.name / f"{peer}.json"
+
+    def missing(self, scenario: Scenario, peers: tuple[str, ...], again: bool) -> tuple[str, ...]:
+        """Peers without a finished cell, with the anchors that their ratios need."""
+        wanted = [name for name in peers if again or not self._finished(scenario, name)]
+        if not wanted:
+            return ()
+        return tuple(name for name in peers if name in wanted or name in ANCHORS)
+
+    def _finished(self, scenario: Scenario, peer: str) -> bool:
+        """Whether a cell is there and of the programs that run now: others are made anew."""
+        try:
+            cell = json.loads(self.cell_path(scenario, peer).read_text(encoding="utf-8"))
+            return bool(cell["run"]["programs"] == self.run["programs"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def ready(self, peers: tuple[str, ...]) -> list[str]:
+        """Those whose program is here: the others cost no time."""
+        found = self.bench.programs.found
+        return [
+            name
+            for name in peers
+            if (peer := self.peers.get(name)) is None or peer.program in found
+        ]
+
+    def scenario(self, scenario: Scenario, peers: tuple[str, ...]) -> None:
+        """Measures a scenario for `peers`."""
+        work = self.bench.work / scenario.name
+        shutil.rmtree(work, ignore_errors=True)
+        load_begin = load_average()
+        with Nursery(work) as nursery:
+            lanes = [
+                Lane(name, self.peers.get(name), scenario, self.bench, nursery, work / name)
+                for name in peers
+            ]
+            if scenario.kind in ("start", "idle", "syscalls"):
+                self._one_after_another(scenario, lanes)
+            else:
+                self._in_turns(scenario, lanes, nursery)
+            self._write(scenario, lanes, load_begin)
+        shutil.rmtree(work, ignore_errors=True)
+
+    def _guard(self, lane: Lane, step: Callable[[], Any]) -> Any:
+        """Runs one step of a lane; its trouble ends the lane and nothing else."""
+        try:
+            return step()
+        except Trouble as trouble:
+            lane.trouble = str(trouble)
+        except Exception as error:  # noqa: BLE001 - one cell must never end the run
+            lane.trouble = f"{type(error).__name__}: {error}"
+        self.clock.say(f"{lane.scenario.name}: {lane.name}: {lane.trouble[:150]}", keep=True)
+        return None
+
+    def _one_after_another(self, scenario: Scenario, lanes: list[Lane]) -> None:
+        """Memory, starts and system calls disturb each other: one lane at a time."""
+        works = {"start": special.starts, "idle": special.idle, "syscalls": special.syscalls}
+        for number, lane in enumerate(lanes):
+            self.clock.say(f"{scenario.name}: {lane.name} ({number + 1}/{len(lanes)})")
+            self._guard(lane, lambda work=works[scenario.kind], lane=lane: work(lane))
+            lane.counted = self._guard_finish(lane)
+            lane.nursery.stop_all()
+
+    def _in_turns(self, scenario: Scenario, lanes: list[Lane], nursery: Nursery) -> None:
+        self.rate = 0.0
+        extra = self._arguments(scenario)
+        for lane in lanes:
+            self.clock.say(f"{scenario.name}: starting {lane.name}")
+            self._guard(lane, lane.start)
+            if not lane.trouble:
+                self._guard(lane, lane.check)
+        spinner: Optional[Child] = None
+        if scenario.spin:
+            cpus = f"{self.bench.proxy_cpu},{self.bench.load_cpu}"
+            spinner = nursery.start("spin", [self.bench.load, "spin", "--cpus", cpus])
+        for number in range(scenario.rounds):
+            for lane in lanes:
+                if lane.trouble:
+                    continue
+                self.clock.say(
+                    f"{scenario.name}: round {number + 1}/{scenario.rounds}: {lane.name}"
+                )
+                warm = scenario.warm
+                if number == 0:
+                    # A long one is for caches of tokens; who has none needs a second at most.
+                    caches = lane.peer is not None and lane.peer.caches_tokens
+                    warm = max(
+                        warm, scenario.first_warm if caches else min(1.0, scenario.first_warm)
+                    )
+                before = self._guard(lane, lane.metrics)
+                self._guard(
+                    lane,
+                    lambda lane=lane, number=number, warm=warm: self._turn(
+                        lane, number, extra, warm
+                    ),
+                )
+                if not lane.trouble and before:
+                    after = self._guard(lane, lane.metrics) or {}
+                    lane.rounds[-1]["counters"] = {
+                        key: value - before.get(key, 0.0) for key, value in after.items()
+                    }
+        if spinner is not None:
+            nursery.stop(spinner)
+
+    @staticmethod
+    def _turn(lane: Lane, number: int, extra: list[str], warm: float) -> None:
+        if lane.scenario.kind == "handshakes":
+            lane.rounds.append(special.handshakes(lane, lane.scenario.seconds))
+        else:
+            lane.turn(number, extra, warm)
+
+    def _arguments(self, scenario: Scenario) -> list[str]:
+        """What the kind of the scenario adds to the load's command line."""
+        if scenario.kind == "rate":
+            self.rate = scenario.rate or self._share(scenario.share)
+            return ["--rate", f"{self.rate:.0f}"]
+        if scenario.kind == "sse":
+            return ["--streams"]
+        if scenario.kind == "new":
+            return ["--new-connections"]
+        if scenario.slow_percent:
+            return ["--slow-percent", str(scenario.slow_percent), "--slow-tool", "slow_50"]
+        return []
+
+    def _share(self, share: float) -> float:
+        """A share of what nginx did in the closed loop, from its finished cell."""
+
+        path = self.results / "raw" / "call_300" / "nginx.json"
+        try:
+            rounds = json.loads(path.read_text(encoding="utf-8"))["rounds"]
+            rps = middle([float(one["rps"]) for one in rounds])
+        except (OSError, ValueError, KeyError) as error:
+            raise Trouble("call_300 of nginx must be measured first") from error
+        if not rps:
+            raise Trouble("call_300 of nginx has no rounds")
+        return rps * share
+
+    def _write(self, scenario: Scenario, lanes: list[Lane], load_begin: float) -> None:
+        """One file per cell, with the rounds of the anchors from the same minutes."""
+        upstream = {lane.name: lane.counted or self._guard_finish(lane) for lane in lanes}
+        anchors = {lane.name: lane.rounds for lane in lanes if lane.name in ANCHORS and lane.rounds}
+        load = {"begin": round(load_begin, 2), "end": round(load_average(), 2)}
+        for lane in lanes:
+            cell = {
+                "scenario": scenario.record(),
+                "name": lane.name,
+                "run": self.run,
+                "peer": _described(lane.peer, self.bench),
+                "state": "failed" if lane.trouble else "done",
+                "reason": lane.trouble,
+                "checks": lane.checks,
+                "rounds": lane.rounds,
+                "upstream": upstream[lane.name],
+                "settings": lane.settings,
+                "load_average": load,
+                "audit_lines": lane.audit_lines,
+                "rate": self.rate,
+                "anchors": {name: _slim(rounds) for name, rounds in anchors.items()},
+            }
+            path = self.cell_path(scenario, lane.name)
+            if lane.trouble:
+                # Not a finished cell: the next run tries again.
+                path.unlink(missing_ok=True)
+                path = path.with_suffix(".failed")
+            else:
+                path.with_suffix(".failed").unlink(missing_ok=True)
+            write_json(path, cell, self.bench.root)
+        self.clock.say(f"{scenario.name}: {_summary(lanes)}", keep=True)
+
+    def _guard_finish(self, lane: Lane) -> dict[str, Any]:
+        try:
+            return lane.finish()
+        except Exception as error:  # noqa: BLE001 - the figures are there already
+            return {"error": str(error)}
+
+
+def _described(peer: Optional[Peer], bench: Bench) -> dict[str, Any]:
+    """What a reader of the raw file must know of the peer."""
+    if peer is None:
+        return {
+            "label": "direct: the upstream, nothing between",
+            "family": "direct",
+            "checks": False,
+        }
+    return {
+        "label": peer.label,
+        "family": peer.family,
+        "checks": peer.checks,
+        "note": peer.note,
+        "tool_rule": peer.tool_rule,
+        "version": bench.programs.versions.get(peer.program, ""),
+    }
+
+
+def _slim(rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rounds of an anchor without its histograms."""
+    return [{key: value for key, value in one.items() if key != "hdr"} for one in rounds]
+
+
+def _summary(lanes: list[Lane]) -> str:
+    """CPU-µs per request of the lanes, or what else there is, on one line."""
+    parts = []
+    for lane in lanes:
+        costing = per_event if lane.scenario.kind == "sse" else per_request
+        costs = [cost for cost in (costing(one) for one in lane.rounds) if cost]
+        if costs:
+            parts.append(f"{lane.name} {middle(costs):.1f}")
+        elif lane.trouble:
+            parts.append(f"{lane.name} –")
+    return ("CPU-µs: " + ", ".join(parts)) if parts else "done"

@@ -1,0 +1,358 @@
+"""What is measured: every scenario with its load, its peers and the time it takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Iterable, Optional
+
+import envoy
+import gateways
+import ours
+import proxies
+from place import Peer
+
+BARE = (
+    "direct",
+    "nginx",
+    "haproxy",
+    "envoy",
+    "ring-relay",
+    "monoio-http-relay",
+    "hyper-relay",
+    "agentgateway-http",
+)
+CHECKED = (
+    "portcullis",
+    "haproxy-jwt",
+    "haproxy-tool",
+    "envoy-jwt",
+    "envoy-jwt-cache",
+    "envoy-tool",
+    "envoy-tool-cache",
+    "agentgateway-mcp",
+)
+RIVALS = ("nginx", "portcullis", "haproxy-tool", "envoy-tool-cache")
+FIELD = ("direct", "nginx", "portcullis", "haproxy", "haproxy-tool", "envoy", "envoy-tool-cache")
+RELAYS = ("nginx", "portcullis", "haproxy", "envoy")
+ABLATION = ("nginx", "portcullis", *(peer.name for peer in ours.ABLATIONS))
+# In every run of a scenario again, so that each ratio is to the same minutes.
+ANCHORS = ("nginx", "direct")
+SPACE_SECONDS = 0.2
+START_SECONDS = 0.7
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One load and those that bear it, in turns."""
+
+    name: str
+    title: str
+    peers: tuple[str, ...]
+    kind: str = "closed"
+    headline: bool = False
+    tool: str = "answer_300"
+    method: str = "tools/call"
+    body: int = 300
+    tokens: int = 1_000
+    alg: str = "ES256"
+    cold: bool = False
+    connections: int = 32
+    rounds: int = 3
+    seconds: float = 2.0
+    warm: float = 0.0
+    first_warm: float = 1.0
+    rate: float = 0.0
+    share: float = 0.0
+    slow_percent: int = 0
+    tls_down: bool = False
+    tls_up: bool = False
+    spin: bool = False
+
+    def planned(self, peers: int) -> float:
+        """Seconds that it takes with so many peers."""
+        if self.kind == "start":
+            return peers * 4.0
+        if self.kind == "idle":
+            return peers * (3.0 + self.connections / (1_500 if self.tls_down else 5_000))
+        if self.kind == "syscalls":
+            return peers * (START_SECONDS + self.seconds + 2.0)
+        turn = self.warm + self.seconds + SPACE_SECONDS
+        return (
+            peers * (START_SECONDS + self.rounds * turn + min(1.0, self.first_warm))
+            + 2 * self.first_warm
+        )
+
+    def record(self) -> dict[str, object]:
+        """The settings as they stand in the raw file."""
+        return {key: value for key, value in self.__dict__.items() if key != "peers"}
+
+
+Chosen = list[tuple[Scenario, tuple[str, ...]]]
+
+
+def _headline() -> list[Scenario]:
+    return [
+        Scenario(
+            "call_300",
+            "tools/call, 300 B, 1,000 tokens (ES256)",
+            (*BARE, *CHECKED),
+            headline=True,
+            rounds=5,
+        ),
+        Scenario(
+            "rate_2000",
+            "tools/call, 300 B at 2,000 requests/s",
+            FIELD,
+            "rate",
+            headline=True,
+            rate=2_000,
+            spin=True,
+            warm=1.0,
+        ),
+        Scenario(
+            "tls_down",
+            "TLS 1.3 downstream, 300 B",
+            (*RELAYS, "haproxy-tool", "envoy-tool-cache"),
+            headline=True,
+            rounds=4,
+            warm=1.0,
+            tls_down=True,
+        ),
+        Scenario(
+            "call_16k",
+            "tools/call, 16 KiB up and down",
+            (*FIELD, "ring-relay", "monoio-http-relay", "hyper-relay", "ablation-inspect"),
+            headline=True,
+            tool="answer_16384",
+            body=16_384,
+        ),
+        Scenario(
+            "start",
+            "cold start, resident memory, size of the program",
+            (
+                "nginx",
+                "portcullis",
+                "portcullis-2-workers",
+                "haproxy",
+                "envoy",
+                "ring-relay",
+                "monoio-http-relay",
+                "hyper-relay",
+                "agentgateway-http",
+            ),
+            "start",
+            headline=True,
+            rounds=10,
+        ),
+        Scenario(
+            "sse_16",
+            "16 event streams, an event each ms",
+            (
+                "direct",
+                "nginx",
+                "portcullis",
+                "haproxy",
+                "haproxy-tool",
+                "envoy",
+                "envoy-tool-cache",
+            ),
+            "sse",
+            headline=True,
+            tool="sse_500_1000",
+            connections=16,
+        ),
+        Scenario(
+            "answer_1m",
+            "answers of 1 MiB, 8 connections",
+            ("direct", *RELAYS, "ring-relay"),
+            headline=True,
+            tool="answer_1048576",
+            connections=8,
+        ),
+    ]
+
+
+def _tokens() -> Iterable[Scenario]:
+    """300 B and 16 KiB with 10, 1,000 and 50,000 tokens, ES256 and RS256; and all cold."""
+    yield Scenario(
+        "cold_es256",
+        "300 B, every token new (ES256)",
+        RIVALS,
+        cold=True,
+        tokens=40_000,
+        first_warm=0.0,
+    )
+    yield Scenario(
+        "cold_rs256",
+        "300 B, every token new (RS256)",
+        RIVALS,
+        cold=True,
+        tokens=50_000,
+        alg="RS256",
+        first_warm=0.0,
+        rounds=1,
+    )
+    for body, size in ((300, "300"), (16_384, "16k")):
+        for alg in ("ES256", "RS256"):
+            for count in (10, 1_000, 50_000):
+                if (alg, count) == ("ES256", 1_000):
+                    continue  # call_300 and call_16k
+                many = count > 10_000
+                yield Scenario(
+                    f"tokens_{size}_{alg.lower()}_{count}",
+                    f"{body} B, {count:,} tokens ({alg})",
+                    RIVALS,
+                    body=body,
+                    tool=f"answer_{body}",
+                    tokens=count,
+                    alg=alg,
+                    first_warm=9.0 if many else 1.0,
+                )
+
+
+def _rest() -> list[Scenario]:
+    shares = [
+        Scenario(
+            f"rate_{share}",
+            f"300 B at {share} % of what nginx can",
+            FIELD,
+            "rate",
+            share=share / 100,
+            spin=True,
+            warm=1.0,
+        )
+        for share in (25, 50, 75)
+    ]
+    idle = [
+        Scenario(
+            f"idle_{count}{'_tls' if tls else ''}",
+            f"{count:,} idle connections{' over TLS' if tls else ''}",
+            RELAYS,
+            "idle",
+            connections=count,
+            tls_down=tls,
+            tokens=10,
+            rounds=1,
+        )
+        for tls in (False, True)
+        for count in (1_000, 10_000)
+    ]
+    return [
+        Scenario("ablation", "300 B, one stage off at a time", ABLATION, rounds=5),
+        Scenario(
+            "syscalls",
+            "system calls per request (strace)",
+            (*RELAYS, "ring-relay", "haproxy-tool"),
+            "syscalls",
+            rounds=1,
+            connections=64,
+        ),
+        *shares,
+        Scenario(
+            "handshakes",
+            "full TLS 1.3 handshakes, one request each",
+            RELAYS,
+            "handshakes",
+            tls_down=True,
+            connections=1,
+        ),
+        *_tokens(),
+        Scenario(
+            "tls_up",
+            "TLS 1.3 upstream, 300 B",
+            (*RELAYS, "haproxy-tool", "envoy-tool-cache"),
+            tls_up=True,
+        ),
+        Scenario(
+            "tls_both",
+            "TLS 1.3 on both sides, 300 B",
+            (*RELAYS, "haproxy-tool", "envoy-tool-cache"),
+            tls_down=True,
+            tls_up=True,
+        ),
+        Scenario(
+            "tools_list",
+            "tools/list, 20 tools",
+            ("direct", *RELAYS, "haproxy-tool", "envoy-tool-cache"),
+            method="tools/list",
+            tool="",
+        ),
+        Scenario(
+            "new_connections", "a new connection for each request", ("direct", *RELAYS), "new"
+        ),
+        Scenario("slow_1_percent", "300 B, 1 % answered after 50 ms", FIELD, slow_percent=1),
+        Scenario(
+            "sse_1000",
+            "1,000 event streams, 16 events/s each",
+            ("direct", *RELAYS),
+            "sse",
+            tool="sse_32_62500",
+            connections=1_000,
+            seconds=4.0,
+            warm=1.0,
+            rounds=2,
+        ),
+        *idle,
+        Scenario(
+            "contextforge",
+            "tools/call, 300 B, ContextForge beside nginx",
+            ("nginx", "portcullis", "contextforge"),
+            connections=8,
+            tokens=10,
+        ),
+    ]
+
+
+def scenarios() -> list[Scenario]:
+    """All of them, the most important first."""
+    return [*_headline(), *_rest()]
+
+
+def all_peers() -> dict[str, Peer]:
+    """Peers by name; `direct` is none: it is the upstream itself."""
+    listed = [*proxies.PEERS, *ours.PEERS, *envoy.PEERS, *gateways.PEERS]
+    return {peer.name: peer for peer in listed}
+
+
+def with_rounds(chosen: Chosen, rounds: Optional[int]) -> Chosen:
+    """The same with another number of rounds where there is more than one."""
+    if rounds is None:
+        return chosen
+    return [
+        (replace(one, rounds=rounds) if one.rounds > 1 else one, peers) for one, peers in chosen
+    ]
+
+
+def selected(full: bool, only: list[str]) -> Chosen:
+    """Scenarios with the peers asked for; anchors stay, since a ratio needs them.
+
+    Each of `only` is `SCENARIO,PEER`, `SCENARIO` or `,PEER`.
+    """
+    pairs = [tuple((*text.split(",", 1), "")[:2]) for text in only]
+    chosen = []
+    for scenario in scenarios():
+        if not pairs:
+            if full or scenario.headline:
+                chosen.append((scenario, scenario.peers))
+            continue
+        peers: set[str] = set()
+        for name, peer in pairs:
+            if name in ("", scenario.name):
+                peers.update(scenario.peers if not peer else {peer} & set(scenario.peers))
+        if peers:
+            kept = tuple(name for name in scenario.peers if name in peers or name in ANCHORS)
+            chosen.append((scenario, kept))
+    return chosen
+
+
+def unknown(only: list[str]) -> Optional[str]:
+    """The first name in `only` that means nothing."""
+    names = {scenario.name for scenario in scenarios()}
+    peers = {*all_peers(), "direct"}
+    for text in only:
+        name, _, peer = text.partition(",")
+        if name and name not in names:
+            return name
+        if peer and peer not in peers:
+            return peer
+    return None

@@ -1,0 +1,89 @@
+"""Figures out of rounds: spread, ratios to an anchor of the same run, percentiles over the base."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Iterable, Optional, Sequence
+
+
+def middle(values: Sequence[float]) -> float:
+    """The median; 0 of nothing."""
+    ordered = sorted(values)
+    if not ordered:
+        return 0.0
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Least, middle and most of interleaved rounds."""
+
+    least: float
+    middle: float
+    most: float
+    count: int
+
+    @staticmethod
+    def of(values: Iterable[Optional[float]]) -> "Optional[Spread]":
+        """Of the values that are there; None when there is none."""
+        found = [value for value in values if value is not None]
+        if not found:
+            return None
+        return Spread(min(found), middle(found), max(found), len(found))
+
+    def text(self, digits: int = 1) -> str:
+        """`middle (least–most)`."""
+        if self.count == 1:
+            return f"{self.middle:,.{digits}f}"
+        return f"{self.middle:,.{digits}f} ({self.least:,.{digits}f}–{self.most:,.{digits}f})"
+
+
+def per_request(one: dict[str, Any]) -> Optional[float]:
+    """CPU-µs per request of a round: all tasks of the process tree, over completed requests."""
+    done = one.get("requests") or 0
+    cpu = (one.get("watch") or {}).get("proxy", {}).get("cpu_ns")
+    return cpu / done / 1_000 if done and cpu is not None else None
+
+
+def per_event(one: dict[str, Any]) -> Optional[float]:
+    """CPU-µs per event of a round of streams."""
+    events = (one.get("events") or {}).get("count") or 0
+    cpu = (one.get("watch") or {}).get("proxy", {}).get("cpu_ns")
+    return cpu / events / 1_000 if events and cpu is not None else None
+
+
+def errors(rounds: Sequence[dict[str, Any]]) -> int:
+    """Answers that were not what was asked for, of whatever kind."""
+    return sum(sum(int(count) for count in (one.get("errors") or {}).values()) for one in rounds)
+
+
+def ratio(rounds: Sequence[Optional[float]], anchor: Sequence[Optional[float]]) -> Optional[Spread]:
+    """Round by round against the anchor's round of the same number: neighbours in time."""
+    pairs = [one / base for one, base in zip(rounds, anchor) if one is not None and base]
+    return Spread.of(pairs)
+
+
+def percentile(one: dict[str, Any], name: str, part: str = "latency_us") -> Optional[float]:
+    """A percentile of a round, or None."""
+    value = (one.get(part) or {}).get(name)
+    return float(value) if value is not None else None
+
+
+def added(
+    rounds: Sequence[dict[str, Any]],
+    base: Sequence[dict[str, Any]],
+    name: str,
+    part: str = "latency_us",
+) -> Optional[Spread]:
+    """What a percentile lies above the median of the same percentile of `base`, per round."""
+    bases = [value for value in (percentile(one, name, part) for one in base) if value is not None]
+    if not bases:
+        return None
+    values = (percentile(one, name, part) for one in rounds)
+    return Spread.of(value - middle(bases) for value in values if value is not None)
+
+
+def kept_up(one: dict[str, Any], rate: float) -> bool:
+    """Whether an open loop got its rate; below 98 % latencies are those of a growing queue."""
+    return float(one.get("rps") or 0.0) >= 0.98 * rate

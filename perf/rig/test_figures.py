@@ -1,0 +1,304 @@
+"""The arithmetic, the table and the plots, on rounds made up for it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import unittest
+import xml.etree.ElementTree as xml
+from pathlib import Path
+from typing import Any
+
+import cells
+import keys
+import report
+import scenarios
+import special
+import stats
+import svg
+import targets
+from machine import write_json
+from stats import Spread
+
+
+def one_round(cpu_us: float, requests: int = 1_000, **more: Any) -> dict[str, Any]:
+    """A round as `load run` prints it."""
+    return {
+        "requests": requests,
+        "errors": {},
+        "rps": requests / 2.0,
+        "seconds": 2.0,
+        "latency_us": {
+            "p50": 100.0 + cpu_us,
+            "p90": 150,
+            "p99": 200.0 + cpu_us,
+            "p999": 900,
+            "max": 5000,
+        },
+        "watch": {"proxy": {"cpu_ns": int(cpu_us * 1_000 * requests)}},
+        **more,
+    }
+
+
+def write_cell(
+    results: Path,
+    scenario: scenarios.Scenario,
+    name: str,
+    costs: list[float],
+    reason: str = "",
+    run: str = "now",
+) -> None:
+    """A raw file as the runner writes it."""
+    peer = scenarios.all_peers().get(name)
+    rounds = [one_round(cost) for cost in costs]
+    cell = {
+        "scenario": scenario.record(),
+        "name": name,
+        "run": {"time": run, "programs": "x"},
+        "peer": {
+            "label": peer.label if peer else "direct",
+            "family": peer.family if peer else "direct",
+            "checks": bool(peer and peer.checks),
+        },
+        "state": "failed" if reason else "done",
+        "reason": reason,
+        "rounds": rounds,
+        "checks": [{"check": "expired", "answer": "401 a|b", "as_wanted": True}],
+        "anchors": {
+            "nginx": [one_round(10.0), one_round(20.0), one_round(10.0)],
+            "direct": [one_round(0.0)],
+        },
+        "load_average": {"begin": 0.1, "end": 0.2},
+    }
+    path = results / "raw" / scenario.name / f"{name}.{'failed' if reason else 'json'}"
+    write_json(path, cell, Path("/nowhere"))
+
+
+class Statistics(unittest.TestCase):
+    """Spread, ratio and what lies over the base."""
+
+    def test_middle_and_spread(self) -> None:
+        """Odd, even, none."""
+        self.assertEqual(stats.middle([3, 1, 2]), 2)
+        self.assertEqual(stats.middle([4, 1, 2, 3]), 2.5)
+        self.assertEqual(stats.middle([]), 0)
+        self.assertIsNone(Spread.of([None]))
+        self.assertEqual(Spread.of([5.0, None, 1.0, 3.0]), Spread(1.0, 3.0, 5.0, 3))
+        self.assertEqual(Spread(1, 2, 3, 3).text(), "2.0 (1.0–3.0)")
+
+    def test_cost_counts_only_what_was_done(self) -> None:
+        """No division by nothing."""
+        self.assertEqual(stats.per_request(one_round(12.5)), 12.5)
+        self.assertIsNone(stats.per_request(one_round(12.5, requests=0)))
+        self.assertIsNone(stats.per_request({"requests": 3}))
+        self.assertEqual(
+            stats.per_event({"events": {"count": 4}, "watch": {"proxy": {"cpu_ns": 8_000}}}), 2.0
+        )
+
+    def test_ratio_is_between_neighbours(self) -> None:
+        """A slow minute that meets both leaves the ratio alone."""
+        self.assertEqual(stats.ratio([10.0, 20.0], [10.0, 20.0]), Spread(1.0, 1.0, 1.0, 2))
+        self.assertIsNone(stats.ratio([1.0], []))
+        self.assertIsNone(stats.ratio([1.0], [0.0]))
+
+    def test_added_is_over_the_middle_of_the_base(self) -> None:
+        """Not over its best."""
+        base = [one_round(0.0), one_round(10.0), one_round(20.0)]
+        found = stats.added([one_round(30.0)], base, "p50")
+        self.assertEqual(found, Spread(20.0, 20.0, 20.0, 1))
+        self.assertIsNone(stats.added([one_round(1.0)], [], "p50"))
+
+    def test_errors_and_rate(self) -> None:
+        """Errors of all kinds count; a rate that was not kept is told."""
+        self.assertEqual(
+            stats.errors([one_round(1.0, errors={}), {"errors": {"status": 2, "id": 1}}]), 3
+        )
+        self.assertTrue(stats.kept_up({"rps": 1_990}, 2_000))
+        self.assertFalse(stats.kept_up({"rps": 1_900}, 2_000))
+
+    def test_strace_table(self) -> None:
+        """With and without a count of errors."""
+        text = (
+            "% time     seconds  usecs/call     calls    errors syscall\n"
+            "------ ----------- ----------- --------- --------- ----------------\n"
+            " 60.00    0.010000           5      2000           io_uring_enter\n"
+            " 40.00    0.005000           5      1000         7 recvfrom\n"
+            "------ ----------- ----------- --------- --------- ----------------\n"
+            "100.00    0.015000           5      3000         7 total\n"
+        )
+        self.assertEqual(special.parse_strace(text), {"io_uring_enter": 2000, "recvfrom": 1000})
+
+    def test_signature_from_der(self) -> None:
+        """Short and padded integers fill their 32 bytes."""
+        der = bytes([0x30, 8, 2, 1, 5, 2, 3, 0, 0x80, 1])
+        self.assertEqual(keys.der_to_raw(der), bytes(31) + b"\x05" + bytes(30) + b"\x80\x01")
+        with self.assertRaises(ValueError):
+            keys.der_to_raw(b"\x31" + der[1:])
+
+
+class Drawing(unittest.TestCase):
+    """Plots are well-formed and say what they were given."""
+
+    def parsed(self, text: str) -> list[str]:
+        """The words of a plot."""
+        return [
+            node.text or "" for node in xml.fromstring(text).iter() if node.tag.endswith("text")
+        ]
+
+    def test_bars(self) -> None:
+        """Labels are escaped, long bars cut."""
+        rows = [
+            svg.Bar("a <b> & c", Spread(1, 2, 3, 3), "ours"),
+            svg.Bar("long", Spread(90, 100, 110, 3), "bare"),
+        ]
+        words = self.parsed(svg.bars("T", "n", "µs", rows, cut=10))
+        self.assertIn("a <b> & c", words)
+        self.assertIn("100 →", words)
+        self.assertIn("nothing measured", self.parsed(svg.bars("T", "n", "µs", [])))
+
+    def test_widths_are_in_proportion(self) -> None:
+        """Twice the figure, twice the bar."""
+        rows = [
+            svg.Bar("one", Spread(2, 2, 2, 1), "bare"),
+            svg.Bar("two", Spread(4, 4, 4, 1), "bare"),
+        ]
+        found = [
+            float(node.get("width", "0"))
+            for node in xml.fromstring(svg.bars("T", "n", "µs", rows)).iter()
+            if node.tag.endswith("rect") and node.get("fill") == svg.COLOURS["bare"]
+        ]
+        self.assertAlmostEqual(found[1], 2 * found[0], delta=0.2)
+
+    def test_percentiles_and_stack(self) -> None:
+        """A stage within the noise is named as such."""
+        words = self.parsed(svg.percentiles("T", "n", [("Portcullis", {"p50": 10, "p99": 30})]))
+        self.assertIn("p99 30.0", words)
+        words = self.parsed(
+            svg.stack("T", "n", "µs", [("token", 0.4), ("audit", -0.1), ("rest", 9.0)])
+        )
+        self.assertTrue(any("within the noise" in word for word in words))
+
+    def test_grid(self) -> None:
+        """Never more than ten lines, whatever the size."""
+        for most in (0.003, 0.7, 1, 9.9, 10, 99, 1234, 5e6):
+            self.assertLessEqual(most / svg.step(most), 10)
+            self.assertGreaterEqual(most / svg.step(most), 1)
+
+
+class Reporting(unittest.TestCase):
+    """From raw files to the table."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.results = Path(folder.name)
+        scenario = scenarios.scenarios()[0]
+        self.assertEqual(scenario.name, "call_300")
+        write_cell(self.results, scenario, "nginx", [10.0, 20.0, 10.0])
+        write_cell(self.results, scenario, "portcullis", [9.0, 18.0, 12.0])
+        write_cell(self.results, scenario, "haproxy-tool", [100.0, 200.0, 100.0])
+        write_cell(self.results, scenario, "hyper-relay", [], "not built")
+
+    def test_targets(self) -> None:
+        """Met, missed and not measured are told apart."""
+        found = {one.text: one for one in targets.targets(cells.Book(self.results))}
+        self.assertEqual(found["CPU per request over nginx's bare relay"].verdict(), "met")
+        self.assertEqual(found["over HAProxy with JWT and rule"].verdict(), "met")
+        self.assertEqual(found["CPU per request"].verdict(), "met")
+        self.assertEqual(
+            found["over Envoy with token cache, JWT and rule"].verdict(), "not measured"
+        )
+        missed = targets.Target("x", 10, "µs", 15.0)
+        self.assertEqual(missed.verdict(), "missed by 50 %")
+
+    def test_ratio_only_within_a_run(self) -> None:
+        """Cells of different runs are never divided."""
+        write_cell(self.results, scenarios.scenarios()[0], "haproxy-tool", [100.0], run="yesterday")
+        found = {one.text: one for one in targets.targets(cells.Book(self.results))}
+        self.assertEqual(found["over HAProxy with JWT and rule"].verdict(), "not measured")
+
+    def test_table(self) -> None:
+        """Figures, the reason of what is missing, and nothing that breaks a table."""
+        report.draw(self.results, self.results)
+        text = (self.results / "table.md").read_text(encoding="utf-8")
+        self.assertIn("12.0 (9.0–18.0)", text)
+        self.assertIn("0.90 (0.90–1.20)", text)
+        self.assertIn("hyper-relay in call_300: not built", text)
+        self.assertIn("401 a\\|b", text)
+        xml.fromstring((self.results / "cpu_call_300.svg").read_text(encoding="utf-8"))
+
+    def test_nothing_measured(self) -> None:
+        """An empty folder gives an empty report, not a fault."""
+        with tempfile.TemporaryDirectory() as folder:
+            report.draw(Path(folder), Path(folder))
+            self.assertIn(
+                "Nothing measured", (Path(folder) / "table.md").read_text(encoding="utf-8")
+            )
+
+    def test_token_hits(self) -> None:
+        """From our own counters, and none where there are none."""
+        raw = {
+            "scenario": {"kind": "closed"},
+            "rounds": [
+                {
+                    "counters": {
+                        'x_token_cache_total{outcome="hit"}': 3.0,
+                        'x_token_cache_total{outcome="miss"}': 1.0,
+                    }
+                }
+            ],
+        }
+        self.assertEqual(cells.Cell(raw).token_hits(), Spread(75.0, 75.0, 75.0, 1))
+        self.assertIsNone(cells.Cell({**raw, "rounds": [{"counters": {}}]}).token_hits())
+
+    def test_half_a_cell_is_no_cell(self) -> None:
+        """A file that was cut is left out."""
+        (self.results / "raw" / "call_300" / "nginx.json").write_text("{", encoding="utf-8")
+        self.assertIsNone(cells.Book(self.results).cell("call_300", "nginx"))
+
+    def test_no_folder_of_this_machine_is_written(self) -> None:
+        """Raw files go into the repository."""
+        path = self.results / "one.json"
+        write_json(path, {"a": f"{self.results}/x", "b": f"{Path.home()}/y"}, self.results)
+        self.assertEqual(json.loads(path.read_text()), {"a": "./x", "b": "~/y"})
+
+
+class Choosing(unittest.TestCase):
+    """Which cells a command line means."""
+
+    def test_names_are_unique_and_known(self) -> None:
+        """Every peer that a scenario names exists."""
+        names = [one.name for one in scenarios.scenarios()]
+        self.assertEqual(len(names), len(set(names)))
+        known = {*scenarios.all_peers(), "direct"}
+        for one in scenarios.scenarios():
+            self.assertLessEqual(set(one.peers), known, one.name)
+
+    def test_only_keeps_the_anchors(self) -> None:
+        """A ratio to nginx needs nginx in the same run."""
+        ((scenario, peers),) = scenarios.selected(False, ["call_300,portcullis"])
+        self.assertEqual(
+            (scenario.name, set(peers)), ("call_300", {"direct", "nginx", "portcullis"})
+        )
+        self.assertEqual(scenarios.unknown(["call_300,x"]), "x")
+        self.assertIsNone(scenarios.unknown([",nginx", "call_300"]))
+
+    def test_times(self) -> None:
+        """The headline takes ten minutes at most, everything forty."""
+        peers = scenarios.all_peers()
+        for full, minutes in ((False, 10), (True, 40)):
+            planned = 0.0
+            for one, names in scenarios.selected(full, []):
+                # agentgateway is given by hand; with it a run is some minutes longer.
+                planned += one.planned(
+                    sum(
+                        1
+                        for name in names
+                        if name not in peers or peers[name].family != "agentgateway"
+                    )
+                )
+            self.assertLessEqual(planned, minutes * 60)
+
+
+if __name__ == "__main__":
+    unittest.main()
