@@ -22,8 +22,8 @@ use socket2::SockAddr;
 use crate::options::{Files, Flags, Options, Recv, Shots};
 use crate::sockets::{RECEIVE_BYTES, STALLED_MS_MAX};
 
-use self::chunk::Memory;
 pub use self::chunk::Chunk;
+use self::chunk::Memory;
 pub use self::event::{Event, Handle, Outcome};
 
 /// A ring with the operations that are under way on it.
@@ -39,6 +39,7 @@ pub struct Ring {
     receive: Recv,
     accept: Shots,
     receive_flags: u16,
+    receive_bytes: usize,
     /// Memory to be used again, newest first, so that it is still in the cache.
     boxes: Vec<Box<[u8]>>,
     blanks: Vec<Vec<u8>>,
@@ -126,6 +127,7 @@ impl Ring {
             receive: options.recv,
             accept: options.accept,
             receive_flags: if options.try_first { 0 } else { POLL_FIRST },
+            receive_bytes: options.receive_bytes,
             boxes: Vec::new(),
             blanks: Vec::new(),
             gathers: Vec::new(),
@@ -211,7 +213,7 @@ impl Ring {
             let entry = entry.ioprio(self.receive_flags).build().flags(EntryFlags::BUFFER_SELECT);
             return self.submit(handle.on(entry), Operation::Receive { socket, memory: None });
         }
-        let mut memory = self.boxes.pop().unwrap_or_else(|| vec![0; RECEIVE_BYTES].into());
+        let mut memory = self.boxes.pop().unwrap_or_else(|| vec![0; self.receive_bytes].into());
         let length = u32::try_from(memory.len()).unwrap_or(u32::MAX);
         let entry = opcode::Recv::new(fd, memory.as_mut_ptr(), length).ioprio(self.receive_flags);
         let entry = handle.on(entry.build());
@@ -371,7 +373,6 @@ impl Ring {
         }
         self.submissions.sync();
     }
-
 }
 
 /// Registers as many direct descriptors as the process may have files.
