@@ -1,5 +1,11 @@
 //! The controls from outside, with the upstream and client of the ring's tests.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "test code")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "test code"
+)]
 
 #[path = "../../ring/tests/support/mod.rs"]
 mod support;

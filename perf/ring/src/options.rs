@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
+use crate::sockets::RECEIVE_BYTES;
+
 /// What the command line asks for. The switches from `flags` on change how the kernel is reached
 /// and nothing that a peer can see.
 #[derive(Clone, Debug)]
@@ -27,6 +29,8 @@ pub struct Options {
     pub ring_fd: Files,
     /// Whether a single receive tries at once or waits for readiness first.
     pub try_first: bool,
+    /// Bytes of one receive into memory that is submitted with it.
+    pub receive_bytes: usize,
     /// Provided buffers: how many.
     pub buffers: u16,
     /// Provided buffers: bytes of each.
@@ -113,6 +117,7 @@ fn read(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> 
             "--ring-fd" => options.ring_fd = one(&name, &value, FILES)?,
             "--send" => options.send = one(&name, &value, SENDS)?,
             "--try-first" => options.try_first = one(&name, &value, SWITCH)?,
+            "--receive" => options.receive_bytes = receive(&value)?,
             "--buffers" => (options.buffers, options.buffer_bytes) = buffers(&value)?,
             _ => return Err(format!("{name}: unknown")),
         }
@@ -136,6 +141,7 @@ fn defaults() -> Options {
         send: Send::Plain,
         ring_fd: Files::Plain,
         try_first: true,
+        receive_bytes: RECEIVE_BYTES,
         buffers: 256,
         buffer_bytes: 32 * 1024,
     }
@@ -148,6 +154,13 @@ fn address(value: &str) -> Result<SocketAddr, String> {
 fn key(value: String) -> Result<String, String> {
     let visible = value.bytes().all(|byte| byte.is_ascii_graphic());
     if visible { Ok(value) } else { Err("--key: visible ASCII only".to_owned()) }
+}
+
+fn receive(value: &str) -> Result<usize, String> {
+    match value.parse() {
+        Ok(bytes) if (4096..=1 << 20).contains(&bytes) => Ok(bytes),
+        _ => Err(format!("--receive {value}: not from 4096 to 1048576")),
+    }
 }
 
 fn buffers(value: &str) -> Result<(u16, u32), String> {
@@ -191,7 +204,7 @@ const SENDS: &[(&str, Send)] =
     &[("plain", Send::Plain), ("vectored", Send::Vectored), ("linked", Send::Linked)];
 const SWITCH: &[(&str, bool)] = &[("on", true), ("off", false)];
 const USAGE: &str = "usage: RELAY --listen ADDR --upstream ADDR [--key WORD] \
-[--flags none|coop|defer]
+[--flags none|coop|defer] [--receive BYTES]
 ring-relay also: [--recv single|provided|multishot] [--accept single|multishot]
   [--files plain|registered] [--send plain|vectored|linked] [--ring-fd plain|registered] [--try-first on|off]
   [--buffers COUNTxBYTES]
@@ -209,13 +222,14 @@ mod tests {
     fn every_switch_is_read() {
         let line = "--listen 127.0.0.1:1 --upstream [::1]:2 --key k --flags defer --recv multishot \
             --accept multishot --files registered --send linked --ring-fd registered \
-            --try-first off --buffers 64x4096";
+            --try-first off --receive 65536 --buffers 64x4096";
         let options = parse(line).unwrap();
         assert_eq!((options.listen.port(), options.upstream.port()), (1, 2));
         assert_eq!((options.flags, options.send), (Flags::Defer, Send::Linked));
         assert_eq!((options.recv, options.accept), (Recv::Multishot, Shots::Multishot));
         assert_eq!((options.files, options.ring_fd), (Files::Registered, Files::Registered));
         assert_eq!((options.buffers, options.buffer_bytes), (64, 4096));
+        assert_eq!(options.receive_bytes, 65_536);
         assert!(!options.try_first && options.key == "k");
     }
 
@@ -229,6 +243,7 @@ mod tests {
             "--listen 127.0.0.1:1 --upstream 127.0.0.1:2 --flags some",
             "--listen 127.0.0.1:1 --upstream 127.0.0.1:2 --buffers 3x4096",
             "--listen 127.0.0.1:1 --upstream 127.0.0.1:2 --buffers 4x1",
+            "--listen 127.0.0.1:1 --upstream 127.0.0.1:2 --receive 0",
             "--listen 127.0.0.1:1 --upstream 127.0.0.1:2 --speed high",
         ] {
             assert!(parse(line).unwrap_err().contains("usage"), "{line}");

@@ -3,21 +3,28 @@
 //! the relay cannot reach memory that the kernel writes.
 #![allow(unsafe_code, reason = "submitting to a ring is a promise about memory; see each SAFETY")]
 
+mod chunk;
+mod complete;
+mod event;
+
 use std::collections::VecDeque;
 use std::io;
 use std::mem::{self, ManuallyDrop};
-use std::ops::Range;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::squeue::{Entry, Flags as EntryFlags};
 use io_uring::types::{BufRingEntry, DestinationSlot, Fd, Fixed, Timespec};
-use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opcode};
+use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, opcode};
 use slab::Slab;
 use socket2::SockAddr;
 
 use crate::options::{Files, Flags, Options, Recv, Shots};
 use crate::sockets::{RECEIVE_BYTES, STALLED_MS_MAX};
+
+pub use self::chunk::Chunk;
+use self::chunk::Memory;
+pub use self::event::{Event, Handle, Outcome};
 
 /// A ring with the operations that are under way on it.
 pub struct Ring {
@@ -32,6 +39,7 @@ pub struct Ring {
     receive: Recv,
     accept: Shots,
     receive_flags: u16,
+    receive_bytes: usize,
     /// Memory to be used again, newest first, so that it is still in the cache.
     boxes: Vec<Box<[u8]>>,
     blanks: Vec<Vec<u8>>,
@@ -39,71 +47,6 @@ pub struct Ring {
     gathers: Vec<Box<Gather>>,
     broken: Option<io::Error>,
     turn: u32,
-}
-
-/// A socket as the ring names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Handle {
-    /// A descriptor of the process.
-    Plain(RawFd),
-    /// A slot of the ring's own table.
-    Direct(u32),
-}
-
-/// Bytes that were received, or made to be sent.
-#[derive(Debug)]
-pub struct Chunk {
-    memory: Memory,
-    range: Range<usize>,
-}
-
-/// A completion. `socket` is the number that was given with the operation; `fine` says that all of
-/// it was done; without `more`, this was its last completion.
-#[derive(Debug)]
-#[allow(missing_docs, reason = "the fields are explained above, once")]
-pub enum Event {
-    /// A client connected, or the accept failed.
-    Accepted { result: io::Result<Handle>, more: bool },
-    /// A socket for a connection of ours.
-    Opened { socket: usize, result: io::Result<Handle> },
-    /// Our connection stands or does not.
-    Connected { socket: usize, fine: bool },
-    /// Bytes came, or none any more.
-    Received { socket: usize, outcome: Outcome, more: bool },
-    /// What was to be sent is sent whole, or the connection is broken.
-    Sent { socket: usize, fine: bool },
-    /// Both directions are shut; receives and sends under way will end.
-    Shut { socket: usize },
-    /// The socket is gone and its handle means nothing any more.
-    Closed { socket: usize },
-    /// The rest that was asked for is over.
-    Rested,
-}
-
-/// What a receive came to.
-#[derive(Debug)]
-pub enum Outcome {
-    /// At least one byte.
-    Bytes(Chunk),
-    /// It was cancelled by us.
-    Cancelled,
-    /// The peer sends no more.
-    End,
-    /// The connection broke.
-    Failed,
-    /// There was no provided buffer left.
-    Starved,
-}
-
-/// Memory of a chunk.
-#[derive(Debug)]
-enum Memory {
-    /// A receive buffer of one size that was submitted with its receive.
-    Boxed(Box<[u8]>),
-    /// A provided buffer, to go back to its pool.
-    Lent { id: u16, bytes: &'static mut [u8] },
-    /// A head, perhaps with body behind it.
-    Made(Vec<u8>),
 }
 
 enum Operation {
@@ -184,6 +127,7 @@ impl Ring {
             receive: options.recv,
             accept: options.accept,
             receive_flags: if options.try_first { 0 } else { POLL_FIRST },
+            receive_bytes: options.receive_bytes,
             boxes: Vec::new(),
             blanks: Vec::new(),
             gathers: Vec::new(),
@@ -269,7 +213,7 @@ impl Ring {
             let entry = entry.ioprio(self.receive_flags).build().flags(EntryFlags::BUFFER_SELECT);
             return self.submit(handle.on(entry), Operation::Receive { socket, memory: None });
         }
-        let mut memory = self.boxes.pop().unwrap_or_else(|| vec![0; RECEIVE_BYTES].into());
+        let mut memory = self.boxes.pop().unwrap_or_else(|| vec![0; self.receive_bytes].into());
         let length = u32::try_from(memory.len()).unwrap_or(u32::MAX);
         let entry = opcode::Recv::new(fd, memory.as_mut_ptr(), length).ioprio(self.receive_flags);
         let entry = handle.on(entry.build());
@@ -429,93 +373,6 @@ impl Ring {
         }
         self.submissions.sync();
     }
-
-    /// What a completion means. It is the last of its operation unless the kernel announces more.
-    fn complete(&mut self, completion: &cqueue::Entry) -> Option<Event> {
-        let number = usize::try_from(completion.user_data() & NUMBER_MASK).ok()?;
-        let (result, more) = (completion.result(), cqueue::more(completion.flags()));
-        if more {
-            return match self.operations.get(number)? {
-                Operation::Accept => Some(Event::Accepted { result: self.handle(result), more }),
-                Operation::Receive { socket, .. } => {
-                    let socket = *socket;
-                    Some(self.received(socket, None, completion, more))
-                }
-                _ => None,
-            };
-        }
-        let fine = result >= 0;
-        match self.operations.try_remove(number)? {
-            Operation::Accept => Some(Event::Accepted { result: self.handle(result), more }),
-            Operation::Cancel | Operation::Option => None,
-            Operation::Close { socket } => Some(Event::Closed { socket }),
-            Operation::Connect { socket, address } => {
-                drop(address);
-                Some(Event::Connected { socket, fine })
-            }
-            Operation::Gather { socket, mut gather, bytes } => {
-                while let Some(chunk) = gather.chunks.pop() {
-                    self.give_back(chunk);
-                }
-                self.gathers.push(gather);
-                Some(Event::Sent { socket, fine: usize::try_from(result) == Ok(bytes) })
-            }
-            Operation::Open { socket } => {
-                Some(Event::Opened { socket, result: self.handle(result) })
-            }
-            Operation::Receive { socket, memory } => {
-                Some(self.received(socket, memory, completion, more))
-            }
-            Operation::Rest { time } => {
-                drop(time);
-                Some(Event::Rested)
-            }
-            Operation::Send { socket, chunk } => {
-                let fine = usize::try_from(result) == Ok(chunk.bytes().len());
-                self.give_back(chunk);
-                Some(Event::Sent { socket, fine })
-            }
-            Operation::Shut { socket } => Some(Event::Shut { socket }),
-        }
-    }
-
-    fn handle(&self, result: i32) -> io::Result<Handle> {
-        match u32::try_from(result) {
-            Err(_) => Err(io::Error::from_raw_os_error(-result)),
-            Ok(slot) if self.direct => Ok(Handle::Direct(slot)),
-            Ok(_) => Ok(Handle::Plain(result)),
-        }
-    }
-
-    fn received(
-        &mut self,
-        socket: usize,
-        memory: Option<Box<[u8]>>,
-        completion: &cqueue::Entry,
-        more: bool,
-    ) -> Event {
-        let lent =
-            cqueue::buffer_select(completion.flags()).and_then(|id| self.pool.as_mut()?.take(id));
-        let length = usize::try_from(completion.result());
-        let memory = memory.map(Memory::Boxed).or(lent);
-        let outcome = match (length, memory, -completion.result()) {
-            (Ok(length @ 1..), Some(memory), _) => {
-                Outcome::Bytes(Chunk { memory, range: 0..length })
-            }
-            (length, memory, fault) => {
-                if let Some(memory) = memory {
-                    self.give_back(Chunk { memory, range: 0..0 });
-                }
-                match (length, fault) {
-                    (Ok(_), _) => Outcome::End,
-                    (Err(_), libc::ENOBUFS) => Outcome::Starved,
-                    (Err(_), libc::ECANCELED) => Outcome::Cancelled,
-                    (Err(_), _) => Outcome::Failed,
-                }
-            }
-        };
-        Event::Received { socket, outcome, more }
-    }
 }
 
 /// Registers as many direct descriptors as the process may have files.
@@ -528,57 +385,6 @@ fn register_files(submitter: &Submitter<'_>) -> io::Result<()> {
             }
             other => return other,
         }
-    }
-}
-
-impl Handle {
-    fn number(self) -> i32 {
-        match self {
-            Self::Plain(descriptor) => descriptor,
-            Self::Direct(slot) => slot.cast_signed(),
-        }
-    }
-
-    /// Says in `entry` which table the number is of.
-    fn on(self, entry: Entry) -> Entry {
-        match self {
-            Self::Plain(_) => entry,
-            Self::Direct(_) => entry.flags(EntryFlags::FIXED_FILE),
-        }
-    }
-}
-
-impl Chunk {
-    /// Bytes that were made here.
-    #[must_use]
-    pub fn made(bytes: Vec<u8>) -> Self {
-        let range = 0..bytes.len();
-        Self { memory: Memory::Made(bytes), range }
-    }
-
-    /// The bytes.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        let all: &[u8] = match &self.memory {
-            Memory::Boxed(bytes) => bytes,
-            Memory::Lent { bytes, .. } => bytes,
-            Memory::Made(bytes) => bytes,
-        };
-        all.get(self.range.clone()).unwrap_or_default()
-    }
-
-    /// Keeps the bytes of `range` only, counted from the present first one.
-    #[must_use]
-    pub fn narrowed(mut self, range: Range<usize>) -> Self {
-        let start = self.range.start;
-        self.range = start + range.start..(start + range.end).min(self.range.end);
-        self
-    }
-
-    /// The memory belongs to a pool that others need.
-    #[must_use]
-    pub fn is_lent(&self) -> bool {
-        matches!(self.memory, Memory::Lent { .. })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The relay on a ring of its own: completions in, operations out, one thread.
 
+mod leave;
 mod table;
 
 use std::io;
@@ -8,7 +9,7 @@ use std::os::fd::AsRawFd;
 
 use socket2::SockAddr;
 
-use crate::message::{Fault, NO_ANSWER, Rewrite, Taken};
+use crate::message::{Rewrite, Taken};
 use crate::options::{Options, Recv, Send};
 use crate::raw::{Chunk, Event, Handle, Outcome, Ring};
 use crate::relay::table::{Leaving, Role, Table};
@@ -392,114 +393,6 @@ impl Relay {
             self.listen_to(id);
         }
     }
-
-    /// The peer sends no more.
-    fn ended(&mut self, id: usize) {
-        let Some(socket) = self.table.get(id) else { return };
-        match (socket.role, socket.peer) {
-            // It may still read its answer.
-            (Role::Client { answering: true, .. }, _) => {
-                socket.role = Role::Client { answering: true, last: true };
-                socket.ended = true;
-            }
-            (Role::Client { .. }, _) => self.broken(id),
-            (Role::Upstream, Some(client)) if socket.message.ends_with_close() => {
-                self.table.change(client, |client| client.role = LAST);
-                self.answered(id, client, false);
-            }
-            (Role::Upstream, _) => self.broken(id),
-        }
-    }
-
-    /// The connection is of no use any more; what hangs on it ends too.
-    fn broken(&mut self, id: usize) {
-        let Some(socket) = self.table.get(id) else { return };
-        let untouched = socket.message.is_untouched();
-        let (role, peer) = (socket.role, socket.peer.take());
-        socket.outbox.drain(..).for_each(|chunk| self.ring.give_back(chunk));
-        self.shut(id);
-        let Some(peer) = peer else { return };
-        self.table.change(peer, |peer| peer.peer = None);
-        match role {
-            Role::Client { .. } => self.leave(peer),
-            Role::Upstream if untouched => self.no_answer(peer),
-            Role::Upstream => self.leave(peer),
-        }
-    }
-
-    fn refuse(&mut self, id: usize, fault: Fault) {
-        let Some(socket) = self.table.get(id) else { return };
-        let Some(upstream) = socket.peer.take() else {
-            self.post(id, Chunk::made(fault.answer().to_vec()));
-            return self.leave(id);
-        };
-        // The head went on already: an answer of ours could be taken for the upstream's.
-        self.table.change(upstream, |upstream| upstream.peer = None);
-        self.leave(upstream);
-        self.leave(id);
-    }
-
-    fn no_answer(&mut self, client: usize) {
-        self.table.change(client, |client| client.peer = None);
-        self.post(client, Chunk::made(NO_ANSWER.to_vec()));
-        self.leave(client);
-    }
-
-    /// Closes the connection once what waits for it is sent.
-    fn leave(&mut self, id: usize) {
-        let Some(socket) = self.table.get(id) else { return };
-        if socket.leaving != Leaving::No {
-            return;
-        }
-        socket.leaving = Leaving::Flush;
-        let (role, peer) = (socket.role, socket.peer.take());
-        if role == Role::Upstream {
-            self.idle.retain(|&idle| idle != id);
-            socket.outbox.drain(..).for_each(|chunk| self.ring.give_back(chunk));
-        }
-        if let Some(peer) = peer {
-            self.table.change(peer, |peer| peer.peer = None);
-            self.leave(peer);
-        }
-        self.starved.retain(|&starved| starved != id);
-        if self.table.get(id).is_some_and(|socket| !socket.connected) {
-            self.shut(id);
-        } else {
-            self.flush(id);
-        }
-    }
-
-    /// Ends what is under way on the socket, so that its handle can be given up.
-    fn shut(&mut self, id: usize) {
-        self.idle.retain(|&idle| idle != id);
-        self.starved.retain(|&starved| starved != id);
-        let Some(socket) = self.table.get(id) else { return };
-        if socket.leaving == Leaving::Shut {
-            return;
-        }
-        socket.leaving = Leaving::Shut;
-        if let Some(handle) = socket.handle {
-            socket.pending += 1;
-            self.ring.shut(id, handle);
-        }
-    }
-
-    fn settled(&mut self, id: usize) {
-        self.table.change(id, |socket| socket.pending -= 1);
-        self.settle(id);
-    }
-
-    /// Closes a socket that is shut and on which nothing is under way.
-    fn settle(&mut self, id: usize) {
-        let Some(socket) = self.table.get(id) else { return };
-        if socket.leaving != Leaving::Shut || socket.pending > 0 {
-            return;
-        }
-        socket.outbox.drain(..).for_each(|chunk| self.ring.give_back(chunk));
-        if let Some(handle) = socket.handle.take() {
-            self.ring.close(id, handle);
-        }
-    }
 }
 
 /// Up to here a body is copied behind its head; a second buffer would cost more.
@@ -508,5 +401,3 @@ const COPY_BYTES_MAX: usize = 2 * 1024;
 const OUTBOX_MAX: usize = 32;
 /// Fewer provided buffers than this share of them are scarce.
 const SCARCE_PERCENT: usize = 25;
-/// A client whose answer ends with its connection.
-const LAST: Role = Role::Client { answering: true, last: true };

@@ -24,7 +24,7 @@ pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 pub const STALLED_MS_MAX: u32 = 30_000;
 /// Connections of clients at a time; one more is closed at once.
 pub const CLIENTS_MAX: usize = 16 * 1024;
-/// Bytes of one receive, alike in all relays.
+/// Bytes of one receive unless the command line says otherwise.
 pub const RECEIVE_BYTES: usize = 32 * 1024;
 /// Rest after an accept that failed for want of descriptors or memory.
 pub const ACCEPT_REST_MS: u64 = 10;

@@ -13,7 +13,7 @@ use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
 use crate::message::{Message, NO_ANSWER, Rewrite};
 use crate::options::{Flags, Options};
-use crate::sockets::{ACCEPT_REST_MS, CLIENTS_MAX, RECEIVE_BYTES};
+use crate::sockets::{ACCEPT_REST_MS, CLIENTS_MAX};
 
 /// Relays what comes to `listener` until the process ends; calls `ready` once it accepts.
 ///
@@ -46,6 +46,7 @@ pub fn run(
 struct Shared {
     rewrite: Rewrite,
     upstream: SocketAddr,
+    receive_bytes: usize,
     /// Upstream connections without a request, the last used one last.
     idle: RefCell<Vec<TcpStream>>,
 }
@@ -59,7 +60,8 @@ async fn serve(
     let listener = TcpListener::from_std(listener)?;
     let rewrite = Rewrite::new(&options.upstream.to_string(), &options.key);
     let idle = RefCell::new(Vec::new());
-    let shared = Rc::new(Shared { rewrite, upstream: options.upstream, idle });
+    let (upstream, receive_bytes) = (options.upstream, options.receive_bytes);
+    let shared = Rc::new(Shared { rewrite, upstream, receive_bytes, idle });
     ready();
     loop {
         match listener.accept().await {
@@ -75,7 +77,8 @@ async fn serve(
 
 /// A client's connection, from accept to close.
 async fn converse(mut client: TcpStream, shared: Rc<Shared>) {
-    let mut buffers = Buffers { input: Vec::with_capacity(RECEIVE_BYTES), ..Buffers::default() };
+    let input = Vec::with_capacity(shared.receive_bytes);
+    let mut buffers = Buffers { input, ..Buffers::default() };
     while let Some(true) = exchange(&mut client, &shared, &mut buffers).await {}
 }
 
