@@ -1,4 +1,4 @@
-//! Runs one stage of a request so many times, for `perf/gate/run`, which has it counted by callgrind.
+//! Runs one stage of a request so many times, for `perf/gate/run`, where callgrind counts it.
 //!
 //! `gate STAGE RUNS`, or `gate --list`. Only [`measured_by_callgrind`] is counted: not the start of
 //! the process, not what a stage is made of, not the rounds that warm it up, and not the audit

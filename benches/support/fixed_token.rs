@@ -1,6 +1,6 @@
 //! A token and the key that it verifies with, always the same: a signature takes more or fewer
-//! steps to verify by what its numbers are, which would show as a spread. The private key was thrown
-//! away; issued and expiring around the rig's own time.
+//! steps to verify by what its numbers are, which would show as a spread. The private key was
+//! thrown away; issued and expiring around the rig's own time.
 
 pub(crate) const TOKEN: &str = concat!(
     "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFUzI1NiIsImtpZCI6Inl3RkJ5LW4zVlpSLU1UOVB6NThaN1lCZjZX",
