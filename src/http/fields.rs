@@ -177,7 +177,10 @@ impl Fields {
     /// The lines that an upstream may see: those of the allow-list, without what `Connection` takes
     /// out.
     fn upstream<'a>(&'a self, buf: &'a [u8]) -> impl Iterator<Item = &'a Line> {
-        let removes = self.first.get(Field::Connection as usize).copied().flatten().is_some();
+        // What every client says names no field; only more than that is looked through per line.
+        let removes = self
+            .values(buf, Field::Connection)
+            .any(|value| !value.eq_ignore_ascii_case(b"keep-alive"));
         self.lines.iter().filter(move |line| {
             let is_removed = removes
                 && line.class.field().is_some_and(headers::connection_may_remove_field)
@@ -270,10 +273,17 @@ impl Fields {
 /// How many bytes of white space `raw` begins with, and how many bytes lie between that and the
 /// white space at its end (RFC 9110 §5.6.3: space and tab only).
 fn trimmed(raw: &[u8]) -> (usize, usize) {
-    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
-    let before = raw.iter().take_while(|byte| is_space(byte)).count();
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    // As nearly everybody writes it.
+    if let [b' ', inside @ ..] = raw
+        && !is_space(inside.first())
+        && !is_space(inside.last())
+    {
+        return (1, inside.len());
+    }
+    let before = raw.iter().take_while(|byte| is_space(Some(byte))).count();
     let inside = raw.get(before..).unwrap_or_default();
-    let behind = inside.iter().rev().take_while(|byte| is_space(byte)).count();
+    let behind = inside.iter().rev().take_while(|byte| is_space(Some(byte))).count();
     (before, inside.len() - behind)
 }
 

@@ -235,7 +235,9 @@ impl RequestHead {
         // RFC 9112 §3.2: exactly one valid Host, or 400. Asked of HTTP/1.0 as well: the Host list
         // is what stops DNS rebinding, and no client that speaks MCP leaves it out.
         let host = self.fields.get(buf, Field::Host).ok_or(Reject::RequestHost)?;
-        host::parse_host(host).ok_or(Reject::RequestHost)?;
+        if !host::is_host(host) {
+            return Err(Reject::RequestHost);
+        }
         self.keep_alive = !is_1_0
             && self.method != Method::Connect
             && !self.fields.connection_lists(buf, b"close");

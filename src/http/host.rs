@@ -20,6 +20,17 @@ pub struct Authority<'a> {
 /// did was make two parsers see two hosts.
 #[must_use]
 pub fn parse_host(value: &[u8]) -> Option<Authority<'_>> {
+    let (name, port) = split_host(value)?;
+    Some(Authority { name: std::str::from_utf8(name).ok()?, port })
+}
+
+/// True for what [`parse_host`] can read.
+pub(super) fn is_host(value: &[u8]) -> bool {
+    split_host(value).is_some()
+}
+
+/// Name and port. A name is ASCII.
+fn split_host(value: &[u8]) -> Option<(&[u8], Option<u16>)> {
     if value.is_empty() || value.len() > limits::HOST_BYTES_MAX {
         return None;
     }
@@ -31,12 +42,11 @@ pub fn parse_host(value: &[u8]) -> Option<Authority<'_>> {
     if !name.starts_with(b"[") && !is_dns_name(name) {
         return None;
     }
-    let port = match rest {
-        [] => None,
-        [b':', digits @ ..] => Some(port_of(digits)?),
-        _ => return None,
-    };
-    Some(Authority { name: std::str::from_utf8(name).ok()?, port })
+    match rest {
+        [] => Some((name, None)),
+        [b':', digits @ ..] => Some((name, Some(port_of(digits)?))),
+        _ => None,
+    }
 }
 
 /// Length of the bracketed IPv6 address that `value` begins with.
@@ -268,6 +278,7 @@ mod tests {
             }
             let read = parse_host(text.as_bytes());
             assert_eq!(read, slowly(text.as_bytes()), "{text}");
+            assert_eq!(is_host(text.as_bytes()), read.is_some(), "{text}");
             valid += usize::from(read.is_some());
         }
         assert!(valid > 10_000, "{valid}");
@@ -277,6 +288,7 @@ mod tests {
                     let mut bytes = text.as_bytes().to_vec();
                     bytes[place] = byte;
                     assert_eq!(parse_host(&bytes), slowly(&bytes), "{bytes:?}");
+                    assert_eq!(is_host(&bytes), slowly(&bytes).is_some(), "{bytes:?}");
                 }
             }
         }

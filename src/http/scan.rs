@@ -1,5 +1,5 @@
-//! Finds the end of a head and its fields while its bytes arrive, and refuses at the first byte that
-//! cannot be right.
+//! Finds the end of a head and its fields while its bytes arrive, and refuses at the first byte
+//! that cannot be right.
 //!
 //! Whole lines are taken as such. Whatever is not one, because it is cut or because something about
 //! it is unusual, goes byte by byte through a machine that has the last word: the quick way only
@@ -102,7 +102,14 @@ impl Scan {
                     }
                 }
                 Phase::Line => self.at += control_at(window.get(self.at..).unwrap_or_default()),
-                _ => {}
+                Phase::LeadEnd
+                | Phase::Method
+                | Phase::Target
+                | Phase::Version
+                | Phase::FieldStart
+                | Phase::LineEnd
+                | Phase::HeadEnd
+                | Phase::Complete => {}
             }
             if self.phase == Phase::FieldStart {
                 self.whole_lines(window, fields);
@@ -122,6 +129,7 @@ impl Scan {
     }
 
     /// The quick way past a request line that is all there and has nothing unusual.
+    #[inline(never)] // a head that drips in does not pay for it with every byte
     fn whole_request_line(&mut self, window: &[u8]) {
         let method = other_than_tchar_at(window);
         let Some(rest) = window.get(method..).and_then(|rest| rest.strip_prefix(b" ")) else {
@@ -142,6 +150,7 @@ impl Scan {
     }
 
     /// The quick way past field lines that are all there and have nothing unusual.
+    #[inline(never)] // as above
     fn whole_lines(&mut self, window: &[u8], fields: &mut Fields) {
         while self.fields < limits::HEAD_FIELDS_MAX {
             let line = window.get(self.at..).unwrap_or_default();

@@ -165,8 +165,8 @@ mod tests {
         header(b"Retry-After", b"1", &mut out).unwrap();
         content_length(0, &mut out);
         out.extend_from_slice(CRLF);
-        let expected = "POST /mcp?x=1 HTTP/1.1\r\nHTTP/1.1 404 Not Found\r\nHTTP/1.1 200 OK\r\nRetry-After: 1\r\n\
-                        content-length: 0\r\n\r\n";
+        let expected = "POST /mcp?x=1 HTTP/1.1\r\nHTTP/1.1 404 Not Found\r\nHTTP/1.1 200 OK\r\n\
+                        Retry-After: 1\r\ncontent-length: 0\r\n\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 

@@ -7,8 +7,8 @@ use super::*;
 use crate::http::headers::{connection_may_remove, goes_downstream, goes_upstream};
 use crate::limits;
 
-const HEADS: usize = 200_000;
-const RESPONSES: usize = 120_000;
+const HEADS: usize = 120_000;
+const RESPONSES: usize = 100_000;
 
 type Lines = Vec<(Vec<u8>, Vec<u8>)>;
 
