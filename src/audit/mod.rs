@@ -14,6 +14,8 @@
 //!
 //! Without `fsync` this is safe against the death of the process, not against a power cut.
 
+#[cfg(feature = "bench-internals")]
+pub mod by_hand;
 mod codec;
 mod directory;
 mod entry;
