@@ -20,12 +20,14 @@ mod codec;
 mod directory;
 mod entry;
 mod join;
+mod json;
 mod line;
 mod name;
 mod parked;
 mod recovery;
 mod ring;
 mod sink;
+mod time;
 mod writer;
 
 pub use entry::{

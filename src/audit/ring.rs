@@ -274,9 +274,7 @@ impl RingFile {
         head: u64,
         record: &'a mut Vec<u8>,
     ) -> Option<(u64, Taken<'a>)> {
-        record.clear();
-        self.copy_out(cursor + 1, 1, record);
-        let meta = word(record, 0)?;
+        let meta = self.word_at(cursor + 1);
         let length = usize::try_from(meta & u64::from(u32::MAX)).ok()?;
         let whole = (HEAD_BYTES..=AUDIT_RECORD_BYTES_MAX).contains(&length)
             && length.is_multiple_of(WORD_BYTES);
@@ -284,8 +282,10 @@ impl RingFile {
         if !whole || next > head {
             return None;
         }
-        record.clear();
-        self.copy_out(cursor, words_of(length), record);
+        // Once: from then on it is long enough.
+        record.resize(AUDIT_RECORD_BYTES_MAX, 0);
+        let record = record.get_mut(..length)?;
+        self.copy_out(cursor, record);
         let kind = Kind::from_code(u8::try_from(meta >> 32).ok()?)?;
         if word(record, 0)? != checksum(self.seed(cursor), record) {
             return None;
@@ -323,12 +323,21 @@ impl RingFile {
         from_start.iter().zip(second).for_each(store);
     }
 
-    fn copy_out(&self, position: u64, count: u64, record: &mut Vec<u8>) {
-        let count = usize::try_from(count).unwrap_or(0);
+    fn copy_out(&self, position: u64, record: &mut [u8]) {
+        let load = |(word, place): (&mut [u8; WORD_BYTES], &AtomicU64)| {
+            *word = place.load(Ordering::Relaxed).to_le_bytes();
+        };
         let (to_end, from_start) = self.around(position);
-        for place in to_end.iter().chain(from_start).take(count) {
-            record.extend_from_slice(&place.load(Ordering::Relaxed).to_le_bytes());
-        }
+        let (words, _) = record.as_chunks_mut::<WORD_BYTES>();
+        let at = words.len().min(to_end.len());
+        let (first, second) = words.split_at_mut_checked(at).unwrap_or_default();
+        first.iter_mut().zip(to_end).for_each(load);
+        second.iter_mut().zip(from_start).for_each(load);
+    }
+
+    fn word_at(&self, position: u64) -> u64 {
+        let place = self.around(position).0.first();
+        place.map_or(0, |place| place.load(Ordering::Relaxed))
     }
 }
 
