@@ -16,8 +16,6 @@ use crate::limits::{AUDIT_OPEN_SECONDS_MAX, AUDIT_RECORD_BYTES_MAX};
 pub(super) struct Joiner {
     open: HashMap<Key, Open>,
     parked: Parked,
-    /// Decisions of this batch that are in no slot yet. May name ones that are complete by now.
-    loose: Vec<Key>,
     /// Slots whose final line is among `lines`.
     finished: Vec<u32>,
     /// Final lines that the file already had when we started.
@@ -43,7 +41,6 @@ impl Joiner {
         Self {
             open: HashMap::new(),
             parked,
-            loose: Vec::new(),
             finished: Vec::new(),
             seen,
             spare: Vec::new(),
@@ -64,35 +61,40 @@ impl Joiner {
         }
     }
 
-    /// Takes one record of a ring.
-    pub(super) fn take(&mut self, instance: u64, core: u32, taken: &Taken<'_>, now: Now) {
-        let key = Key { instance, core, seq: taken.seq };
-        if self.seen.contains(&key) {
-            return;
+    /// Takes one record of a ring; what is `told` has its line already and only opens or ends a
+    /// request. True when it opened one, which nothing but the ring keeps.
+    pub(super) fn take(&mut self, key: Key, taken: &Taken<'_>, told: bool, now: Now) -> bool {
+        if !self.seen.is_empty() && self.seen.contains(&key) {
+            return false;
         }
         match taken.kind {
             Kind::Decision => {
-                if !self.open.contains_key(&key) {
-                    let mut payload = self.spare.pop().unwrap_or_default();
-                    payload.extend_from_slice(taken.payload);
-                    let open = Open { payload, slot: None, since: now.mono, told: false };
-                    self.open.insert(key, open);
-                    self.loose.push(key);
+                if self.open.contains_key(&key) {
+                    return false;
                 }
+                let mut payload = self.spare.pop().unwrap_or_default();
+                payload.extend_from_slice(taken.payload);
+                let open = Open { payload, slot: None, since: now.mono, told: false };
+                self.open.insert(key, open);
+                return true;
             }
-            Kind::Whole => self.write(key, taken.payload, None, State::Done, now),
             Kind::Outcome => {
                 // Without its decision it belongs to a record that was ended as unknown.
-                let Some(open) = self.open.remove(&key) else { return };
+                let Some(open) = self.open.remove(&key) else { return false };
                 self.finished.extend(open.slot);
-                self.write(key, &open.payload, Some(taken.payload), State::Done, now);
+                if !told {
+                    self.write(key, &open.payload, Some(taken.payload), State::Done, now);
+                }
                 self.reuse(open.payload);
             }
+            Kind::Gap | Kind::Whole if told => {}
+            Kind::Whole => self.write(key, taken.payload, None, State::Done, now),
             Kind::Gap => match Reader(taken.payload).gap() {
                 Some((time, dropped)) => self.gap(key, time, dropped),
-                None => self.torn(instance, core, now),
+                None => self.torn(key.instance, key.core, now),
             },
         }
+        false
     }
 
     /// Tells of records that could not be kept.
@@ -136,14 +138,15 @@ impl Joiner {
         }
     }
 
-    /// Puts the decisions of this batch that are still open into slots. After this their words in
-    /// the ring may go. After an error, call again.
-    pub(super) fn park(&mut self) -> io::Result<()> {
-        while let Some(key) = self.loose.last() {
-            if let Some(open) = self.open.get_mut(key).filter(|open| open.slot.is_none()) {
-                open.slot = Some(self.parked.put(*key, &open.payload)?);
-            }
-            self.loose.pop();
+    /// Still open, and in no slot.
+    pub(super) fn is_loose(&self, key: &Key) -> bool {
+        self.open.get(key).is_some_and(|open| open.slot.is_none())
+    }
+
+    /// Puts an open decision into a slot. After this its words in the ring may go.
+    pub(super) fn park(&mut self, key: &Key) -> io::Result<()> {
+        if let Some(open) = self.open.get_mut(key) {
+            open.slot = Some(self.parked.put(*key, &open.payload)?);
         }
         Ok(())
     }

@@ -204,7 +204,7 @@ impl RingFile {
         let file = Self { data_words: Self::data_words(&map)?, map, core, instance };
         // Not a ring while it is half made: a crash here must not leave old words under a new name.
         file.header(MAGIC_AT).store(0, Ordering::Release);
-        for at in [HEAD, SEQ, DROPPED, REPORTED, TAIL] {
+        for at in [HEAD, SEQ, DROPPED, REPORTED, TAIL, WRITTEN] {
             file.header(at).store(0, Ordering::Relaxed);
         }
         file.header(INSTANCE).store(instance, Ordering::Relaxed);
@@ -244,6 +244,18 @@ impl RingFile {
     /// Where the writer is.
     pub(super) fn tail(&self) -> u64 {
         self.header(TAIL).load(Ordering::Acquire)
+    }
+
+    /// How far lines have been written, between `tail` and `head`.
+    pub(super) fn written(&self) -> u64 {
+        let (tail, written) = (self.tail(), self.header(WRITTEN).load(Ordering::Relaxed));
+        // Whoever did not keep it did not go beyond `tail`; in doubt a line is there twice.
+        if (tail..=self.head()).contains(&written) { written } else { tail }
+    }
+
+    /// Notes that there is a line, in the sink, of all that ended below `written`.
+    pub(super) fn set_written(&self, written: u64) {
+        self.header(WRITTEN).store(written, Ordering::Relaxed);
     }
 
     /// Gives everything below `tail` back to the worker.
@@ -396,5 +408,6 @@ const SEQ: usize = 65;
 const DROPPED: usize = 66;
 const REPORTED: usize = 67;
 const TAIL: usize = 128;
+const WRITTEN: usize = 129;
 /// Format 1; another format has another number, and is not read.
 const MAGIC: u64 = u64::from_le_bytes(*b"PCAUDIT\x01");
