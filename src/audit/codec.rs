@@ -46,36 +46,6 @@ impl Kind {
     }
 }
 
-/// A decision as read back.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct DecisionRead<'a> {
-    pub(super) time: u64,
-    pub(super) event: &'a str,
-    pub(super) decision: &'static str,
-    pub(super) reason: Option<&'a str>,
-    pub(super) policies: Option<ListRead<'a>>,
-    pub(super) epoch: Option<u64>,
-    pub(super) user: Option<&'a str>,
-    pub(super) issuer: Option<&'a str>,
-    pub(super) groups: Option<ListRead<'a>>,
-    pub(super) agent: Option<&'a str>,
-    pub(super) server: Option<&'a str>,
-    pub(super) method: Option<&'a str>,
-    pub(super) name: Option<&'a str>,
-    pub(super) revision: Option<&'a str>,
-    pub(super) credential: Option<(&'a str, &'a str, &'static str)>,
-    pub(super) source_ip: Option<IpAddr>,
-    pub(super) trace_id: Option<&'a str>,
-    pub(super) token: Option<[u8; 8]>,
-}
-
-/// A list as read back: what was kept, and how many were not.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct ListRead<'a> {
-    pub(super) kept: Vec<&'a str>,
-    pub(super) left_out: u16,
-}
-
 /// An outcome as read back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct OutcomeRead<'a> {
@@ -196,33 +166,39 @@ fn put_list(list: Option<List<'_>>, out: &mut Vec<u8>) {
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// The decision half.
-    pub(super) fn decision(&mut self) -> Option<DecisionRead<'a>> {
-        Some(DecisionRead {
-            time: self.u64()?,
-            decision: match self.u8()? {
-                DENY => "deny",
-                ERROR => "error",
-                PERMIT => "permit",
-                _ => return None,
-            },
-            event: self.text()??,
-            reason: self.text()?,
-            policies: self.list()?,
-            epoch: self.number()?,
-            user: self.text()?,
-            issuer: self.text()?,
-            groups: self.list()?,
-            agent: self.text()?,
-            server: self.text()?,
-            method: self.text()?,
-            name: self.text()?,
-            revision: self.text()?,
-            credential: self.credential()?,
-            source_ip: self.address()?,
-            trace_id: self.text()?,
-            token: <[u8; 8]>::try_from(self.bytes()??).ok(),
-        })
+    /// Passes over the decision half.
+    pub(super) fn skip_decision(&mut self) -> Option<()> {
+        self.u64()?;
+        self.verdict()?;
+        self.skip_texts(2)?;
+        self.skip_list()?;
+        self.number()?;
+        self.skip_texts(2)?;
+        self.skip_list()?;
+        // Agent, server, method, name, revision, credential.
+        self.skip_texts(7)?;
+        self.cache()?;
+        // Address, trace id, token.
+        self.skip_texts(3)
+    }
+
+    fn skip_texts(&mut self, count: u16) -> Option<()> {
+        (0..count).try_for_each(|_| self.bytes().map(drop))
+    }
+
+    fn skip_list(&mut self) -> Option<()> {
+        let (kept, _) = self.list()?.unwrap_or_default();
+        self.skip_texts(kept)
+    }
+
+    /// What was decided, in the word of the record.
+    pub(super) fn verdict(&mut self) -> Option<&'static str> {
+        match self.u8()? {
+            DENY => Some("deny"),
+            ERROR => Some("error"),
+            PERMIT => Some("permit"),
+            _ => None,
+        }
     }
 
     /// The outcome half.
@@ -243,18 +219,18 @@ impl<'a> Reader<'a> {
         Some((self.u64()?, self.u64()?))
     }
 
-    fn credential(&mut self) -> Option<Option<(&'a str, &'a str, &'static str)>> {
-        let (provider, kind) = (self.text()?, self.text()?);
-        let cache = match self.u8()? {
-            CACHE_HIT => "hit",
-            CACHE_MISS => "miss",
-            CACHE_NONE => "none",
-            _ => return None,
-        };
-        Some(provider.zip(kind).map(|(provider, kind)| (provider, kind, cache)))
+    /// Where the credential came from.
+    pub(super) fn cache(&mut self) -> Option<&'static str> {
+        match self.u8()? {
+            CACHE_HIT => Some("hit"),
+            CACHE_MISS => Some("miss"),
+            CACHE_NONE => Some("none"),
+            _ => None,
+        }
     }
 
-    fn address(&mut self) -> Option<Option<IpAddr>> {
+    /// The agent's address.
+    pub(super) fn address(&mut self) -> Option<Option<IpAddr>> {
         let bytes = self.bytes()??;
         if bytes.is_empty() {
             return Some(None);
@@ -263,17 +239,10 @@ impl<'a> Reader<'a> {
         v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok().map(Some)
     }
 
-    fn list(&mut self) -> Option<Option<ListRead<'a>>> {
-        let count = self.u16()?;
-        if count == ABSENT {
-            return Some(None);
-        }
-        let left_out = self.u16()?;
-        let mut kept = Vec::with_capacity(usize::from(count).min(LIST_BYTES_MAX));
-        for _ in 0..count {
-            kept.push(self.text()??);
-        }
-        Some(Some(ListRead { kept, left_out }))
+    /// The head of a list, whose strings follow: how many there are, and how many were left out.
+    pub(super) fn list(&mut self) -> Option<Option<(u16, u16)>> {
+        let kept = self.u16()?;
+        if kept == ABSENT { Some(None) } else { Some(Some((kept, self.u16()?))) }
     }
 
     fn text(&mut self) -> Option<Option<&'a str>> {
@@ -283,29 +252,37 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn bytes(&mut self) -> Option<Option<&'a [u8]>> {
+    /// A string that nobody has looked into yet.
+    #[inline]
+    pub(super) fn bytes(&mut self) -> Option<Option<&'a [u8]>> {
         let length = self.u16()?;
         if length == ABSENT { Some(None) } else { self.take(usize::from(length)).map(Some) }
     }
 
-    fn number(&mut self) -> Option<Option<u64>> {
+    /// A number that may be absent.
+    pub(super) fn number(&mut self) -> Option<Option<u64>> {
         let present = self.u8()? != 0;
         let number = self.u64()?;
         Some(present.then_some(number))
     }
 
+    #[inline]
     fn u8(&mut self) -> Option<u8> {
         self.take(1)?.first().copied()
     }
 
+    #[inline]
     fn u16(&mut self) -> Option<u16> {
         Some(u16::from_le_bytes(self.take(2)?.try_into().ok()?))
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    /// A number.
+    #[inline]
+    pub(super) fn u64(&mut self) -> Option<u64> {
         Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
     }
 
+    #[inline]
     fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;

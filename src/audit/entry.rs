@@ -196,7 +196,17 @@ impl TokenReference {
     /// From the first 16 hex digits of the token's SHA-256, as a verified token carries them.
     #[must_use]
     pub fn from_hex(digits: &str) -> Option<Self> {
-        u64::from_str_radix(digits, 16).ok().map(|number| Self(number.to_be_bytes()))
+        let digits = <&[u8; 16]>::try_from(digits.as_bytes()).ok()?;
+        let mut number = 0;
+        for digit in digits {
+            let nibble = match digit {
+                b'0'..=b'9' => digit - b'0',
+                b'a'..=b'f' => digit - b'a' + 10,
+                _ => return None,
+            };
+            number = number << 4 | u64::from(nibble);
+        }
+        Some(Self(number.to_be_bytes()))
     }
 
     /// Hashes `token`; once per verified token, not per request.
@@ -220,10 +230,14 @@ impl TokenReference {
 /// the header comes from the agent and may hold whatever it likes.
 #[must_use]
 pub fn trace_id(traceparent: &str) -> Option<&str> {
-    let id = traceparent.split('-').nth(1)?;
-    let hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    let valid = id.len() == TRACE_ID_BYTES && id.as_bytes().iter().all(hex);
-    (valid && id.bytes().any(|byte| byte != b'0')).then_some(id)
+    let (_version, rest) = traceparent.split_once('-')?;
+    let (id, after) = rest.split_at_checked(TRACE_ID_BYTES)?;
+    let ends = after.is_empty() || after.starts_with('-');
+    // Every digit is looked at, whatever the ones before it were: that goes many at a time.
+    let (hex, zero) = id.bytes().fold((true, true), |(hex, zero), byte| {
+        (hex & matches!(byte, b'0'..=b'9' | b'a'..=b'f'), zero & (byte == b'0'))
+    });
+    (ends && hex && !zero).then_some(id)
 }
 
 /// The event of a plain request.
@@ -243,9 +257,20 @@ mod tests {
     fn a_trace_id_is_32_hex_digits_or_nothing() {
         let id = "4bf92f3577b34da6a3ce929d0e0e4736";
         assert_eq!(trace_id(&format!("00-{id}-00f067aa0ba902b7-01")), Some(id));
-        for bad in ["", "00", "00--1-1", "00-4BF92F3577B34DA6A3CE929D0E0E4736-1-1", "00-secret-1-1"]
-        {
-            assert_eq!(trace_id(bad), None, "{bad}");
+        assert_eq!(trace_id(&format!("-{id}")), Some(id), "the version is not ours to judge");
+        for bad in [
+            "".to_owned(),
+            "00".to_owned(),
+            "00--1-1".to_owned(),
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-1-1".to_owned(),
+            "00-secret-1-1".to_owned(),
+            id.to_owned(),
+            format!("00-{id}0-1-1"),
+            format!("00-{}-1-1", &id[1..]),
+            format!("00-{}é-1", &id[1..]),
+            format!("00-{}--1", &id[1..]),
+        ] {
+            assert_eq!(trace_id(&bad), None, "{bad}");
         }
         assert_eq!(trace_id(&format!("00-{}-1-1", "0".repeat(32))), None);
     }
@@ -253,7 +278,14 @@ mod tests {
     #[test]
     fn k01_a_token_is_known_by_16_digits_of_its_hash() {
         // SHA-256("abc") is ba7816bf 8f01cfea … (FIPS 180-4 example).
-        assert_eq!(TokenReference::of(b"abc").0, [0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea]);
+        let abc = TokenReference::of(b"abc");
+        assert_eq!(abc.0, [0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea]);
+        assert_eq!(TokenReference::from_hex("ba7816bf8f01cfea"), Some(abc));
+        for bad in
+            ["", "ba7816bf8f01cfe", "ba7816bf8f01cfea0", "+a7816bf8f01cfea", "ga7816bf8f01cfea"]
+        {
+            assert_eq!(TokenReference::from_hex(bad), None, "{bad}");
+        }
     }
 
     #[test]

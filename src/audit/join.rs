@@ -5,22 +5,24 @@ use std::io;
 use hashbrown::{HashMap, HashSet};
 
 use super::codec::{Kind, Reader};
-use super::line::{self, Key, State};
+use super::line::{self, Halves, Key, State};
 use super::parked::Parked;
 use super::ring::Taken;
+use super::time::Times;
 use crate::clock::{Monotonic, Now};
-use crate::limits::AUDIT_OPEN_SECONDS_MAX;
+use crate::limits::{AUDIT_OPEN_SECONDS_MAX, AUDIT_RECORD_BYTES_MAX};
 
 /// Lines to write, and the decisions that have no outcome yet.
 pub(super) struct Joiner {
     open: HashMap<Key, Open>,
     parked: Parked,
-    /// Decisions of this batch that are in no slot yet. May name ones that are complete by now.
-    loose: Vec<Key>,
     /// Slots whose final line is among `lines`.
     finished: Vec<u32>,
     /// Final lines that the file already had when we started.
     seen: HashSet<Key>,
+    /// Buffers of decisions that are complete: a busy writer allocates nothing.
+    spare: Vec<Vec<u8>>,
+    times: Times,
     /// What is to be written, whole lines.
     pub(super) lines: Vec<u8>,
     /// How many lines that is.
@@ -39,9 +41,10 @@ impl Joiner {
         Self {
             open: HashMap::new(),
             parked,
-            loose: Vec::new(),
             finished: Vec::new(),
             seen,
+            spare: Vec::new(),
+            times: Times::new(),
             lines: Vec::new(),
             count: 0,
         }
@@ -58,33 +61,40 @@ impl Joiner {
         }
     }
 
-    /// Takes one record of a ring.
-    pub(super) fn take(&mut self, instance: u64, core: u32, taken: &Taken<'_>, now: Now) {
-        let key = Key { instance, core, seq: taken.seq };
-        if self.seen.contains(&key) {
-            return;
+    /// Takes one record of a ring; what is `told` has its line already and only opens or ends a
+    /// request. True when it opened one, which nothing but the ring keeps.
+    pub(super) fn take(&mut self, key: Key, taken: &Taken<'_>, told: bool, now: Now) -> bool {
+        if !self.seen.is_empty() && self.seen.contains(&key) {
+            return false;
         }
         match taken.kind {
             Kind::Decision => {
-                if !self.open.contains_key(&key) {
-                    let payload = taken.payload.to_vec();
-                    let open = Open { payload, slot: None, since: now.mono, told: false };
-                    self.open.insert(key, open);
-                    self.loose.push(key);
+                if self.open.contains_key(&key) {
+                    return false;
                 }
+                let mut payload = self.spare.pop().unwrap_or_default();
+                payload.extend_from_slice(taken.payload);
+                let open = Open { payload, slot: None, since: now.mono, told: false };
+                self.open.insert(key, open);
+                return true;
             }
-            Kind::Whole => self.write(key, taken.payload, None, State::Done, now),
             Kind::Outcome => {
                 // Without its decision it belongs to a record that was ended as unknown.
-                let Some(open) = self.open.remove(&key) else { return };
+                let Some(open) = self.open.remove(&key) else { return false };
                 self.finished.extend(open.slot);
-                self.write(key, &open.payload, Some(taken.payload), State::Done, now);
+                if !told {
+                    self.write(key, &open.payload, Some(taken.payload), State::Done, now);
+                }
+                self.reuse(open.payload);
             }
+            Kind::Gap | Kind::Whole if told => {}
+            Kind::Whole => self.write(key, taken.payload, None, State::Done, now),
             Kind::Gap => match Reader(taken.payload).gap() {
                 Some((time, dropped)) => self.gap(key, time, dropped),
-                None => self.torn(instance, core, now),
+                None => self.torn(key.instance, key.core, now),
             },
         }
+        false
     }
 
     /// Tells of records that could not be kept.
@@ -92,12 +102,14 @@ impl Joiner {
         if self.seen.contains(&key) {
             return;
         }
-        self.count += u64::from(line::write_gap(key, time, dropped, &mut self.lines));
+        line::write_gap(key, time, dropped, &mut self.times, &mut self.lines);
+        self.count += 1;
     }
 
     /// Tells of bytes that are no record.
     pub(super) fn torn(&mut self, instance: u64, core: u32, now: Now) {
-        self.count += u64::from(line::write_torn(instance, core, now.wall.0, &mut self.lines));
+        line::write_torn(instance, core, now.wall.0, &mut self.times, &mut self.lines);
+        self.count += 1;
     }
 
     /// Writes an early line for every request that has been open too long.
@@ -126,14 +138,15 @@ impl Joiner {
         }
     }
 
-    /// Puts the decisions of this batch that are still open into slots. After this their words in
-    /// the ring may go. After an error, call again.
-    pub(super) fn park(&mut self) -> io::Result<()> {
-        while let Some(key) = self.loose.last() {
-            if let Some(open) = self.open.get_mut(key).filter(|open| open.slot.is_none()) {
-                open.slot = Some(self.parked.put(*key, &open.payload)?);
-            }
-            self.loose.pop();
+    /// Still open, and in no slot.
+    pub(super) fn is_loose(&self, key: &Key) -> bool {
+        self.open.get(key).is_some_and(|open| open.slot.is_none())
+    }
+
+    /// Puts an open decision into a slot. After this its words in the ring may go.
+    pub(super) fn park(&mut self, key: &Key) -> io::Result<()> {
+        if let Some(open) = self.open.get_mut(key) {
+            open.slot = Some(self.parked.put(*key, &open.payload)?);
         }
         Ok(())
     }
@@ -153,23 +166,23 @@ impl Joiner {
     }
 
     fn write(&mut self, key: Key, decision: &[u8], outcome: Option<&[u8]>, state: State, now: Now) {
-        let mut reader = Reader(decision);
-        let read = reader.decision().and_then(|decision| {
-            let outcome = match (state, outcome) {
-                (State::Done, Some(outcome)) => Some(Reader(outcome).outcome()?),
-                // A whole record has its outcome behind its decision.
-                (State::Done, None) => Some(reader.outcome()?),
-                (State::Opened | State::Unknown, _) => None,
-            };
-            Some((decision, outcome))
-        });
-        let written = read.is_some_and(|(decision, outcome)| {
-            line::write_request(key, &decision, outcome.as_ref(), state, &mut self.lines)
-        });
-        if written {
+        let halves = Halves { decision, outcome, state };
+        if line::write_request(key, halves, &mut self.times, &mut self.lines) {
             self.count += 1;
         } else {
             self.torn(key.instance, key.core, now);
         }
     }
+
+    fn reuse(&mut self, mut payload: Vec<u8>) {
+        if self.spare.len() < SPARE_MAX {
+            payload.clear();
+            self.spare.push(payload);
+        }
+    }
 }
+
+/// Buffers kept for decisions to come: at most 4 MiB.
+const SPARE_MAX: usize = 1024;
+
+const _: () = assert!(SPARE_MAX * AUDIT_RECORD_BYTES_MAX <= 4 * 1024 * 1024);

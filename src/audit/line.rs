@@ -1,13 +1,15 @@
 //! One JSON line per record, keys in fixed order. Runs in the writer thread only.
+//!
+//! A line is written straight from the bytes of its record, field by field, in the order in which
+//! they lie there: nothing is decoded into a structure first and nothing is allocated. What this
+//! writes is, byte for byte, what serde_json makes of the same record (`tests::oracle`).
 
 use std::io::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use jiff::Timestamp;
-use serde::Serialize;
-use serde::ser::{SerializeSeq, Serializer};
-
-use super::codec::{DecisionRead, ListRead, OutcomeRead};
+use super::codec::Reader;
+use super::json::{put_fixed, put_hex, put_number, put_string};
+use super::time::Times;
 
 /// What identifies a record among all records of all processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,151 +40,102 @@ impl State {
     }
 }
 
-#[derive(Serialize)]
-struct Line<'a> {
-    time: String,
-    seq: u64,
-    core: u32,
-    event: &'a str,
-    decision: &'a str,
-    reason: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    policy: Option<&'a ListRead<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    epoch: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    issuer: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    groups: Option<&'a ListRead<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    agent: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    server: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    method: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    revision: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    credential: Option<CredentialLine<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream_status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bytes_in: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bytes_out: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    duration_us: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    overhead_us: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source_ip: Option<IpAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trace_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    token: Option<String>,
-    outcome: &'a str,
-    instance: String,
+/// The bytes of a record's halves, and how far it got.
+#[derive(Clone, Copy)]
+pub(super) struct Halves<'a> {
+    pub(super) decision: &'a [u8],
+    /// `None` with [`State::Done`]: it follows the decision.
+    pub(super) outcome: Option<&'a [u8]>,
+    pub(super) state: State,
 }
 
-#[derive(Serialize)]
-struct CredentialLine<'a> {
-    provider: &'a str,
-    kind: &'a str,
-    cache: &'a str,
-}
-
-#[derive(Serialize)]
-struct GapLine<'a> {
-    time: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seq: Option<u64>,
-    core: u32,
-    event: &'a str,
-    reason: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dropped: Option<u64>,
-    instance: String,
-}
-
-/// Appends the line of a request. False when it cannot be written as JSON, which leaves `out`
+/// Appends the line of a request. False when the bytes are not a record of ours, which leaves `out`
 /// alone.
 pub(super) fn write_request(
     key: Key,
-    decision: &DecisionRead<'_>,
-    outcome: Option<&OutcomeRead<'_>>,
-    state: State,
+    halves: Halves<'_>,
+    times: &mut Times,
     out: &mut Vec<u8>,
 ) -> bool {
-    let line = Line {
-        time: time(decision.time),
-        seq: key.seq,
-        core: key.core,
-        event: decision.event,
-        decision: decision.decision,
-        reason: outcome.and_then(|outcome| outcome.reason).or(decision.reason).unwrap_or("ok"),
-        policy: decision.policies.as_ref(),
-        epoch: decision.epoch,
-        user: decision.user,
-        issuer: decision.issuer,
-        groups: decision.groups.as_ref(),
-        agent: decision.agent,
-        server: decision.server,
-        method: decision.method,
-        name: decision.name,
-        revision: decision.revision,
-        credential: decision.credential.map(|(provider, kind, cache)| CredentialLine {
-            provider,
-            kind,
-            cache,
-        }),
-        status: outcome.and_then(|outcome| outcome.status),
-        upstream_status: outcome.and_then(|outcome| outcome.upstream_status),
-        bytes_in: outcome.map(|outcome| outcome.bytes_in),
-        bytes_out: outcome.map(|outcome| outcome.bytes_out),
-        duration_us: outcome.map(|outcome| outcome.duration_us),
-        overhead_us: outcome.and_then(|outcome| outcome.overhead_us),
-        source_ip: decision.source_ip.map(|ip| ip.to_canonical()),
-        trace_id: decision.trace_id,
-        token: decision.token.map(|token| hex(u64::from_be_bytes(token))),
-        outcome: state.word(),
-        instance: hex(key.instance),
+    let start = out.len();
+    let written = request(key, halves, times, out).is_some();
+    if !written {
+        out.truncate(start);
+    }
+    written
+}
+
+fn request(key: Key, halves: Halves<'_>, times: &mut Times, out: &mut Vec<u8>) -> Option<()> {
+    let mut read = Reader(halves.decision);
+    let outcome = match (halves.state, halves.outcome) {
+        (State::Done, Some(outcome)) => Some(Reader(outcome).outcome()?),
+        (State::Done, None) => {
+            let mut behind = Reader(halves.decision);
+            behind.skip_decision()?;
+            Some(behind.outcome()?)
+        }
+        (State::Opened | State::Unknown, _) => None,
     };
-    append(&line, out)
+    begin(times.text(read.u64()?), Some(key.seq), key.core, out);
+    let decision = read.verdict()?;
+    put_string(read.bytes()??, out)?;
+    put_fixed(b",\"decision\":\"", out);
+    put_fixed(decision.as_bytes(), out);
+    let reason = read.bytes()?;
+    put_fixed(b"\",\"reason\":", out);
+    let told = outcome.as_ref().and_then(|outcome| outcome.reason).map(str::as_bytes);
+    put_string(told.or(reason).unwrap_or(b"ok"), out)?;
+    list(b",\"policy\":", &mut read, out)?;
+    number(b",\"epoch\":", read.number()?, out);
+    text(b",\"user\":", &mut read, out)?;
+    text(b",\"issuer\":", &mut read, out)?;
+    list(b",\"groups\":", &mut read, out)?;
+    text(b",\"agent\":", &mut read, out)?;
+    text(b",\"server\":", &mut read, out)?;
+    text(b",\"method\":", &mut read, out)?;
+    text(b",\"name\":", &mut read, out)?;
+    text(b",\"revision\":", &mut read, out)?;
+    credential(&mut read, out)?;
+    if let Some(outcome) = outcome {
+        number(b",\"status\":", outcome.status.map(u64::from), out);
+        number(b",\"upstream_status\":", outcome.upstream_status.map(u64::from), out);
+        number(b",\"bytes_in\":", Some(outcome.bytes_in), out);
+        number(b",\"bytes_out\":", Some(outcome.bytes_out), out);
+        number(b",\"duration_us\":", Some(outcome.duration_us), out);
+        number(b",\"overhead_us\":", outcome.overhead_us, out);
+    }
+    if let Some(ip) = read.address()? {
+        put_fixed(b",\"source_ip\":\"", out);
+        address(ip.to_canonical(), out)?;
+        put_fixed(b"\"", out);
+    }
+    text(b",\"trace_id\":", &mut read, out)?;
+    if let Ok(token) = <[u8; 8]>::try_from(read.bytes()??) {
+        put_fixed(b",\"token\":\"", out);
+        put_hex(u64::from_be_bytes(token), out);
+        put_fixed(b"\"", out);
+    }
+    put_fixed(b",\"outcome\":\"", out);
+    put_fixed(halves.state.word().as_bytes(), out);
+    put_fixed(b"\"", out);
+    end(key.instance, out);
+    Some(())
 }
 
 /// Appends the line that tells of `dropped` records which could not be kept.
-pub(super) fn write_gap(key: Key, at: u64, dropped: u64, out: &mut Vec<u8>) -> bool {
-    let line = GapLine {
-        time: time(at),
-        seq: Some(key.seq),
-        core: key.core,
-        event: "gap",
-        reason: "not_kept",
-        dropped: Some(dropped),
-        instance: hex(key.instance),
-    };
-    append(&line, out)
+pub(super) fn write_gap(key: Key, at: u64, dropped: u64, times: &mut Times, out: &mut Vec<u8>) {
+    begin(times.text(at), Some(key.seq), key.core, out);
+    put_fixed(b"\"gap\",\"reason\":\"not_kept\"", out);
+    number(b",\"dropped\":", Some(dropped), out);
+    end(key.instance, out);
 }
 
 /// Appends the line that tells of bytes in a ring which are no record; how many records they were
 /// nobody knows, but the sequence numbers around them do.
-pub(super) fn write_torn(instance: u64, core: u32, at: u64, out: &mut Vec<u8>) -> bool {
-    let line = GapLine {
-        time: time(at),
-        seq: None,
-        core,
-        event: "gap",
-        reason: "torn",
-        dropped: None,
-        instance: hex(instance),
-    };
-    append(&line, out)
+pub(super) fn write_torn(instance: u64, core: u32, at: u64, times: &mut Times, out: &mut Vec<u8>) {
+    begin(times.text(at), None, core, out);
+    put_fixed(b"\"gap\",\"reason\":\"torn\"", out);
+    end(instance, out);
 }
 
 /// The key of a line that ends its record; `None` for early lines and for what is not a line of
@@ -200,35 +153,87 @@ pub(super) fn final_key(line: &[u8]) -> Option<Key> {
     (ids.outcome != Some(OPENED)).then_some(Key { instance, core: ids.core, seq: ids.seq })
 }
 
-fn append(line: &impl Serialize, out: &mut Vec<u8>) -> bool {
-    let start = out.len();
-    let written = serde_json::to_writer(&mut *out, line).is_ok() && out.write_all(b"\n").is_ok();
-    if !written {
-        out.truncate(start);
+/// Up to where the event stands.
+fn begin(time: &[u8], seq: Option<u64>, core: u32, out: &mut Vec<u8>) {
+    put_fixed(b"{\"time\":\"", out);
+    put_fixed(time, out);
+    put_fixed(b"\"", out);
+    number(b",\"seq\":", seq, out);
+    number(b",\"core\":", Some(u64::from(core)), out);
+    put_fixed(b",\"event\":", out);
+}
+
+fn end(instance: u64, out: &mut Vec<u8>) {
+    put_fixed(b",\"instance\":\"", out);
+    put_hex(instance, out);
+    put_fixed(b"\"}\n", out);
+}
+
+fn text(key: &[u8], read: &mut Reader<'_>, out: &mut Vec<u8>) -> Option<()> {
+    if let Some(text) = read.bytes()? {
+        put_fixed(key, out);
+        put_string(text, out)?;
     }
-    written
+    Some(())
 }
 
-/// RFC 3339 with microseconds, UTC.
-fn time(micros: u64) -> String {
-    let at = i64::try_from(micros).ok().and_then(|micros| Timestamp::from_microsecond(micros).ok());
-    format!("{:.6}", at.unwrap_or(Timestamp::MAX))
+fn number(key: &[u8], number: Option<u64>, out: &mut Vec<u8>) {
+    if let Some(number) = number {
+        put_fixed(key, out);
+        put_number(number, out);
+    }
 }
 
-fn hex(number: u64) -> String {
-    format!("{number:016x}")
-}
-
-impl Serialize for ListRead<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut list = serializer.serialize_seq(None)?;
-        for text in &self.kept {
-            list.serialize_element(text)?;
+fn list(key: &[u8], read: &mut Reader<'_>, out: &mut Vec<u8>) -> Option<()> {
+    let Some((kept, left_out)) = read.list()? else { return Some(()) };
+    put_fixed(key, out);
+    put_fixed(b"[", out);
+    for index in 0..kept {
+        if index > 0 {
+            put_fixed(b",", out);
         }
-        if self.left_out > 0 {
-            list.serialize_element(&format!("… {} more", self.left_out))?;
+        put_string(read.bytes()??, out)?;
+    }
+    if left_out > 0 {
+        put_fixed(if kept > 0 { b",\"\xe2\x80\xa6 " } else { b"\"\xe2\x80\xa6 " }, out);
+        put_number(u64::from(left_out), out);
+        put_fixed(b" more\"", out);
+    }
+    put_fixed(b"]", out);
+    Some(())
+}
+
+fn credential(read: &mut Reader<'_>, out: &mut Vec<u8>) -> Option<()> {
+    let (provider, kind) = (read.bytes()?, read.bytes()?);
+    let cache = read.cache()?;
+    if let Some((provider, kind)) = provider.zip(kind) {
+        put_fixed(b",\"credential\":{\"provider\":", out);
+        put_string(provider, out)?;
+        put_fixed(b",\"kind\":", out);
+        put_string(kind, out)?;
+        put_fixed(b",\"cache\":\"", out);
+        put_fixed(cache.as_bytes(), out);
+        put_fixed(b"\"}", out);
+    }
+    Some(())
+}
+
+fn address(ip: IpAddr, out: &mut Vec<u8>) -> Option<()> {
+    match ip {
+        IpAddr::V4(ip) => {
+            ipv4(ip, out);
+            Some(())
         }
-        list.end()
+        IpAddr::V6(ip) => write!(out, "{ip}").ok(),
+    }
+}
+
+fn ipv4(ip: Ipv4Addr, out: &mut Vec<u8>) {
+    for (index, octet) in ip.octets().into_iter().enumerate() {
+        if index > 0 {
+            put_fixed(b".", out);
+        }
+        put_number(u64::from(octet), out);
     }
 }
 

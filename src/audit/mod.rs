@@ -14,16 +14,20 @@
 //!
 //! Without `fsync` this is safe against the death of the process, not against a power cut.
 
+#[cfg(feature = "bench-internals")]
+pub mod by_hand;
 mod codec;
 mod directory;
 mod entry;
 mod join;
+mod json;
 mod line;
 mod name;
 mod parked;
 mod recovery;
 mod ring;
 mod sink;
+mod time;
 mod writer;
 
 pub use entry::{

@@ -24,7 +24,11 @@ pub(super) fn write(name: Name<'_>, out: &mut Vec<u8>) {
 }
 
 /// The longest start of `text` that has at most `bytes_max` bytes and ends between two characters.
+#[inline]
 pub(super) fn cut(text: &str, bytes_max: usize) -> &str {
+    if text.len() <= bytes_max {
+        return text;
+    }
     text.get(..text.floor_char_boundary(bytes_max)).unwrap_or(text)
 }
 

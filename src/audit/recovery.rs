@@ -52,7 +52,7 @@ fn empty_rings(
         joiner.adopt(decision.key, decision.slot, decision.payload);
     }
     let (lanes, emptied) = old_rings(directory, notes)?;
-    let mut drain = Drain { lanes, joiner, sink, fsync: false, written: 0 };
+    let mut drain = Drain { lanes, ..Drain::new(joiner, sink) };
     let mut recovered = settle(&mut drain, clock)?;
     drain.end_records(clock.now());
     recovered += settle(&mut drain, clock)?;

@@ -206,7 +206,7 @@ impl RingFile {
         let file = Self { data_words: Self::data_words(&map)?, map, core, instance };
         // Not a ring while it is half made: a crash here must not leave old words under a new name.
         file.header(MAGIC_AT).store(0, Ordering::Release);
-        for at in [HEAD, SEQ, DROPPED, REPORTED, TAIL] {
+        for at in [HEAD, SEQ, DROPPED, REPORTED, TAIL, WRITTEN] {
             file.header(at).store(0, Ordering::Relaxed);
         }
         file.header(INSTANCE).store(instance, Ordering::Relaxed);
@@ -248,6 +248,18 @@ impl RingFile {
         self.header(TAIL).load(Ordering::Acquire)
     }
 
+    /// How far lines have been written, between `tail` and `head`.
+    pub(super) fn written(&self) -> u64 {
+        let (tail, written) = (self.tail(), self.header(WRITTEN).load(Ordering::Relaxed));
+        // Whoever did not keep it did not go beyond `tail`; in doubt a line is there twice.
+        if (tail..=self.head()).contains(&written) { written } else { tail }
+    }
+
+    /// Notes that there is a line, in the sink, of all that ended below `written`.
+    pub(super) fn set_written(&self, written: u64) {
+        self.header(WRITTEN).store(written, Ordering::Relaxed);
+    }
+
     /// Gives everything below `tail` back to the worker.
     pub(super) fn set_tail(&self, tail: u64) {
         self.header(TAIL).store(tail, Ordering::Release);
@@ -276,9 +288,7 @@ impl RingFile {
         head: u64,
         record: &'a mut Vec<u8>,
     ) -> Option<(u64, Taken<'a>)> {
-        record.clear();
-        self.copy_out(cursor + 1, 1, record);
-        let meta = word(record, 0)?;
+        let meta = self.word_at(cursor + 1);
         let length = usize::try_from(meta & u64::from(u32::MAX)).ok()?;
         let whole = (HEAD_BYTES..=AUDIT_RECORD_BYTES_MAX).contains(&length)
             && length.is_multiple_of(WORD_BYTES);
@@ -286,8 +296,10 @@ impl RingFile {
         if !whole || next > head {
             return None;
         }
-        record.clear();
-        self.copy_out(cursor, words_of(length), record);
+        // Once: from then on it is long enough.
+        record.resize(AUDIT_RECORD_BYTES_MAX, 0);
+        let record = record.get_mut(..length)?;
+        self.copy_out(cursor, record);
         let kind = Kind::from_code(u8::try_from(meta >> 32).ok()?)?;
         if word(record, 0)? != checksum(self.seed(cursor), record) {
             return None;
@@ -325,12 +337,21 @@ impl RingFile {
         from_start.iter().zip(second).for_each(store);
     }
 
-    fn copy_out(&self, position: u64, count: u64, record: &mut Vec<u8>) {
-        let count = usize::try_from(count).unwrap_or(0);
+    fn copy_out(&self, position: u64, record: &mut [u8]) {
+        let load = |(word, place): (&mut [u8; WORD_BYTES], &AtomicU64)| {
+            *word = place.load(Ordering::Relaxed).to_le_bytes();
+        };
         let (to_end, from_start) = self.around(position);
-        for place in to_end.iter().chain(from_start).take(count) {
-            record.extend_from_slice(&place.load(Ordering::Relaxed).to_le_bytes());
-        }
+        let (words, _) = record.as_chunks_mut::<WORD_BYTES>();
+        let at = words.len().min(to_end.len());
+        let (first, second) = words.split_at_mut_checked(at).unwrap_or_default();
+        first.iter_mut().zip(to_end).for_each(load);
+        second.iter_mut().zip(from_start).for_each(load);
+    }
+
+    fn word_at(&self, position: u64) -> u64 {
+        let place = self.around(position).0.first();
+        place.map_or(0, |place| place.load(Ordering::Relaxed))
     }
 }
 
@@ -384,10 +405,19 @@ pub(super) const HEADER_WORDS: usize = 512;
 const MAGIC_AT: usize = 0;
 const INSTANCE: usize = 1;
 const CORE: usize = 2;
+<<<<<<< HEAD
 pub(super) const HEAD: usize = 64;
 pub(super) const SEQ: usize = 65;
 pub(super) const DROPPED: usize = 66;
 pub(super) const REPORTED: usize = 67;
 pub(super) const TAIL: usize = 128;
+=======
+const HEAD: usize = 64;
+const SEQ: usize = 65;
+const DROPPED: usize = 66;
+const REPORTED: usize = 67;
+const TAIL: usize = 128;
+const WRITTEN: usize = 129;
+>>>>>>> perf-b2
 /// Format 1; another format has another number, and is not read.
 const MAGIC: u64 = u64::from_le_bytes(*b"PCAUDIT\x01");

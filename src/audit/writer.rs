@@ -1,10 +1,12 @@
 //! The audit writer: one thread that turns what lies in the rings into lines.
 //!
 //! The order of one turn is what makes a record appear exactly once whatever dies when: take from
-//! the rings, park the open decisions, write the lines, give the ring's space back, free the
-//! slots. Dying anywhere in it leaves the records in the rings or slots; the next process
-//! recognises by the last lines of the file what had been written already.
+//! the rings, park decisions that have been open too long to stay there, write the lines, note in
+//! the rings how far they are written, give space back, free the slots. Dying anywhere in it
+//! leaves the records in the rings or slots; the next process recognises by the note, and by the
+//! last lines of the file, what had been written already.
 
+use std::collections::VecDeque;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use super::sink::Sink;
 use crate::clock::{Clock, Monotonic, Now};
 use crate::config::Audit;
 use crate::lines::Lines;
+use crate::limits::AUDIT_RING_BYTES;
 
 /// The handle of the writer thread. Dropping it does not stop the thread; [`Writer::shutdown`]
 /// does.
@@ -282,6 +285,8 @@ pub(super) struct Drain {
     pub(super) fsync: bool,
     /// Bytes of `joiner.lines` that are in the sink.
     pub(super) written: usize,
+    /// How far an open decision may hold a ring's `tail` back; [`HELD_WORDS_MAX`] but in tests.
+    pub(super) held_words_max: u64,
 }
 
 /// One ring and how far it has been read. The cursor is stored for every record, so no worker may
@@ -291,6 +296,10 @@ pub(super) struct Lane {
     file: Arc<RingFile>,
     /// At or above the ring's `tail`; `tail` follows when everything below is kept elsewhere.
     cursor: u64,
+    /// What lies below was written by a process that died. Its open decisions are still open.
+    told: u64,
+    /// Decisions that only the ring keeps, and where, in its order. Some may have ended by now.
+    loose: VecDeque<(u64, Key)>,
     record: Vec<u8>,
 }
 
@@ -305,12 +314,28 @@ pub(super) enum Turn {
 
 impl Lane {
     pub(super) fn new(file: Arc<RingFile>) -> Self {
-        let cursor = file.tail();
-        Self { file, cursor, record: Vec::new() }
+        let (cursor, told) = (file.tail(), file.written());
+        Self { file, cursor, told, loose: VecDeque::new(), record: Vec::new() }
+    }
+
+    /// Everything below `cursor` is written, and what is open below the first loose decision is in
+    /// a slot.
+    fn give_back(&self) {
+        let floor = self.loose.front().map_or(self.cursor, |(at, _)| *at);
+        if self.cursor != self.file.written() || floor != self.file.tail() {
+            self.file.set_written(self.cursor);
+            self.file.set_tail(floor);
+        }
     }
 }
 
 impl Drain {
+    /// Without lanes.
+    pub(super) const fn new(joiner: Joiner, sink: Sink) -> Self {
+        let held_words_max = HELD_WORDS_MAX;
+        Self { lanes: Vec::new(), joiner, sink, fsync: false, written: 0, held_words_max }
+    }
+
     /// Moves one batch from the rings to the sink. Answers how many lines it wrote. After an error
     /// the records are where they were, and the next call goes on.
     pub(super) fn turn(&mut self, now: Now) -> io::Result<(Turn, u64)> {
@@ -318,16 +343,12 @@ impl Drain {
             self.collect(now);
             self.joiner.tell_long_open(now);
         }
-        self.joiner.park()?;
+        self.park()?;
         self.sink.append(&self.joiner.lines, &mut self.written)?;
         if self.fsync && !self.joiner.lines.is_empty() {
             self.sink.sync()?;
         }
-        for lane in &self.lanes {
-            if lane.cursor != lane.file.tail() {
-                lane.file.set_tail(lane.cursor);
-            }
-        }
+        self.lanes.iter().for_each(Lane::give_back);
         let lines = self.joiner.count;
         let full = self.joiner.lines.len() >= BATCH_BYTES;
         self.written = 0;
@@ -335,6 +356,24 @@ impl Drain {
             tracing::warn!("slots of open audit records cannot be freed");
         }
         Ok((if full { Turn::More } else { Turn::Idle }, lines))
+    }
+
+    /// Most requests end before the ring comes around, so their decisions stay where they are; a
+    /// slot, which is two system calls, is for those that would hold too much of the ring. After an
+    /// error, call again.
+    fn park(&mut self) -> io::Result<()> {
+        for lane in &mut self.lanes {
+            while let Some((at, key)) = lane.loose.front() {
+                if self.joiner.is_loose(key) {
+                    if lane.cursor - at <= self.held_words_max {
+                        break;
+                    }
+                    self.joiner.park(key)?;
+                }
+                lane.loose.pop_front();
+            }
+        }
+        Ok(())
     }
 
     /// Nobody will complete what is open, and nobody will tell of drops: the writer does.
@@ -372,7 +411,12 @@ impl Drain {
             while lane.cursor < head && self.joiner.lines.len() < BATCH_BYTES {
                 match lane.file.take(lane.cursor, head, &mut lane.record) {
                     Some((next, taken)) => {
-                        self.joiner.take(lane.file.instance, lane.file.core, &taken, now);
+                        let (instance, core) = (lane.file.instance, lane.file.core);
+                        let key = Key { instance, core, seq: taken.seq };
+                        let told = lane.cursor < lane.told;
+                        if self.joiner.take(key, &taken, told, now) {
+                            lane.loose.push_back((lane.cursor, key));
+                        }
                         lane.cursor = next;
                     }
                     None => {
@@ -396,3 +440,5 @@ fn random_instance() -> Result<u64, String> {
 const POLL: Duration = Duration::from_millis(50);
 /// Bytes of lines after which a batch is written.
 pub(super) const BATCH_BYTES: usize = 256 * 1024;
+/// An open decision holds a quarter of its ring at most: three quarters are for what comes.
+const HELD_WORDS_MAX: u64 = (AUDIT_RING_BYTES / size_of::<u64>() / 4) as u64;

@@ -2,22 +2,31 @@ use std::net::IpAddr;
 
 use super::super::codec::{PAYLOAD_BYTES_MAX, Reader, write_decision, write_outcome};
 use super::super::entry::{CredentialCache, CredentialUse, Decision, Entry, List, Name, Outcome};
-use super::super::line::{Key, State, final_key, write_request};
-use super::{Random, TokenReference, done, permit};
+use super::super::line::{Halves, Key, State, final_key, write_request};
+use super::super::time::Times;
+use super::{Random, TokenReference, done, oracle, permit};
 use crate::clock::UnixMicros;
 use crate::limits::AUDIT_RECORD_BYTES_MAX;
 use crate::reject::Reject;
 
 const KEY: Key = Key { instance: 0xabc, core: 1, seq: 42 };
 
+/// `None` when the bytes are no record.
+fn line_of(decision: &[u8], outcome: Option<&[u8]>, state: State) -> Option<Vec<u8>> {
+    let mut line = b"untouched".to_vec();
+    let halves = Halves { decision, outcome, state };
+    let written = write_request(KEY, halves, &mut Times::new(), &mut line);
+    let own = line.strip_prefix(b"untouched").unwrap().to_vec();
+    assert!(written || own.is_empty(), "a line that failed leaves nothing behind");
+    written.then_some(own)
+}
+
 #[test]
 fn a_line_has_every_field_of_the_contract_in_order() {
-    let (mut decision, mut outcome, mut line) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut decision, mut outcome) = (Vec::new(), Vec::new());
     write_decision(&permit(1_788_000_000_123_456), &mut decision);
     write_outcome(&done(), &mut outcome);
-    let decision = Reader(&decision).decision().unwrap();
-    let outcome = Reader(&outcome).outcome().unwrap();
-    assert!(write_request(KEY, &decision, Some(&outcome), State::Done, &mut line));
+    let line = line_of(&decision, Some(&outcome), State::Done).unwrap();
     let expected = concat!(
         r#"{"time":"2026-08-29T10:40:00.123456Z","seq":42,"core":1,"event":"request","#,
         r#""decision":"permit","reason":"ok","policy":["engineers-read"],"epoch":7,"#,
@@ -36,15 +45,14 @@ fn a_line_has_every_field_of_the_contract_in_order() {
 
 #[test]
 fn what_is_not_known_is_left_out_and_an_early_line_is_not_final() {
-    let (mut bytes, mut line) = (Vec::new(), Vec::new());
+    let mut bytes = Vec::new();
     let entry = Entry {
         policies: Some(List::Slices(&[])),
         reason: Some(Reject::UpstreamTimeout),
         ..Entry::new(UnixMicros(0), Decision::Error)
     };
     write_decision(&entry, &mut bytes);
-    let read = Reader(&bytes).decision().unwrap();
-    assert!(write_request(KEY, &read, None, State::Opened, &mut line));
+    let line = line_of(&bytes, None, State::Opened).unwrap();
     let expected = concat!(
         r#"{"time":"1970-01-01T00:00:00.000000Z","seq":42,"core":1,"event":"request","#,
         r#""decision":"error","reason":"upstream_timeout","policy":[],"outcome":"opened","#,
@@ -107,12 +115,12 @@ fn random_records_come_back_as_they_went_in() {
         write_decision(&entry, &mut bytes);
         write_outcome(&outcome, &mut bytes);
         let mut reader = Reader(&bytes);
-        let read = reader.decision().unwrap();
+        let read = oracle::decision(&mut reader).unwrap();
         let told = format!("seed {seed:#x} round {round}");
         let list = |list: Option<List<'_>>| {
             list.map(|list| (0..list.len()).map(|at| list.get(at).unwrap().to_owned()).collect())
         };
-        let kept = |list: Option<super::super::codec::ListRead<'_>>| {
+        let kept = |list: Option<oracle::ListRead<'_>>| {
             list.map(|list| list.kept.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>())
         };
         assert_eq!((read.time, read.decision), (entry.time.0, "deny"), "{told}");
@@ -166,12 +174,12 @@ fn no_record_exceeds_its_bound_whatever_is_sent() {
     write_outcome(&done(), &mut bytes);
     assert!(bytes.len() <= PAYLOAD_BYTES_MAX, "{}", bytes.len());
     assert_eq!(bytes.capacity(), AUDIT_RECORD_BYTES_MAX, "nothing was allocated");
-    let read = Reader(&bytes).decision().unwrap();
+    let read = oracle::decision(&mut Reader(&bytes)).unwrap();
     let groups = read.groups.as_ref().unwrap();
     assert_eq!(groups.kept.len() + usize::from(groups.left_out), many.len());
     assert_eq!(read.policies.as_ref().unwrap().left_out, 1, "half an id is another id");
-    let mut line = Vec::new();
-    assert!(write_request(KEY, &read, None, State::Unknown, &mut line));
+    let line = line_of(&bytes, None, State::Unknown).unwrap();
+    assert_eq!(line, oracle::line(KEY, &read, None, State::Unknown));
     let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
     let marker = format!("… {} more", groups.left_out);
     assert_eq!(line["groups"].as_array().unwrap().last().unwrap(), &serde_json::json!(marker));
@@ -184,16 +192,111 @@ fn damaged_bytes_are_refused_not_trusted() {
     let mut whole = Vec::new();
     write_decision(&permit(1), &mut whole);
     for length in 0..whole.len() {
-        assert_eq!(Reader(&whole[..length]).decision(), None, "cut at {length}");
+        let cut = &whole[..length];
+        assert_eq!(line_of(cut, None, State::Unknown), None, "cut at {length}");
+        assert_eq!(Reader(cut).skip_decision(), None, "cut at {length}");
     }
     let mut random = Random(0x5eed_0002);
     for _ in 0..20_000 {
         let mut bytes = whole.clone();
         let at = random.below(bytes.len() as u64) as usize;
         bytes[at] ^= 1 << random.below(8);
-        // Any answer is good but a panic or an endless loop.
-        let _ = Reader(&bytes).decision();
+        let read = oracle::decision(&mut Reader(&bytes));
+        let expected = read.map(|read| oracle::line(KEY, &read, None, State::Unknown));
+        assert_eq!(line_of(&bytes, None, State::Unknown), expected, "{bytes:?}");
     }
+}
+
+/// The differential test: hostile strings, every state, halves apart and together.
+#[test]
+fn lines_are_byte_for_byte_what_serde_json_makes_of_the_record() {
+    let seed = 0x5eed_0004;
+    let mut random = Random(seed);
+    for round in 0..20_000 {
+        let strings: Vec<String> = (0..10).map(|_| hostile(&mut random)).collect();
+        let entry = hostile_entry(&mut random, &strings);
+        let outcome = Outcome {
+            status: (random.below(4) > 0).then(|| random.below(1 << 16) as u16),
+            upstream_status: (random.below(4) > 0).then(|| random.below(1 << 16) as u16),
+            bytes_in: random.next() >> random.below(64),
+            bytes_out: random.next() >> random.below(64),
+            duration_us: random.next() >> random.below(64),
+            overhead_us: (random.below(2) > 0).then(|| random.next() >> random.below(64)),
+            reason: (random.below(4) == 0).then_some(Reject::UpstreamEof),
+        };
+        let (mut half, mut other) = (Vec::new(), Vec::new());
+        write_decision(&entry, &mut half);
+        write_outcome(&outcome, &mut other);
+        let whole = [&half[..], &other[..]].concat();
+        let read = oracle::decision(&mut Reader(&half)).unwrap();
+        let ended = Reader(&other).outcome().unwrap();
+        for (decision, outcome, state) in [
+            (&half, Some(&other[..]), State::Done),
+            (&whole, None, State::Done),
+            (&half, None, State::Opened),
+            (&whole, None, State::Unknown),
+        ] {
+            let ended = (state == State::Done).then_some(&ended);
+            let expected = oracle::line(KEY, &read, ended, state);
+            let told = format!("seed {seed:#x} round {round} {state:?}");
+            assert_eq!(line_of(decision, outcome, state), Some(expected), "{told}");
+        }
+    }
+}
+
+fn hostile_entry<'a>(random: &mut Random, strings: &'a [String]) -> Entry<'a> {
+    let mut some = |index: usize| (random.below(5) > 0).then(|| strings[index].as_str());
+    let (user, issuer, agent, server) = (some(0), some(1), some(2), some(3));
+    let (method, name, revision, provider) = (some(4), some(5), some(6), some(7));
+    let (trace_id, event) = (some(8), some(9).unwrap_or("request"));
+    let mut list = || {
+        let from = random.below(strings.len() as u64) as usize;
+        (random.below(4) > 0).then(|| List::Strings(&strings[from..]))
+    };
+    let (policies, groups) = (list(), list());
+    let decisions = [Decision::Deny, Decision::Error, Decision::Permit];
+    let caches = [CredentialCache::Hit, CredentialCache::Miss, CredentialCache::None];
+    let cache = caches[random.below(3) as usize];
+    Entry {
+        event,
+        reason: (random.below(2) > 0).then_some(Reject::PolicyDenied),
+        policies,
+        epoch: (random.below(4) > 0).then(|| random.next() >> random.below(64)),
+        user,
+        issuer,
+        groups,
+        agent,
+        server,
+        method,
+        name: name.map(|name| match random.below(3) {
+            0 => Name::Plain(name),
+            1 => Name::Uri(name),
+            _ => Name::Task(name),
+        }),
+        revision,
+        credential: provider.map(|provider| CredentialUse { provider, kind: "api_key", cache }),
+        source_ip: address(random),
+        trace_id,
+        token: (random.below(4) > 0).then(|| TokenReference::of(&random.next().to_le_bytes())),
+        ..Entry::new(
+            UnixMicros(random.next() >> random.below(64)),
+            decisions[random.below(3) as usize],
+        )
+    }
+}
+
+/// Mostly plain, as names are; the rest is every kind of character that JSON treats apart.
+fn hostile(random: &mut Random) -> String {
+    let plain = random.below(2) > 0;
+    let count = if random.below(20) == 0 { random.below(1_500) } else { random.below(40) };
+    let odd = ['"', '\\', '/', '\u{7f}', '\u{80}', 'é', '\u{2028}', '\u{feff}', '\u{ffff}', '😀'];
+    let one = |random: &mut Random| match random.below(if plain { 1 } else { 4 }) {
+        0 => char::from(b' ' + random.below(0x5f) as u8),
+        1 => char::from(random.below(0x20) as u8),
+        2 => odd[random.below(odd.len() as u64) as usize],
+        _ => char::from_u32(random.below(0x11_0000) as u32).unwrap_or('\u{fffd}'),
+    };
+    (0..count).map(|_| one(random)).collect()
 }
 
 fn text(random: &mut Random, bytes_max: u64) -> String {

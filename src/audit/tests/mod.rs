@@ -2,6 +2,7 @@
 
 mod codec;
 mod crash;
+mod oracle;
 mod ring;
 mod share_nothing;
 mod writer;
