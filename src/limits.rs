@@ -53,8 +53,12 @@ pub const BODY_BUFFER_KEPT_BYTES_MAX: usize = 256 * 1024;
 pub const AUDIT_NAME_BYTES_MAX: usize = 256;
 
 // -- relay --
-/// Bytes of one relay buffer; at most two per direction are in use.
-pub const RELAY_BUFFER_BYTES: usize = 16 * 1024;
+/// Bytes of one relay buffer; at most two per direction are in use. An answer of 16 KiB fits into
+/// one with its head, so it takes one read and one write.
+pub const RELAY_BUFFER_BYTES: usize = 32 * 1024;
+/// Bytes of the one buffer through which a body of a declared length goes that is longer than a
+/// relay buffer.
+pub const LONG_BUFFER_BYTES: usize = 64 * 1024;
 /// Bytes of an upstream response head.
 pub const UPSTREAM_HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Interim (1xx) responses before the final one.
@@ -223,6 +227,7 @@ const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX, "a target must fit into
 const _: () = assert!(TOKEN_BYTES_MAX < HEAD_BYTES_MAX, "a token must fit into a head");
 const _: () = assert!(HEAD_BYTES_MAX < BODY_BYTES_MAX);
 const _: () = assert!(2 * RELAY_BUFFER_BYTES <= 64 * 1024, "the contract's bound per direction");
+const _: () = assert!(LONG_BUFFER_BYTES <= 64 * 1024, "the same: then it is the only one");
 const _: () = assert!(JWKS_FRESH_SECONDS_MIN <= JWKS_FRESH_SECONDS_DEFAULT);
 const _: () = assert!(JWKS_FRESH_SECONDS_DEFAULT <= JWKS_FRESH_SECONDS_MAX);
 const _: () = assert!(JWKS_RETRY_SECONDS_MIN <= JWKS_RETRY_SECONDS_MAX);

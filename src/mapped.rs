@@ -8,7 +8,7 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicU64;
@@ -19,7 +19,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use monoio::net::TcpStream;
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::{Errno, FdFlags};
-use rustix::net::RecvFlags;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 
 /// A file whose bytes are this process' memory: what is stored here outlives the process, because
 /// the kernel owns the pages (but not a power cut, unless somebody calls `fsync`).
@@ -131,6 +131,21 @@ pub fn is_quiet(socket: &TcpStream) -> bool {
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
     let seen = rustix::net::recv(borrowed(socket), &mut [0_u8; 1], flags);
     matches!(seen, Err(Errno::AGAIN))
+}
+
+/// Sends as much of `head`, then of `body`, as the socket takes at once: one system call that never
+/// waits. The kernel has copied the bytes when it returns, so nothing is lent to it.
+///
+/// # Errors
+/// `WouldBlock` when the socket takes nothing now; else what the kernel said.
+pub fn send_now(socket: &TcpStream, head: &[u8], body: &[u8]) -> io::Result<usize> {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let socket = borrowed(socket);
+    if body.is_empty() {
+        return Ok(rustix::net::send(socket, head, flags)?);
+    }
+    let parts = [IoSlice::new(head), IoSlice::new(body)];
+    Ok(rustix::net::sendmsg(socket, &parts, &mut SendAncillaryBuffer::default(), flags)?)
 }
 
 /// Makes the coming close of `socket` a reset: the peer of an answer that was cut, and that has no

@@ -106,6 +106,13 @@ impl BodyDecoder {
         self.phase == Phase::Done
     }
 
+    /// What is still to come of a body with a declared length; such bytes need no decoding, only
+    /// counting. `None` for every other framing and after the end.
+    #[must_use]
+    pub fn bytes_left(&self) -> Option<u64> {
+        (self.phase == Phase::Fixed).then_some(self.left)
+    }
+
     /// The connection ended.
     ///
     /// # Errors

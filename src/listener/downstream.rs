@@ -10,7 +10,9 @@ use zeroize::Zeroize;
 
 use crate::clock::Monotonic;
 use crate::http::{BodyDecoder, Framing, RequestHead};
-use crate::limits::{HEAD_BYTES_MAX, Limits, PIPELINE_BYTES_MAX, RELAY_BUFFER_BYTES, WHEEL_TICK};
+use crate::limits::{
+    HEAD_BYTES_MAX, LONG_BUFFER_BYTES, Limits, PIPELINE_BYTES_MAX, RELAY_BUFFER_BYTES, WHEEL_TICK,
+};
 use crate::net::{Buffers, Either, NetError, Stream, Timers, first};
 use crate::reject::Reject;
 
@@ -84,15 +86,37 @@ impl Downstream {
         (&self.head, self.input.get(..self.head_bytes).unwrap_or_default())
     }
 
-    /// Waits for the first byte of the next request, without a buffer. False when none came in
-    /// time.
+    /// Waits for the first byte of the next request. False when none came in time.
+    ///
+    /// The next request of a busy connection is near, so it is read straight away, as one
+    /// operation; a connection that stays silent gives its buffer back and is waited for without
+    /// one.
     pub async fn wakes(&mut self, timers: &Timers, limits: &Limits, buffers: &Buffers) -> bool {
         self.forget_request();
         if !self.input.is_empty() {
             return true;
         }
-        buffers.give(std::mem::take(&mut self.input));
         let idle = timers.now().after(Duration::from_millis(limits.idle_ms_max));
+        if !timers.leaving() {
+            if self.input.capacity() == 0 {
+                self.input = buffers.take();
+            }
+            let soon = timers.now().after(BUSY).min(idle);
+            match self.fill(HEAD_READ_BYTES, soon).await {
+                Err(NetError::Timeout) => {}
+                Ok(1..) => return true,
+                Ok(0) | Err(NetError::Closed | NetError::Io(_) | NetError::Tls) => {
+                    self.gone = true;
+                    return false;
+                }
+            }
+            if self.stream.holds_bytes() {
+                // A request has begun, though all of it that came is a part of a TLS record: from
+                // here on it has the time of a head, no longer that of an idle connection.
+                return true;
+            }
+        }
+        buffers.give(std::mem::take(&mut self.input));
         let mut waited = first(self.stream.readable(), timers.idle_until(idle)).await;
         if waited == Either::Right(()) && timers.leaving() {
             // What is already on its way is still served; silence is not waited for any longer.
@@ -167,15 +191,14 @@ impl Downstream {
                 self.body = Body::Done;
                 break;
             }
-            if step.consumed > 0 {
+            if step.consumed > 0 && self.used < self.input.len() {
                 continue;
             }
-            self.make_room();
             // Not only each pause is bounded but the whole: what is judged must not be hours old.
             let stall = Duration::from_millis(limits.stall_ms_max);
             let slowest = Duration::from_secs(body.len() as u64 / BODY_BYTES_PER_SECOND_MIN);
             let until = timers.now().after(stall).min(begun.after(2 * stall + slowest));
-            match self.fill(RELAY_BUFFER_BYTES, until).await {
+            match self.fill_body(body, until).await {
                 Ok(0) | Err(NetError::Closed | NetError::Io(_) | NetError::Tls) => {
                     self.gone = true;
                     return Err(Reject::RequestAborted);
@@ -226,6 +249,23 @@ impl Downstream {
         let (result, bytes) = self.stream.write_all(bytes, until).await;
         self.gone |= result.is_err();
         (result.is_ok(), bytes)
+    }
+
+    /// Writes `head`, then `body` from `begin` on, as one, and gives both buffers back. False when
+    /// the client is gone.
+    pub async fn write_both(
+        &mut self,
+        head: Vec<u8>,
+        body: Vec<u8>,
+        begin: usize,
+        until: Monotonic,
+    ) -> (bool, Vec<u8>, Vec<u8>) {
+        if self.gone {
+            return (false, head, body);
+        }
+        let (result, head, body) = self.stream.write_both(head, body, begin, until).await;
+        self.gone |= result.is_err();
+        (result.is_ok(), head, body)
     }
 
     /// Waits until the client says something or leaves; [`Downstream::take_pending`] then tells
@@ -282,6 +322,29 @@ impl Downstream {
         result
     }
 
+    /// Reads on. What is left of a body of declared length goes straight into `body`, and nothing
+    /// that comes after it; every other framing goes through `input`, to be decoded.
+    async fn fill_body(&mut self, body: &mut Vec<u8>, until: Monotonic) -> Result<usize, NetError> {
+        let plain = match &mut self.body {
+            Body::Rest(decoder) if self.used >= self.input.len() => {
+                decoder.bytes_left().map(|left| (decoder, left))
+            }
+            Body::Unasked | Body::Rest(_) | Body::Done => None,
+        };
+        let Some((decoder, left)) = plain else {
+            self.make_room();
+            return self.fill(RELAY_BUFFER_BYTES, until).await;
+        };
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        let mut taken = std::mem::take(body);
+        let before = taken.len();
+        taken.reserve(left.min(LONG_BUFFER_BYTES));
+        let (result, taken) = self.stream.read_some(taken, left, until).await;
+        *body = taken;
+        decoder.decode(body.get(before..).unwrap_or_default()).map_err(|_| NetError::Closed)?;
+        result
+    }
+
     /// Body bytes already handed out need not be kept; the head must.
     fn make_room(&mut self) {
         if self.used > self.head_bytes {
@@ -305,6 +368,8 @@ impl Downstream {
 /// Room for one read of a head; a usual one comes with its body.
 pub const HEAD_READ_BYTES: usize = 4096;
 const MIN_READ_BYTES: usize = 1024;
+/// A connection that was silent for this long is idle, and gives its buffer back.
+const BUSY: Duration = Duration::from_millis(200);
 /// Slower than this over the whole body is too slow.
 const BODY_BYTES_PER_SECOND_MIN: u64 = 64 * 1024;
 const DISCARD_BYTES_MAX: u64 = 64 * 1024;

@@ -7,13 +7,20 @@ use crate::core_cell::CoreCell;
 pub struct Buffers {
     kept: CoreCell<Vec<Vec<u8>>>,
     bytes: usize,
+    count_max: usize,
 }
 
 impl Buffers {
     /// Buffers with room for `bytes`.
     #[must_use]
     pub const fn new(bytes: usize) -> Self {
-        Self { kept: CoreCell::new(Vec::new()), bytes }
+        Self::keeping(bytes, KEPT_MAX)
+    }
+
+    /// The same; of those that are not lent, at most `count_max` are kept.
+    #[must_use]
+    pub const fn keeping(bytes: usize, count_max: usize) -> Self {
+        Self { kept: CoreCell::new(Vec::new()), bytes, count_max }
     }
 
     /// An empty buffer.
@@ -31,7 +38,7 @@ impl Buffers {
             return;
         }
         self.kept.with(|kept| {
-            if kept.len() < KEPT_MAX {
+            if kept.len() < self.count_max {
                 kept.push(buffer);
             }
         });

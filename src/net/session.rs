@@ -86,16 +86,16 @@ impl Session {
         }
     }
 
-    /// Works off what has arrived. Plaintext goes into the spare capacity of `sink`, the rest of a
-    /// record is kept for the next call; ciphertext to send is left in the outgoing buffer, on an
-    /// error the alert that tells the peer.
-    pub(super) fn advance(&mut self, sink: Option<&mut Vec<u8>>) -> Result<Next, NetError> {
+    /// Works off what has arrived. Plaintext goes into `sink`, up to the length that stands beside
+    /// it (within its capacity), the rest of a record is kept for the next call; ciphertext to send
+    /// is left in the outgoing buffer, on an error the alert that tells the peer.
+    pub(super) fn advance(&mut self, sink: Option<Sink<'_>>) -> Result<Next, NetError> {
         self.asked = false;
-        if let Some(sink) = sink {
-            self.deliver(sink);
+        if let Some((sink, end)) = sink {
+            self.deliver(sink, end);
             // A record at a time: what is kept stays under one record.
-            while self.plain.is_empty() && sink.len() < sink.capacity() {
-                match self.step(&[], Some(sink))? {
+            while self.plain.is_empty() && sink.len() < end {
+                match self.step(&[], Some((&mut *sink, end)))? {
                     Step::Again => {}
                     Step::Handshake => return Ok(Next::Handshake),
                     Step::Done => break,
@@ -202,6 +202,11 @@ impl Session {
         mem::take(&mut self.outgoing)
     }
 
+    /// Ciphertext that waits to be sent.
+    pub(super) fn outgoing_bytes(&self) -> usize {
+        self.outgoing.len()
+    }
+
     pub(super) fn give_outgoing(&mut self, mut outgoing: Vec<u8>) {
         outgoing.clear();
         self.outgoing = outgoing;
@@ -249,7 +254,7 @@ impl Session {
         self.incoming.capacity() + self.outgoing.capacity() + self.plain.capacity()
     }
 
-    fn step(&mut self, data: &[u8], sink: Option<&mut Vec<u8>>) -> Result<Step, NetError> {
+    fn step(&mut self, data: &[u8], sink: Option<Sink<'_>>) -> Result<Step, NetError> {
         if self.failed {
             return Err(NetError::Tls);
         }
@@ -290,9 +295,9 @@ impl Session {
         }
     }
 
-    fn deliver(&mut self, sink: &mut Vec<u8>) {
+    fn deliver(&mut self, sink: &mut Vec<u8>, end: usize) {
         let kept = self.plain.get(self.plain_start..).unwrap_or_default();
-        let count = kept.len().min(sink.capacity() - sink.len());
+        let count = kept.len().min(end.saturating_sub(sink.len()));
         sink.extend_from_slice(kept.get(..count).unwrap_or_default());
         self.plain_start += count;
         if self.plain_start >= self.plain.len() {
@@ -328,6 +333,9 @@ impl Session {
     }
 }
 
+/// Where plaintext goes, and the length up to which it may.
+pub(super) type Sink<'a> = (&'a mut Vec<u8>, usize);
+
 enum Connection {
     Client(UnbufferedClientConnection),
     Server(UnbufferedServerConnection),
@@ -342,7 +350,7 @@ enum Step {
 /// Where the bytes of one step come from and go to.
 struct Ends<'a> {
     data: &'a [u8],
-    sink: Option<&'a mut Vec<u8>>,
+    sink: Option<Sink<'a>>,
     plain: &'a mut Vec<u8>,
     outgoing: &'a mut Vec<u8>,
     peer_closed: &'a mut bool,
@@ -395,8 +403,8 @@ impl Ends<'_> {
 
     fn store(&mut self, payload: &[u8]) {
         let mut rest = payload;
-        if let Some(sink) = self.sink.as_deref_mut() {
-            let (now, later) = payload.split_at(payload.len().min(sink.capacity() - sink.len()));
+        if let Some((sink, end)) = &mut self.sink {
+            let (now, later) = payload.split_at(payload.len().min(end.saturating_sub(sink.len())));
             sink.extend_from_slice(now);
             rest = later;
         }

@@ -1,6 +1,7 @@
 //! A connection, plain or TLS: reads and writes with a deadline that lose nothing.
 
 use std::future::{Future, poll_fn};
+use std::io::ErrorKind;
 use std::mem;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -52,16 +53,31 @@ impl Stream {
     /// `close_notify`: what came before may have been cut short (RFC 8446 §6.1).
     pub async fn read(
         &mut self,
+        buf: Vec<u8>,
+        until: Monotonic,
+    ) -> (Result<usize, NetError>, Vec<u8>) {
+        self.read_some(buf, usize::MAX, until).await
+    }
+
+    /// [`Stream::read`] of at most `bytes_max` bytes, for a reader that knows where its message
+    /// ends: what follows stays where it is.
+    ///
+    /// # Errors
+    /// As [`Stream::read`].
+    pub async fn read_some(
+        &mut self,
         mut buf: Vec<u8>,
+        bytes_max: usize,
         until: Monotonic,
     ) -> (Result<usize, NetError>, Vec<u8>) {
         if buf.len() == buf.capacity() {
             buf.reserve(READ_BYTES_MIN);
         }
+        let end = buf.len().saturating_add(bytes_max).min(buf.capacity());
         match &mut self.tls {
-            None => self.socket.read(buf, until).await,
+            None => self.socket.read(buf, end, until).await,
             Some(session) => {
-                let result = read_tls(&mut self.socket, session, &mut buf, until).await;
+                let result = read_tls(&mut self.socket, session, &mut buf, end, until).await;
                 session.release();
                 (result, buf)
             }
@@ -77,23 +93,45 @@ impl Stream {
         buf: Vec<u8>,
         until: Monotonic,
     ) -> (Result<(), NetError>, Vec<u8>) {
-        let Some(session) = &mut self.tls else { return self.socket.write_all(buf, until).await };
+        let (result, buf, _) = self.write_both(buf, Vec::new(), 0, until).await;
+        (result, buf)
+    }
+
+    /// Writes all of `head`, then `body` from `begin` on, and gives both back: a long body leaves
+    /// with its head, and is not copied behind it first.
+    ///
+    /// # Errors
+    /// After any of them the stream is dead: how much arrived is not known.
+    pub async fn write_both(
+        &mut self,
+        head: Vec<u8>,
+        body: Vec<u8>,
+        begin: usize,
+        until: Monotonic,
+    ) -> (Result<(), NetError>, Vec<u8>, Vec<u8>) {
         if self.socket.broken {
-            return (Err(NetError::Closed), buf);
+            return (Err(NetError::Closed), head, body);
         }
+        let Some(session) = &mut self.tls else {
+            return self.socket.write_both(head, body, begin, until).await;
+        };
         let mut result = Ok(());
-        for piece in buf.chunks(TLS_WRITE_BYTES) {
-            result = match session.encrypt(piece) {
-                Ok(()) => flush(&mut self.socket, session, until).await,
-                Err(error) => Err(error),
-            };
+        let parts = [head.as_slice(), body.get(begin..).unwrap_or_default()];
+        for piece in parts.into_iter().flat_map(|part| part.chunks(TLS_WRITE_BYTES)) {
+            result = session.encrypt(piece);
+            if result.is_ok() && session.outgoing_bytes() >= TLS_WRITE_BYTES {
+                result = flush(&mut self.socket, session, until).await;
+            }
             if result.is_err() {
-                self.socket.broken = true;
                 break;
             }
         }
+        if result.is_ok() {
+            result = flush(&mut self.socket, session, until).await;
+        }
+        self.socket.broken |= result.is_err();
         session.release();
-        (result, buf)
+        (result, head, body)
     }
 
     /// Waits until a read would not block: data, the end or an error. May be dropped. On TLS a
@@ -105,11 +143,17 @@ impl Stream {
         }
     }
 
+    /// True when the beginning of something is held that a read could not hand out yet: a part of a
+    /// TLS record.
+    #[must_use]
+    pub fn holds_bytes(&self) -> bool {
+        self.tls.as_ref().is_some_and(|session| session.holds_bytes())
+    }
+
     /// True when the peer closed, or sent what nobody asked for: not fit to carry another request.
     #[must_use]
     pub fn looks_closed(&self) -> bool {
-        let leftover = self.tls.as_ref().is_some_and(|session| session.holds_bytes());
-        self.socket.broken || leftover || !self.socket.wire.is_quiet()
+        self.socket.broken || self.holds_bytes() || !self.socket.wire.is_quiet()
     }
 
     /// Ends the connection so that the peer cannot take what it got for a whole answer: a reset, on
@@ -142,7 +186,7 @@ impl Stream {
         let mut total = 0;
         while total < LINGER_BYTES_MAX {
             sink.clear();
-            let (result, buf) = self.socket.read(sink, until).await;
+            let (result, buf) = self.socket.read(sink, LINGER_BUFFER_BYTES, until).await;
             sink = buf;
             match result {
                 Ok(0) | Err(_) => return,
@@ -245,6 +289,7 @@ async fn read_tls(
     socket: &mut Socket,
     session: &mut Session,
     buf: &mut Vec<u8>,
+    end: usize,
     until: Monotonic,
 ) -> Result<usize, NetError> {
     if socket.broken {
@@ -252,7 +297,7 @@ async fn read_tls(
     }
     loop {
         let before = buf.len();
-        let next = session.advance(Some(buf));
+        let next = session.advance(Some((&mut *buf, end)));
         // Alerts, and answers to KeyUpdate, must not wait for our next write (RFC 8446 §4.6.3).
         let flushed = flush(socket, session, until).await;
         if buf.len() > before {
@@ -272,7 +317,11 @@ async fn fill(
     session: &mut Session,
     until: Monotonic,
 ) -> Result<(), NetError> {
-    let (result, incoming) = socket.read(session.take_incoming()?, until).await;
+    let (result, incoming) = {
+        let incoming = session.take_incoming()?;
+        let end = incoming.capacity();
+        socket.read(incoming, end, until).await
+    };
     session.give_incoming(incoming);
     if result? == 0 {
         socket.broken = true;
@@ -290,7 +339,7 @@ async fn flush(
     if outgoing.is_empty() {
         return Ok(());
     }
-    let (result, outgoing) = socket.write_all(outgoing, until).await;
+    let (result, outgoing, _) = socket.write_both(outgoing, Vec::new(), 0, until).await;
     session.give_outgoing(outgoing);
     result
 }
@@ -309,13 +358,19 @@ impl Socket {
         Self { wire, alarm: Alarm::new(timers), canceller: Canceller::new(), broken: false }
     }
 
-    async fn read(&mut self, buf: Vec<u8>, until: Monotonic) -> (Result<usize, NetError>, Vec<u8>) {
+    /// Reads into `buf` behind what it holds, up to `end`, which is within its capacity.
+    async fn read(
+        &mut self,
+        buf: Vec<u8>,
+        end: usize,
+        until: Monotonic,
+    ) -> (Result<usize, NetError>, Vec<u8>) {
         if self.broken {
             return (Err(NetError::Closed), buf);
         }
         self.broken = true;
         self.alarm.arm(until);
-        let (begin, end) = (buf.len(), buf.capacity());
+        let begin = buf.len();
         let handle = self.canceller.handle();
         let operation = self.wire.read(buf.slice_mut(begin..end), handle);
         let (result, slice) = to_its_end(operation, &self.alarm, &mut self.canceller).await;
@@ -325,33 +380,68 @@ impl Socket {
         (result, slice.into_inner())
     }
 
-    async fn write_all(
+    /// Most writes find room in the socket: for those, one system call is cheaper than an operation
+    /// of the event loop, and the peer has the bytes a turn earlier. The rest is an operation.
+    async fn write_both(
         &mut self,
-        mut buf: Vec<u8>,
+        mut head: Vec<u8>,
+        mut body: Vec<u8>,
+        begin: usize,
         until: Monotonic,
-    ) -> (Result<(), NetError>, Vec<u8>) {
+    ) -> (Result<(), NetError>, Vec<u8>, Vec<u8>) {
+        let behind = body.get(begin..).unwrap_or_default();
         if self.broken {
-            return (Err(NetError::Closed), buf);
+            return (Err(NetError::Closed), head, body);
+        }
+        if head.is_empty() && behind.is_empty() {
+            return (Ok(()), head, body);
         }
         self.broken = true;
+        let sent = match self.wire.write_now(&head, behind) {
+            Ok(sent) if sent == head.len() + behind.len() => {
+                self.broken = false;
+                return (Ok(()), head, body);
+            }
+            Ok(sent) => sent,
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
+                0
+            }
+            Err(error) => return (Err(meaning(error)), head, body),
+        };
         self.alarm.arm(until);
-        let mut begin = 0;
-        let mut failed = None;
-        while begin < buf.len() && failed.is_none() {
+        let mut result = Ok(());
+        if sent < head.len() {
+            (result, head) = self.write_rest(head, sent).await;
+        }
+        if result.is_ok() {
+            let begin = begin + sent.saturating_sub(head.len());
+            (result, body) = self.write_rest(body, begin).await;
+        }
+        self.alarm.disarm();
+        self.broken = result.is_err();
+        (result, head, body)
+    }
+
+    async fn write_rest(
+        &mut self,
+        mut buf: Vec<u8>,
+        mut begin: usize,
+    ) -> (Result<(), NetError>, Vec<u8>) {
+        while begin < buf.len() {
             let end = buf.len();
             let handle = self.canceller.handle();
             let operation = self.wire.write(buf.slice(begin..end), handle);
             let (result, slice) = to_its_end(operation, &self.alarm, &mut self.canceller).await;
             buf = slice.into_inner();
             match result {
-                Ok(0) => failed = Some(NetError::Closed),
+                Ok(0) => return (Err(NetError::Closed), buf),
                 Ok(count) => begin += count,
-                Err(error) => failed = Some(meaning(error)),
+                Err(error) => return (Err(meaning(error)), buf),
             }
         }
-        self.alarm.disarm();
-        self.broken = failed.is_some();
-        (failed.map_or(Ok(()), Err), buf)
+        (Ok(()), buf)
     }
 }
 

@@ -42,6 +42,15 @@ impl Wire {
         }
     }
 
+    /// Writes what the socket takes at once of `head`, then of `body`.
+    pub(super) fn write_now(&self, head: &[u8], body: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => crate::mapped::send_now(tcp, head, body),
+            #[cfg(feature = "bench-internals")]
+            Self::Script(_) => Ok(head.len() + body.len()),
+        }
+    }
+
     /// Waits until a read would not block. May be dropped.
     pub(super) async fn readable(&self) {
         match self {

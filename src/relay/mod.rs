@@ -17,7 +17,7 @@ use crate::core_cell::CoreCell;
 use crate::credential::UpstreamCredential;
 use crate::fault::{self, Stage};
 use crate::http::{Method, ResponseHead};
-use crate::limits::{Limits, RELAY_BUFFER_BYTES};
+use crate::limits::{LONG_BUFFER_BYTES, Limits, RELAY_BUFFER_BYTES};
 use crate::listener::Downstream;
 use crate::net::dial::dial;
 use crate::net::pool::Pool;
@@ -30,6 +30,8 @@ pub struct Relay {
     timers: Timers,
     pool: Pool<PoolKey>,
     buffers: Buffers,
+    /// For bodies that are longer than one of those.
+    long: Buffers,
     /// Readers of response heads, which keep their memory.
     heads: CoreCell<Vec<ResponseHead>>,
     /// Requests under way per server.
@@ -146,6 +148,7 @@ impl Relay {
             timers,
             pool: Pool::new(idle_per_server_max),
             buffers: Buffers::new(RELAY_BUFFER_BYTES),
+            long: Buffers::keeping(LONG_BUFFER_BYTES, LONG_KEPT_MAX),
             heads: CoreCell::default(),
             active: CoreCell::default(),
         }
@@ -181,7 +184,7 @@ impl Relay {
         }
         .map_err(NoAnswer::reject)?;
         if answered.head.status() == 401 {
-            self.buffers.give(answered.input);
+            self.give(answered.input);
             self.release_head(answered.head);
             return Err(Failed {
                 reject: Reject::UpstreamAuth,
@@ -198,7 +201,7 @@ impl Relay {
             let now = self.timers.now();
             self.pool.put(key(&leg), stream, now);
         }
-        self.buffers.give(answered.input);
+        self.give(answered.input);
         self.release_head(answered.head);
         Ok(relayed)
     }
@@ -270,21 +273,28 @@ impl Relay {
             self.buffers.give_wiped(head);
             return Err(NoAnswer::Refused(reject));
         }
-        let apart = leg.body.len() > RELAY_BUFFER_BYTES;
-        if !apart {
+        let written = if leg.body.len() > COPY_BYTES_MAX {
+            let body = std::mem::take(leg.body);
+            let (written, returned, body) = stream.write_both(head, body, 0, until).await;
+            (head, *leg.body) = (returned, body);
+            written
+        } else {
             head.extend_from_slice(leg.body);
-        }
-        let (mut written, head) = stream.write_all(head, until).await;
+            let (written, returned) = stream.write_all(head, until).await;
+            head = returned;
+            written
+        };
         self.buffers.give_wiped(head);
-        if apart && written.is_ok() {
-            let (result, body) = stream.write_all(std::mem::take(leg.body), until).await;
-            *leg.body = body;
-            written = result;
-        }
         written.map_err(NoAnswer::from_write)?;
         let input = self.buffers.take();
         let head = self.take_head();
         response::read(stream, (head, input), leg, downstream, oversight, &self.timers, until).await
+    }
+
+    /// Takes back a buffer of either kind.
+    fn give(&self, buffer: Vec<u8>) {
+        let long = buffer.capacity() >= LONG_BUFFER_BYTES;
+        if long { self.long.give(buffer) } else { self.buffers.give(buffer) }
     }
 
     fn take_head(&self) -> ResponseHead {
@@ -364,3 +374,6 @@ fn key(leg: &Leg<'_>) -> PoolKey {
 }
 
 const HEADS_KEPT_MAX: usize = 256;
+const LONG_KEPT_MAX: usize = 16;
+/// A body up to this long is copied behind its head; a longer one leaves from where it lies.
+const COPY_BYTES_MAX: usize = 2048;

@@ -1,11 +1,15 @@
 //! The upstream's answer: its head read strictly, translated, and its body streamed.
 
+use std::mem;
+
 use super::pump::{Heard, Pump};
-use super::{Leg, NoAnswer, Oversight, Relay, Relayed, Review};
+use super::{COPY_BYTES_MAX, Leg, NoAnswer, Oversight, Relay, Relayed, Review};
 use crate::clock::Monotonic;
 use crate::fault::{self, Stage};
 use crate::http::{BodyDecoder, Field, Framing, Method, ResponseHead, sse, write};
-use crate::limits::{RELAY_BUFFER_BYTES, UPSTREAM_HEAD_BYTES_MAX, UPSTREAM_INTERIM_MAX};
+use crate::limits::{
+    LONG_BUFFER_BYTES, RELAY_BUFFER_BYTES, UPSTREAM_HEAD_BYTES_MAX, UPSTREAM_INTERIM_MAX,
+};
 use crate::listener::{Downstream, answer};
 use crate::net::{Stream, Timers};
 use crate::reject::Reject;
@@ -115,12 +119,13 @@ impl Answered {
         let mut out = relay.buffers.take();
         self.write_fields(kind, leg, oversight, &mut out)?;
         self.write_framing(kind, chunked && !request.is_http_10(), close, &mut out);
-        self.input.drain(..self.head_bytes);
         let mut transfer = Transfer {
             decoder: BodyDecoder::new(framing, u64::MAX).map_err(|_| Reject::UpstreamMalformed)?,
             events: (kind == Body::Events).then(sse::EventTracker::new),
             kind,
             chunked: chunked && !downstream.head().0.is_http_10(),
+            begin: self.head_bytes,
+            whole: false,
             relayed: Relayed {
                 status: self.head.status(),
                 ends_by_close: chunked && downstream.head().0.is_http_10(),
@@ -131,7 +136,17 @@ impl Answered {
         let done = transfer.decode(&mut self.input, &mut out)?;
         let mut pump = Pump::new(&relay.timers, leg.cancel_on_leave);
         self.complete = transfer
-            .run(done, &mut pump, stream, &mut self.input, &mut out, leg, downstream, oversight)
+            .run(
+                done,
+                &mut pump,
+                stream,
+                &mut self.input,
+                &mut out,
+                leg,
+                downstream,
+                oversight,
+                relay,
+            )
             .await;
         relay.buffers.give(out);
         transfer.relayed.reusable =
@@ -226,6 +241,11 @@ struct Transfer {
     events: Option<sse::EventTracker>,
     kind: Body,
     chunked: bool,
+    /// Where in the input the bytes begin that were not decoded yet: behind the head, at first.
+    begin: usize,
+    /// All of the input from `begin` on is body and goes to the agent as it lies there, behind
+    /// `out`.
+    whole: bool,
     relayed: Relayed,
 }
 
@@ -250,15 +270,12 @@ impl Transfer {
         leg: &Leg<'_>,
         downstream: &mut Downstream,
         oversight: &impl Oversight,
+        relay: &Relay,
     ) -> bool {
         pump.start_answer(leg.server);
         loop {
-            if !out.is_empty() {
-                let (written, buffer) =
-                    downstream.write(std::mem::take(out), pump.write_until(leg)).await;
-                *out = buffer;
-                out.clear();
-                if !written {
+            if !out.is_empty() || self.whole {
+                if !self.send(input, out, downstream, pump.write_until(leg)).await {
                     self.relayed.client_left = true;
                     if leg.cancel_on_leave || self.resumable() {
                         return false;
@@ -277,6 +294,7 @@ impl Transfer {
                 done = true;
                 continue;
             }
+            self.widen(input, out, relay);
             match self.listen(pump, stream, input, out, downstream, oversight).await {
                 Flow::Go => {}
                 Flow::Done => return true,
@@ -287,6 +305,43 @@ impl Transfer {
                 Err(reject) => return self.cut(reject),
             };
         }
+    }
+
+    /// Writes what `decode` left for the agent. False when the agent is gone.
+    async fn send(
+        &mut self,
+        input: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+        downstream: &mut Downstream,
+        until: Monotonic,
+    ) -> bool {
+        let head = mem::take(out);
+        let written;
+        if mem::take(&mut self.whole) {
+            let body = mem::take(input);
+            (written, *out, *input) = downstream.write_both(head, body, self.begin, until).await;
+            input.clear();
+            self.begin = 0;
+        } else {
+            (written, *out) = downstream.write(head, until).await;
+        }
+        out.clear();
+        written
+    }
+
+    /// A long body goes through one long buffer instead of two usual ones.
+    fn widen(&self, input: &mut Vec<u8>, out: &mut Vec<u8>, relay: &Relay) {
+        let long = self.decoder.bytes_left().is_some_and(|left| left > RELAY_BUFFER_BYTES as u64);
+        let fits = self.goes_whole() && input.is_empty() && input.capacity() < LONG_BUFFER_BYTES;
+        if long && fits {
+            relay.buffers.give(mem::replace(input, relay.long.take()));
+            relay.buffers.give(mem::take(out));
+        }
+    }
+
+    /// The body needs nothing around or between its bytes.
+    fn goes_whole(&self) -> bool {
+        !self.chunked && self.kind == Body::Json
     }
 
     async fn listen(
@@ -305,7 +360,7 @@ impl Transfer {
             Heard::End => match self.decoder.end_of_input() {
                 Ok(()) => {
                     self.finish(out);
-                    let _ = downstream.write(std::mem::take(out), until).await;
+                    let _ = downstream.write(mem::take(out), until).await;
                     Flow::Done
                 }
                 Err(_) => self.stop(Reject::UpstreamEof),
@@ -364,12 +419,18 @@ impl Transfer {
         if self.relayed.cut.is_some() {
             return Ok(true);
         }
-        let mut at = 0;
+        let mut at = mem::take(&mut self.begin);
         let mut done = self.decoder.finished();
         while !done {
             let pending = input.get(at..).unwrap_or_default();
             let step = self.decoder.decode(pending).map_err(|_| Reject::UpstreamMalformed)?;
             let data = pending.get(step.data.clone()).unwrap_or_default();
+            if data.len() == pending.len() && data.len() > COPY_BYTES_MAX && self.goes_whole() {
+                self.relayed.bytes_out += data.len() as u64;
+                self.whole = true;
+                self.begin = at;
+                return Ok(step.done);
+            }
             if let Some(events) = &mut self.events {
                 events.feed(data)?;
             }

@@ -20,6 +20,47 @@ fn bytes_are_appended_and_the_end_is_orderly() {
     });
 }
 
+/// Also where the socket takes only a part at once, and the rest is left to the event loop.
+#[test]
+fn head_and_body_arrive_as_one_and_both_buffers_come_back() {
+    const MUCH: usize = 12 << 20;
+    on_every_driver(|timers| async move {
+        for (head, body, begin) in [(3, 5, 0), (3, 5, 5), (0, 7, 2), (9, MUCH, 1), (MUCH, 9, 1)] {
+            let (mut near, mut far) = pair(&timers).await;
+            let until = soon(&timers);
+            let head: Vec<u8> = (0..head).map(|at| (at % 251) as u8).collect();
+            let body: Vec<u8> = (0..body).map(|at| (at % 241) as u8).collect();
+            let sent = [&head, &body[begin..]].concat();
+            let reader = monoio::spawn(async move {
+                let (mut all, mut count) = (Vec::with_capacity(64 << 10), Ok(1));
+                while count != Ok(0) {
+                    all.reserve(64 << 10);
+                    (count, all) = far.read(all, until).await;
+                    count.unwrap();
+                }
+                all
+            });
+            let written = near.write_both(head.clone(), body.clone(), begin, until).await;
+            assert!(written == (Ok(()), head, body));
+            drop(near);
+            assert!(reader.await == sent);
+        }
+    });
+}
+
+#[test]
+fn a_read_of_so_much_leaves_what_follows() {
+    on_every_driver(|timers| async move {
+        let (mut near, mut far) = pair(&timers).await;
+        let until = soon(&timers);
+        near.write_all(b"body, next".to_vec(), until).await.0.unwrap();
+        let (count, buf) = far.read_some(Vec::with_capacity(64), 4, until).await;
+        assert_eq!((count, buf.as_slice()), (Ok(4), b"body".as_slice()));
+        let (count, buf) = far.read_some(buf, 64, until).await;
+        assert_eq!((count, buf.as_slice()), (Ok(6), b"body, next".as_slice()));
+    });
+}
+
 #[test]
 fn a_deadline_keeps_the_stream_and_what_comes_later() {
     on_every_driver(|timers| async move {
