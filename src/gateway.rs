@@ -177,7 +177,7 @@ async fn process(
     }
     exchange.identify(shard, downstream).await?;
     exchange.read_body(shard, downstream).await?;
-    exchange.read_call(downstream)?;
+    exchange.read_call(shard, downstream)?;
     fault::point(Stage::Policy, downstream.head().1);
     let permit = exchange.decide(shard)?;
     fault::point(Stage::Credential, downstream.head().1);

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::ablation::Ablation;
 use crate::audit::AuditRing;
 use crate::bus::{Drained, Inbox, Notice};
 use crate::clock::{Clock, Monotonic, Now};
@@ -50,6 +51,8 @@ pub struct Shard {
     pub inputs: Buffers,
     /// Counters; this core is their one writer.
     pub meter: Meter,
+    /// Which checks are off: none, but in a build that measures what they cost.
+    pub ablation: Ablation,
     world: CoreCell<Rc<World>>,
     #[expect(clippy::vec_box, reason = "a request takes the box with it; the scratch never moves")]
     scratch: CoreCell<Vec<Box<Scratch>>>,
@@ -87,6 +90,9 @@ pub struct Scratch {
     pub body: Vec<u8>,
     /// Name of the server in the path; empty for `/mcp`.
     pub server: String,
+    /// `call` holds a judged message that may stand for others.
+    #[cfg(feature = "ablation")]
+    pub inspected: bool,
 }
 
 /// A request counted as in flight for as long as this lives.
@@ -145,6 +151,7 @@ impl Shard {
             audit: parts.audit,
             inputs: Buffers::new(HEAD_READ_BYTES),
             meter: parts.meter,
+            ablation: Ablation::default(),
             world: CoreCell::new(world),
             scratch: CoreCell::default(),
             connections: Cell::new(0),
