@@ -14,6 +14,7 @@ mod route;
 #[cfg(feature = "bench-internals")]
 pub mod whole_way;
 
+use std::pin::pin;
 use std::rc::Rc;
 
 use crate::credential::UpstreamCredential;
@@ -62,7 +63,12 @@ async fn turn(shard: &Shard, downstream: &mut Downstream) -> Turn {
     if !downstream.wakes(&shard.timers, &limits, &shard.inputs).await {
         return Turn::Gone;
     }
-    let head = catch_unwind(read_head(shard, downstream, &limits)).await;
+    // Pinned where it is made, here and below: handed over by value it would be copied, and each
+    // connection would have room for it twice.
+    let head = {
+        let reading = pin!(read_head(shard, downstream, &limits));
+        catch_unwind(reading).await
+    };
     shard.drain_bus();
     match head {
         Ok(Ok(Next::Request)) => {}
@@ -112,7 +118,11 @@ pub async fn turn_away(shard: Rc<Shard>, stream: Stream) {
 /// One request: processed, answered, recorded.
 async fn handle(shard: &Shard, downstream: &mut Downstream) -> Turn {
     let mut exchange = Exchange::begin(shard, downstream);
-    match catch_unwind(answer(shard, downstream, &mut exchange)).await {
+    let answered = {
+        let answering = pin!(answer(shard, downstream, &mut exchange));
+        catch_unwind(answering).await
+    };
+    match answered {
         Ok((next, refused)) => {
             exchange.record(shard, refused);
             next

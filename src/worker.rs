@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -172,7 +173,9 @@ async fn take_backlog(shard: &Rc<Shard>, acceptor: &mut Acceptor) {
 
 /// One connection. A panic in here costs this connection and nothing else.
 async fn guarded(shard: Rc<Shard>, stream: Stream) {
-    if catch_unwind(connection(Rc::clone(&shard), stream)).await.is_err() {
+    // Pinned where it is made: handed over by value, each connection would have room for it twice.
+    let serving = pin!(connection(Rc::clone(&shard), stream));
+    if catch_unwind(serving).await.is_err() {
         shard.meter.refusal(crate::reject::Reject::GatewayFault);
         tracing::error!(core = shard.core, "a connection panicked and was closed");
     }
