@@ -78,7 +78,7 @@ pub struct World {
     pub sessions: Arc<SessionKeys>,
     /// The servers of the snapshot, with TLS sessions that only this core remembers.
     pub upstreams: Box<[Upstream]>,
-    servers: HashMap<Box<str>, u16>,
+    servers: hashbrown::HashMap<Box<str>, u16>,
 }
 
 /// Buffers of one request; pooled, so that a warm request allocates nothing.
