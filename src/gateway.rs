@@ -173,7 +173,7 @@ async fn process(
 ) -> Result<Relayed, Reject> {
     let world = Rc::clone(&exchange.world);
     fault::point(Stage::Route, downstream.head().1);
-    match route::accept(downstream, &world.snapshot.config)? {
+    match route::accept(downstream, &world)? {
         Route::Hub => exchange.name_server(None),
         Route::Server(name) => exchange.name_server(Some(name)),
         Route::Metadata(resource) => {

@@ -14,6 +14,7 @@ use crate::control::{Ask, Asker, Slot, Snapshot, Upstream};
 use crate::core_cell::CoreCell;
 use crate::credential::{CacheOutcome, Credentials};
 use crate::event::Event;
+use crate::http::host;
 use crate::identity::{Door, Identity, Trust};
 use crate::listener::downstream::HEAD_READ_BYTES;
 use crate::mcp::Call;
@@ -79,6 +80,8 @@ pub struct World {
     /// The servers of the snapshot, with TLS sessions that only this core remembers.
     pub upstreams: Box<[Upstream]>,
     servers: hashbrown::HashMap<Box<str>, u16>,
+    /// Listed hosts, as written, that were judged once: an equal `Host` needs no parsing.
+    hosts: Box<[Box<[u8]>]>,
 }
 
 /// Buffers of one request; pooled, so that a warm request allocates nothing.
@@ -368,7 +371,19 @@ impl World {
             .zip(&snapshot.config.servers)
             .map(|(index, server)| (server.name.clone().into_boxed_str(), index))
             .collect();
-        Self { sessions: Arc::clone(&snapshot.sessions), upstreams, servers, snapshot }
+        let listen = &snapshot.config.listen;
+        let spelled = listen.hosts.iter().map(|host| host.as_bytes());
+        let hosts = spelled
+            .filter(|host| host::host_allowed(host, &listen.hosts, listen.loopback))
+            .map(Box::from)
+            .collect();
+        Self { sessions: Arc::clone(&snapshot.sessions), upstreams, servers, hosts, snapshot }
+    }
+
+    /// True for a `Host` that is spelled as an accepted one is listed; any other has to be judged.
+    #[must_use]
+    pub fn knows_host(&self, spelled: &[u8]) -> bool {
+        self.hosts.iter().any(|host| **host == *spelled)
     }
 
     /// Index of the server with this name.
