@@ -456,6 +456,10 @@ fn check_media(downstream: &Downstream) -> Result<(), Reject> {
         return Err(Reject::RequestContentEncoding);
     }
     let kind = head.field(bytes, Field::ContentType).unwrap_or_default();
+    // How nearly every client spells it; any other spelling is read.
+    if kind == b"application/json" && head.field(bytes, Field::Accept) == Some(BOTH_KINDS) {
+        return Ok(());
+    }
     let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     if !kind.eq_ignore_ascii_case(b"application/json") {
         return Err(Reject::RequestContentType);
@@ -495,6 +499,7 @@ fn audit_name(call: &Call) -> Option<Name<'_>> {
     call.name().map(if resource { Name::Uri } else { Name::Plain })
 }
 
+const BOTH_KINDS: &[u8] = b"application/json, text/event-stream";
 /// The dense number of "no MCP method" in metrics.
 pub(crate) const METHOD_NONE: u8 = u8::MAX;
 const STALL: std::time::Duration = std::time::Duration::from_secs(5);
