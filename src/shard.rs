@@ -330,6 +330,9 @@ impl Shard {
         let decisions = self.enforcer.counts();
         counters.decision_hits.set(decisions.hits);
         counters.decision_misses.set(decisions.misses + decisions.unkept);
+        let tokens = self.identity.counts();
+        counters.token_hits.set(tokens.hits);
+        counters.token_misses.set(tokens.misses);
         self.relay.connections(|server, active, idle| {
             self.meter.upstream_connections(server, active, idle);
         });

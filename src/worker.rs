@@ -13,6 +13,7 @@ use crate::gateway;
 use crate::limits::WHEEL_TICK;
 use crate::net::listen::{Acceptor, shares_port};
 use crate::net::runtime::{self, Ring};
+use crate::net::turns::Turns;
 use crate::net::{Either, Stream, Timers, accept_tls, catch_unwind, first};
 use crate::shard::{Parts, Shard};
 
@@ -83,6 +84,8 @@ async fn drive(assignment: Assignment) -> Result<(), String> {
         });
     }
     runtime::spawn(sweep(Rc::clone(&shard)));
+    let turns = Turns::new().map_err(|error| format!("it cannot count its turns: {error}"))?;
+    runtime::spawn(pace(Rc::clone(&shard), turns));
     let _ = assignment.reports.send(Report::Ready);
     watch_doorbell(&shard, assignment.doorbell).await?;
     finish(&shard, &accepting).await;
@@ -131,6 +134,16 @@ async fn sweep(shard: Rc<Shard>) {
     loop {
         shard.timers.sleep_until(shard.timers.now().after(Duration::from_secs(1))).await;
         shard.sweep();
+    }
+}
+
+/// Signatures that nobody has checked yet share the core with all else: some of them, then
+/// whatever the loop finds ready, then some more.
+async fn pace(shard: Rc<Shard>, mut turns: Turns) {
+    loop {
+        shard.identity.spent().await;
+        turns.next().await;
+        shard.identity.new_turn();
     }
 }
 

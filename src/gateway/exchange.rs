@@ -413,7 +413,7 @@ impl Exchange {
             token: self
                 .token
                 .as_deref()
-                .and_then(|token| TokenReference::from_hex(token.reference())),
+                .map(|token| TokenReference::from_digest(token.fingerprint())),
             ..Entry::new(self.started.wall, decision)
         }
     }
