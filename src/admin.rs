@@ -240,6 +240,9 @@ fn per_core(out: &mut Exposition, cores: &[Arc<Counters>]) {
 
 fn caches(out: &mut Exposition, cores: &[Arc<Counters>]) {
     let sum = |read: fn(&Counters) -> u64| cores.iter().map(|core| read(core)).sum::<u64>();
+    out.family("token_cache_total", Type::Counter, "Tokens, by whether they were known.");
+    out.sample(&[("outcome", "hit")], sum(|core| core.token_hits.get()));
+    out.sample(&[("outcome", "miss")], sum(|core| core.token_misses.get()));
     out.family("decision_cache_total", Type::Counter, "Decisions, by whether they were at hand.");
     out.sample(&[("outcome", "hit")], sum(|core| core.decision_hits.get()));
     out.sample(&[("outcome", "miss")], sum(|core| core.decision_misses.get()));

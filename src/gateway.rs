@@ -14,6 +14,7 @@ mod route;
 #[cfg(feature = "bench-internals")]
 pub mod whole_way;
 
+use std::pin::pin;
 use std::rc::Rc;
 
 use crate::credential::UpstreamCredential;
@@ -62,7 +63,12 @@ async fn turn(shard: &Shard, downstream: &mut Downstream) -> Turn {
     if !downstream.wakes(&shard.timers, &limits, &shard.inputs).await {
         return Turn::Gone;
     }
-    let head = catch_unwind(read_head(shard, downstream, &limits)).await;
+    // Pinned where it is made, here and below: handed over by value it would be copied, and each
+    // connection would have room for it twice.
+    let head = {
+        let reading = pin!(read_head(shard, downstream, &limits));
+        catch_unwind(reading).await
+    };
     shard.drain_bus();
     match head {
         Ok(Ok(Next::Request)) => {}
@@ -112,7 +118,11 @@ pub async fn turn_away(shard: Rc<Shard>, stream: Stream) {
 /// One request: processed, answered, recorded.
 async fn handle(shard: &Shard, downstream: &mut Downstream) -> Turn {
     let mut exchange = Exchange::begin(shard, downstream);
-    match catch_unwind(answer(shard, downstream, &mut exchange)).await {
+    let answered = {
+        let answering = pin!(answer(shard, downstream, &mut exchange));
+        catch_unwind(answering).await
+    };
+    match answered {
         Ok((next, refused)) => {
             exchange.record(shard, refused);
             next
@@ -163,7 +173,7 @@ async fn process(
 ) -> Result<Relayed, Reject> {
     let world = Rc::clone(&exchange.world);
     fault::point(Stage::Route, downstream.head().1);
-    match route::accept(downstream, &world.snapshot.config)? {
+    match route::accept(downstream, &world)? {
         Route::Hub => exchange.name_server(None),
         Route::Server(name) => exchange.name_server(Some(name)),
         Route::Metadata(resource) => {
@@ -177,7 +187,7 @@ async fn process(
     }
     exchange.identify(shard, downstream).await?;
     exchange.read_body(shard, downstream).await?;
-    exchange.read_call(downstream)?;
+    exchange.read_call(shard, downstream)?;
     fault::point(Stage::Policy, downstream.head().1);
     let permit = exchange.decide(shard)?;
     fault::point(Stage::Credential, downstream.head().1);

@@ -38,6 +38,7 @@ pub mod credential;
 pub mod relay;
 pub mod audit;
 // 5: assembly
+pub mod ablation;
 pub mod shard;
 pub mod gateway;
 pub mod supervisor;

@@ -116,14 +116,18 @@ pub const SECRET_BYTES_MAX: usize = 64 * 1024;
 pub const CACHE_SECONDS_MAX: u64 = 60;
 /// Verified tokens.
 pub const TOKEN_CACHE_ENTRIES_MAX: usize = 65_536;
-/// Bytes of all verified tokens together.
-pub const TOKEN_CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of all verified tokens together, with what was read from them: 1.5 KiB for each of as many
+/// usual tokens as may be remembered.
+pub const TOKEN_CACHE_BYTES_MAX: usize = 96 * 1024 * 1024;
 /// Decisions.
 pub const DECISION_CACHE_ENTRIES_MAX: usize = 65_536;
 /// Upstream credentials.
 pub const CREDENTIAL_CACHE_ENTRIES_MAX: usize = 65_536;
 /// Cold signature verifications in one turn of the event loop.
 pub const VERIFY_PER_TURN_MAX: u32 = 4;
+/// Requests that wait for such a verification; more are refused with 503. At four in a turn the
+/// last of them waits for about 60 ms.
+pub const VERIFY_WAITING_MAX: usize = 1024;
 
 // -- policy --
 /// Bytes of one policy file.

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::ablation::Ablation;
 use crate::audit::AuditRing;
 use crate::bus::{Drained, Inbox, Notice};
 use crate::clock::{Clock, Monotonic, Now};
@@ -13,6 +14,7 @@ use crate::control::{Ask, Asker, Slot, Snapshot, Upstream};
 use crate::core_cell::CoreCell;
 use crate::credential::{CacheOutcome, Credentials};
 use crate::event::Event;
+use crate::http::host;
 use crate::identity::{Door, Identity, Trust};
 use crate::listener::downstream::HEAD_READ_BYTES;
 use crate::mcp::Call;
@@ -50,6 +52,8 @@ pub struct Shard {
     pub inputs: Buffers,
     /// Counters; this core is their one writer.
     pub meter: Meter,
+    /// Which checks are off: none, but in a build that measures what they cost.
+    pub ablation: Ablation,
     world: CoreCell<Rc<World>>,
     #[expect(clippy::vec_box, reason = "a request takes the box with it; the scratch never moves")]
     scratch: CoreCell<Vec<Box<Scratch>>>,
@@ -75,7 +79,9 @@ pub struct World {
     pub sessions: Arc<SessionKeys>,
     /// The servers of the snapshot, with TLS sessions that only this core remembers.
     pub upstreams: Box<[Upstream]>,
-    servers: HashMap<Box<str>, u16>,
+    servers: hashbrown::HashMap<Box<str>, u16>,
+    /// Listed hosts, as written, that were judged once: an equal `Host` needs no parsing.
+    hosts: Box<[Box<[u8]>]>,
 }
 
 /// Buffers of one request; pooled, so that a warm request allocates nothing.
@@ -87,6 +93,9 @@ pub struct Scratch {
     pub body: Vec<u8>,
     /// Name of the server in the path; empty for `/mcp`.
     pub server: String,
+    /// `call` holds a judged message that may stand for others.
+    #[cfg(feature = "ablation")]
+    pub inspected: bool,
 }
 
 /// A request counted as in flight for as long as this lives.
@@ -145,6 +154,7 @@ impl Shard {
             audit: parts.audit,
             inputs: Buffers::new(HEAD_READ_BYTES),
             meter: parts.meter,
+            ablation: Ablation::default(),
             world: CoreCell::new(world),
             scratch: CoreCell::default(),
             connections: Cell::new(0),
@@ -320,6 +330,9 @@ impl Shard {
         let decisions = self.enforcer.counts();
         counters.decision_hits.set(decisions.hits);
         counters.decision_misses.set(decisions.misses + decisions.unkept);
+        let tokens = self.identity.counts();
+        counters.token_hits.set(tokens.hits);
+        counters.token_misses.set(tokens.misses);
         self.relay.connections(|server, active, idle| {
             self.meter.upstream_connections(server, active, idle);
         });
@@ -361,7 +374,19 @@ impl World {
             .zip(&snapshot.config.servers)
             .map(|(index, server)| (server.name.clone().into_boxed_str(), index))
             .collect();
-        Self { sessions: Arc::clone(&snapshot.sessions), upstreams, servers, snapshot }
+        let listen = &snapshot.config.listen;
+        let spelled = listen.hosts.iter().map(|host| host.as_bytes());
+        let hosts = spelled
+            .filter(|host| host::host_allowed(host, &listen.hosts, listen.loopback))
+            .map(Box::from)
+            .collect();
+        Self { sessions: Arc::clone(&snapshot.sessions), upstreams, servers, hosts, snapshot }
+    }
+
+    /// True for a `Host` that is spelled as an accepted one is listed; any other has to be judged.
+    #[must_use]
+    pub fn knows_host(&self, spelled: &[u8]) -> bool {
+        self.hosts.iter().any(|host| **host == *spelled)
     }
 
     /// Index of the server with this name.

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use crate::gateway;
 use crate::limits::WHEEL_TICK;
 use crate::net::listen::{Acceptor, shares_port};
 use crate::net::runtime::{self, Ring};
+use crate::net::turns::Turns;
 use crate::net::{Either, Stream, Timers, accept_tls, catch_unwind, first};
 use crate::shard::{Parts, Shard};
 
@@ -82,6 +84,8 @@ async fn drive(assignment: Assignment) -> Result<(), String> {
         });
     }
     runtime::spawn(sweep(Rc::clone(&shard)));
+    let turns = Turns::new().map_err(|error| format!("it cannot count its turns: {error}"))?;
+    runtime::spawn(pace(Rc::clone(&shard), turns));
     let _ = assignment.reports.send(Report::Ready);
     watch_doorbell(&shard, assignment.doorbell).await?;
     finish(&shard, &accepting).await;
@@ -133,6 +137,16 @@ async fn sweep(shard: Rc<Shard>) {
     }
 }
 
+/// Signatures that nobody has checked yet share the core with all else: some of them, then
+/// whatever the loop finds ready, then some more.
+async fn pace(shard: Rc<Shard>, mut turns: Turns) {
+    loop {
+        shard.identity.spent().await;
+        turns.next().await;
+        shard.identity.new_turn();
+    }
+}
+
 /// `shared` tells a socket of our own from one that was passed to us. What waits on a passed one
 /// stays there when we leave: another process holds it, too, and may serve it. Closing our own
 /// would reset every connection in its backlog, so those are taken first.
@@ -172,7 +186,9 @@ async fn take_backlog(shard: &Rc<Shard>, acceptor: &mut Acceptor) {
 
 /// One connection. A panic in here costs this connection and nothing else.
 async fn guarded(shard: Rc<Shard>, stream: Stream) {
-    if catch_unwind(connection(Rc::clone(&shard), stream)).await.is_err() {
+    // Pinned where it is made: handed over by value, each connection would have room for it twice.
+    let serving = pin!(connection(Rc::clone(&shard), stream));
+    if catch_unwind(serving).await.is_err() {
         shard.meter.refusal(crate::reject::Reject::GatewayFault);
         tracing::error!(core = shard.core, "a connection panicked and was closed");
     }

@@ -15,6 +15,8 @@
     reason = "test code"
 )]
 
+#[path = "process/ablation.rs"]
+mod ablation;
 #[path = "process/admin.rs"]
 mod admin;
 #[path = "process/audit.rs"]

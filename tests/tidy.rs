@@ -35,6 +35,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "5 assembly",
         &[
+            "ablation",
             "shard",
             "gateway",
             "worker",

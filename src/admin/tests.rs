@@ -179,6 +179,7 @@ fn the_exposition_is_valid_and_has_the_names_and_labels_of_the_contract() {
         ("connections", "core"),
         ("inflight", "core"),
         ("jwks_refresh_total", "issuer outcome"),
+        ("token_cache_total", "outcome"),
         ("decision_cache_total", "outcome"),
         ("credential_cache_total", "outcome"),
         ("upstream_connections", "server state"),

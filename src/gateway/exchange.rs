@@ -114,11 +114,16 @@ impl Exchange {
         let (head, bytes) = downstream.head();
         fault::point(Stage::Identity, bytes);
         fault::arm_keys(bytes);
+        if let Some(token) = shard.ablation.token() {
+            self.token = Some(token);
+            return Ok(());
+        }
         let authorization = head.field(bytes, Field::Authorization);
         let config = &self.world.snapshot.config;
         let audiences = Audiences::new(&config.public_url, resource(&self.scratch.server));
         let wait = config.limits.keys_wait_ms_max;
         let token = decide::verify(shard, authorization, &audiences, self.judged, wait).await?;
+        shard.ablation.keep_token(&token);
         self.token = Some(token);
         Ok(())
     }
@@ -166,15 +171,22 @@ impl Exchange {
     }
 
     /// Stage 4, second half: what is asked, judged as one MCP message.
-    pub(super) fn read_call(&mut self, downstream: &Downstream) -> Result<(), Reject> {
+    pub(super) fn read_call(
+        &mut self,
+        shard: &Shard,
+        downstream: &Downstream,
+    ) -> Result<(), Reject> {
         let (head, bytes) = downstream.head();
-        if self.method == HttpMethod::Post {
+        if self.method == HttpMethod::Post && shard.ablation.inspected(&self.scratch) {
+            self.call_read = true;
+        } else if self.method == HttpMethod::Post {
             let world = &self.world;
             let read = self.scratch.call.read(&self.scratch.body, |name| world.extension(name));
             self.call_read = read.is_ok();
             self.read_failed = read.is_err();
             read?;
             self.scratch.call.agree(&mirrored(head, bytes))?;
+            shard.ablation.keep_inspected(&mut self.scratch);
         } else {
             let version = head.field(bytes, Field::McpProtocolVersion);
             let (era, _) = bodyless_revision(version)?;
@@ -205,8 +217,13 @@ impl Exchange {
 
     /// Stage 5: may they.
     pub(super) fn decide(&mut self, shard: &Shard) -> Result<Permit, Reject> {
+        if let Some(permit) = shard.ablation.permit(self.token.as_deref()) {
+            self.policies = Some(permit.policies_shared());
+            return Ok(permit);
+        }
         match decide::permit(shard, &self.world, self, self.judged.wall.seconds()) {
             Ok(permit) => {
+                shard.ablation.keep_permit(&permit);
                 self.policies = Some(permit.policies_shared());
                 Ok(permit)
             }
@@ -247,6 +264,9 @@ impl Exchange {
         if permit.identity() != token.principal().digest() {
             return Err(Reject::GatewayFault);
         }
+        if shard.ablation.no_credential() {
+            return Ok(None);
+        }
         let snapshot = &self.world.snapshot;
         let now = shard.clock.monotonic();
         let (credential, cache) = shard.credentials.obtain(
@@ -263,7 +283,7 @@ impl Exchange {
 
     /// Stage 7: the decision is kept before the upstream hears of it.
     pub(super) fn commit(&mut self, shard: &Shard) -> Result<(), Reject> {
-        if self.ticket.is_none() {
+        if self.ticket.is_none() && !shard.ablation.no_audit() {
             let ticket = shard.audit.decide(&self.entry(Decision::Permit, None))?;
             self.ticket = Some(ticket);
         }
@@ -298,6 +318,7 @@ impl Exchange {
                 // What failed afterwards does not undo the decision; the reason says what did.
                 Decision::Permit
             }
+            None if shard.ablation.no_audit() => decision,
             None => {
                 shard.audit.refuse(&self.entry(decision, refused), &self.outcome);
                 decision
@@ -392,7 +413,7 @@ impl Exchange {
             token: self
                 .token
                 .as_deref()
-                .and_then(|token| TokenReference::from_hex(token.reference())),
+                .map(|token| TokenReference::from_digest(token.fingerprint())),
             ..Entry::new(self.started.wall, decision)
         }
     }
@@ -435,6 +456,10 @@ fn check_media(downstream: &Downstream) -> Result<(), Reject> {
         return Err(Reject::RequestContentEncoding);
     }
     let kind = head.field(bytes, Field::ContentType).unwrap_or_default();
+    // How nearly every client spells it; any other spelling is read.
+    if kind == b"application/json" && head.field(bytes, Field::Accept) == Some(BOTH_KINDS) {
+        return Ok(());
+    }
     let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     if !kind.eq_ignore_ascii_case(b"application/json") {
         return Err(Reject::RequestContentType);
@@ -474,6 +499,7 @@ fn audit_name(call: &Call) -> Option<Name<'_>> {
     call.name().map(if resource { Name::Uri } else { Name::Plain })
 }
 
+const BOTH_KINDS: &[u8] = b"application/json, text/event-stream";
 /// The dense number of "no MCP method" in metrics.
 pub(crate) const METHOD_NONE: u8 = u8::MAX;
 const STALL: std::time::Duration = std::time::Duration::from_secs(5);

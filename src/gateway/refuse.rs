@@ -1,5 +1,6 @@
 //! How a refusal leaves: one answer, then the connection goes on or ends.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use super::exchange::{Exchange, resource};
@@ -17,7 +18,11 @@ use crate::shard::Shard;
 /// Refuses a request whose head could not be read, or that finds no place. The connection ends.
 pub(super) async fn unread(shard: &Shard, downstream: &mut Downstream, reject: Reject) -> Turn {
     let mut exchange = Exchange::begin(shard, downstream);
-    match catch_unwind(answer(shard, downstream, &mut exchange, reject)).await {
+    let answered = {
+        let answering = pin!(answer(shard, downstream, &mut exchange, reject));
+        catch_unwind(answering).await
+    };
+    match answered {
         Ok(_) => {
             exchange.record(shard, Some(reject));
             Turn::Close

@@ -6,6 +6,7 @@ use crate::http::{Field, Framing, Method, host};
 use crate::identity::{Resource, metadata};
 use crate::listener::Downstream;
 use crate::reject::Reject;
+use crate::shard::World;
 
 /// A served path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,10 +25,13 @@ pub(super) enum Route<'a> {
 ///
 /// # Errors
 /// `RequestHostForeign`, `RequestOriginForeign`, `RequestPath`, `RequestMethod`.
-pub(super) fn accept<'a>(downstream: &'a Downstream, config: &Config) -> Result<Route<'a>, Reject> {
+pub(super) fn accept<'a>(downstream: &'a Downstream, world: &World) -> Result<Route<'a>, Reject> {
     let (head, bytes) = downstream.head();
+    let config = &world.snapshot.config;
     let named = head.field(bytes, Field::Host).ok_or(Reject::RequestHost)?;
-    if !host::host_allowed(named, &config.listen.hosts, config.listen.loopback) {
+    if !world.knows_host(named)
+        && !host::host_allowed(named, &config.listen.hosts, config.listen.loopback)
+    {
         return Err(Reject::RequestHostForeign);
     }
     // RFC 9110 §7.4: a request for another authority than the connection was secured for (case

@@ -6,12 +6,13 @@
 use crate::limits::TOKEN_BYTES_MAX;
 use crate::reject::Reject;
 
-/// Takes the token out of an `Authorization` value whose surrounding white space was trimmed.
+/// Takes what should be a token out of an `Authorization` value whose surrounding white space was
+/// trimmed. It is one only if [`check`] says so, or if the same bytes passed it before.
 ///
 /// # Errors
 /// [`Reject::TokenMissing`] without the field or with another scheme, [`Reject::TokenTooLarge`],
-/// else [`Reject::TokenMalformed`] for anything but exactly one `b64token`.
-pub fn token(authorization: Option<&[u8]>) -> Result<&[u8], Reject> {
+/// [`Reject::TokenMalformed`] for nothing at all.
+pub fn presented(authorization: Option<&[u8]>) -> Result<&[u8], Reject> {
     let value = authorization.ok_or(Reject::TokenMissing)?;
     // RFC 9110 §11.1: the scheme is case-insensitive.
     let (scheme, rest) = value.split_at_checked(SCHEME.len()).ok_or(Reject::TokenMissing)?;
@@ -28,6 +29,14 @@ pub fn token(authorization: Option<&[u8]>) -> Result<&[u8], Reject> {
     if token.len() > TOKEN_BYTES_MAX {
         return Err(Reject::TokenTooLarge);
     }
+    Ok(token)
+}
+
+/// Judges the form of what was [`presented`].
+///
+/// # Errors
+/// [`Reject::TokenMalformed`] for anything but exactly one `b64token`.
+pub fn check(token: &[u8]) -> Result<(), Reject> {
     let body = token.iter().rposition(|byte| *byte != b'=').map_or(0, |last| last + 1);
     let characters = token.get(..body).unwrap_or_default();
     // Without an early end the compiler looks at many bytes at once, and good tokens have none.
@@ -35,7 +44,7 @@ pub fn token(authorization: Option<&[u8]>) -> Result<&[u8], Reject> {
     if characters.is_empty() || !sound {
         return Err(Reject::TokenMalformed);
     }
-    Ok(token)
+    Ok(())
 }
 
 /// RFC 6750 §2.1 `b64token` without the trailing `=`.
@@ -48,6 +57,11 @@ const SCHEME: &[u8] = b"Bearer";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn token(authorization: Option<&[u8]>) -> Result<&[u8], Reject> {
+        let token = presented(authorization)?;
+        check(token).map(|()| token)
+    }
 
     #[test]
     fn rfc6750_2_1_exactly_one_bearer_token() {

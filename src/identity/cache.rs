@@ -14,15 +14,18 @@ use zeroize::Zeroizing;
 use crate::clock::Monotonic;
 use crate::identity::VerifiedToken;
 
-/// The cache of one core. Bounded in entries and bytes; on overflow the least used go first (clock
-/// algorithm), so a burst of new tokens cannot push out the busy ones.
+/// The cache of one core. Bounded in entries and bytes; on overflow one goes that was not used
+/// lately, so a burst of new tokens cannot push out the busy ones.
 pub(crate) struct TokenCache<S = DefaultHashBuilder> {
     /// Slot numbers, found by the keyed hash of the token.
     index: HashTable<u32>,
     slots: Vec<Option<Entry>>,
     free: Vec<u32>,
-    /// Where eviction and sweeping go on.
+    /// Where ageing and sweeping go on.
     hand: usize,
+    /// Places picked so far.
+    picks: u64,
+    /// What the entries take, see [`cost`].
     bytes: usize,
     bounds: Bounds,
     /// Randomly keyed per core: nobody can aim at one bucket.
@@ -53,6 +56,7 @@ impl<S: BuildHasher + Default> TokenCache<S> {
             slots: Vec::new(),
             free: Vec::new(),
             hand: 0,
+            picks: 0,
             bytes: 0,
             bounds,
             hasher: S::default(),
@@ -81,7 +85,8 @@ impl<S: BuildHasher + Default> TokenCache<S> {
 
     /// Remembers a verified token until `until`, which has not passed.
     pub(crate) fn insert(&mut self, token: &[u8], verified: Rc<VerifiedToken>, until: Monotonic) {
-        if token.len() > self.bounds.bytes || self.bounds.entries == 0 {
+        let cost = cost(token, &verified);
+        if cost > self.bounds.bytes || self.bounds.entries == 0 {
             return;
         }
         let hash = self.hasher.hash_one(token);
@@ -89,14 +94,12 @@ impl<S: BuildHasher + Default> TokenCache<S> {
         if let Some(slot) = self.index.find(hash, |slot| same(slots, *slot, hash, token)).copied() {
             self.remove(slot);
         }
-        while self.index.len() >= self.bounds.entries
-            || self.bytes + token.len() > self.bounds.bytes
-        {
+        while self.index.len() >= self.bounds.entries || self.bytes + cost > self.bounds.bytes {
             self.evict();
         }
-        let entry =
-            Entry { hash, token: Zeroizing::new(Box::from(token)), verified, until, used: false };
-        self.bytes += token.len();
+        let token = Zeroizing::new(Box::from(token));
+        let entry = Entry { hash, token, verified, until, used: false };
+        self.bytes += cost;
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
@@ -139,16 +142,49 @@ impl<S: BuildHasher + Default> TokenCache<S> {
         self.index.len()
     }
 
-    /// Goes round until an entry was not used since the last visit: at most two rounds.
+    /// Wipes one entry: of some places picked at random the first that was not used lately. In turn
+    /// instead of at random, a few more tokens than there are places, each used once in a round,
+    /// would push each other out before their next use, and nothing would ever be remembered.
     fn evict(&mut self) {
-        for _ in 0..=2 * self.slots.len() {
-            let slot = self.advance();
-            match self.slots.get_mut(slot as usize).and_then(Option::as_mut) {
-                Some(entry) if entry.used => entry.used = false,
-                Some(_) => return self.remove(slot),
+        let mut victim = None;
+        for _ in 0..PICKS_MAX {
+            let slot = self.pick();
+            match self.slots.get(slot as usize).and_then(Option::as_ref) {
                 None => {}
+                Some(entry) if entry.used => victim = Some(slot),
+                Some(_) => {
+                    victim = Some(slot);
+                    break;
+                }
             }
         }
+        match victim {
+            Some(slot) => self.remove(slot),
+            // Nothing but empty places was found: the next entry goes.
+            None => self.remove_next(),
+        }
+        // Afterwards, so that whoever is used before the next eviction is safe from it.
+        for _ in 0..AGED_PER_EVICTION {
+            let slot = self.advance();
+            if let Some(entry) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) {
+                entry.used = false;
+            }
+        }
+    }
+
+    fn remove_next(&mut self) {
+        for _ in 0..self.slots.len() {
+            let slot = self.advance();
+            if self.slots.get(slot as usize).is_some_and(Option::is_some) {
+                return self.remove(slot);
+            }
+        }
+    }
+
+    /// A place that nobody can foresee: the hash is keyed at random.
+    fn pick(&mut self) -> u32 {
+        self.picks = self.picks.wrapping_add(1);
+        (self.hasher.hash_one(self.picks) % self.slots.len().max(1) as u64) as u32
     }
 
     fn advance(&mut self) -> u32 {
@@ -161,12 +197,17 @@ impl<S: BuildHasher + Default> TokenCache<S> {
         let Some(entry) = self.slots.get_mut(slot as usize).and_then(Option::take) else {
             return;
         };
-        self.bytes -= entry.token.len();
+        self.bytes -= cost(&entry.token, &entry.verified);
         if let Ok(found) = self.index.find_entry(entry.hash, |other| *other == slot) {
             found.remove();
         }
         self.free.push(slot);
     }
+}
+
+/// Bytes that an entry takes, about: a short token may say much, so its own length is not enough.
+fn cost(token: &[u8], verified: &VerifiedToken) -> usize {
+    token.len() + verified.footprint_bytes() + size_of::<Entry>()
 }
 
 /// Full compare: a hash alone proves nothing.
@@ -176,6 +217,11 @@ fn same(slots: &[Option<Entry>], slot: u32, hash: u64, token: &[u8]) -> bool {
         .and_then(Option::as_ref)
         .is_some_and(|entry| entry.hash == hash && **entry.token == *token)
 }
+
+/// Places looked at for one eviction.
+const PICKS_MAX: u32 = 16;
+/// Entries that count as not used lately after each eviction, unless they are used again.
+const AGED_PER_EVICTION: u32 = 2;
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 //! [`Identity`] is one core's: its cache of verified tokens, and who waits for keys. The judging
 //! itself is `judge`'s; this stage remembers, waits and makes the proof.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,8 +19,9 @@ use crate::limits::{CACHE_SECONDS_MAX, TOKEN_CACHE_BYTES_MAX, TOKEN_CACHE_ENTRIE
 use crate::reject::Reject;
 
 use cache::{Bounds, TokenCache};
-use verified::Basis;
-use waiting::{Budget, KeyWaiters, Seen};
+use pace::Pace;
+use verified::{Basis, Fingerprint};
+use waiting::{KeyWaiters, Seen};
 
 pub use audience::{Audiences, Resource};
 pub use verified::VerifiedToken;
@@ -29,6 +31,7 @@ pub mod bearer;
 mod cache;
 pub mod challenge;
 pub mod metadata;
+mod pace;
 mod verified;
 mod waiting;
 
@@ -69,11 +72,21 @@ pub enum Outcome {
     },
 }
 
+/// What this stage did so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Tokens found in the cache.
+    pub hits: u64,
+    /// Tokens judged from the beginning.
+    pub misses: u64,
+}
+
 /// Identity of one core.
 pub struct Identity {
     cache: CoreCell<TokenCache>,
     waiters: KeyWaiters,
-    budget: Budget,
+    pace: Pace,
+    counts: Cell<Counts>,
 }
 
 impl Default for Identity {
@@ -90,7 +103,8 @@ impl Identity {
         Self {
             cache: CoreCell::new(TokenCache::new(bounds)),
             waiters: KeyWaiters::default(),
-            budget: Budget::default(),
+            pace: Pace::default(),
+            counts: Cell::default(),
         }
     }
 
@@ -98,7 +112,8 @@ impl Identity {
     /// reading of this request; `keys_wait` bounds a wait for keys.
     ///
     /// # Errors
-    /// 401 for the token's faults, 503 when keys are not to be had.
+    /// 401 for the token's faults, 503 when keys are not to be had or too many others wait for a
+    /// verification.
     pub async fn verify(
         &self,
         authorization: Option<&[u8]>,
@@ -107,11 +122,15 @@ impl Identity {
         now: Now,
         keys_wait: Duration,
     ) -> Result<Rc<VerifiedToken>, Reject> {
-        let token = bearer::token(authorization)?;
+        let token = bearer::presented(authorization)?;
         let known = door.with_trust(|trust| self.remembered(token, audiences, trust, now));
         match known {
             Some(verdict) => verdict,
-            None => self.verify_cold(token, audiences, door, keys_wait).await,
+            None => {
+                // What is remembered, byte for byte, passed this when it was verified.
+                bearer::check(token)?;
+                self.verify_cold(token, audiences, door, keys_wait).await
+            }
         }
     }
 
@@ -125,10 +144,21 @@ impl Identity {
         now: Now,
         waited: bool,
     ) -> Outcome {
-        // Again, because another request may have verified the same token while this one waited.
-        if let Some(verdict) = self.remembered(token, audiences, trust, now) {
-            return verdict.map_or_else(Outcome::Refused, Outcome::Verified);
+        match self.remembered(token, audiences, trust, now) {
+            Some(verdict) => verdict.map_or_else(Outcome::Refused, Outcome::Verified),
+            None => self.judge_fresh(token, audiences, trust, now, waited),
         }
+    }
+
+    fn judge_fresh(
+        &self,
+        token: &[u8],
+        audiences: &Audiences<'_>,
+        trust: &Trust<'_>,
+        now: Now,
+        waited: bool,
+    ) -> Outcome {
+        self.count(|counts| counts.misses += 1);
         match verify_fresh(token, audiences, trust, now, waited) {
             Ok(verified) => {
                 let verified = Rc::new(verified);
@@ -161,6 +191,24 @@ impl Identity {
         self.cache.with(TokenCache::purge);
     }
 
+    /// Ends when this turn of the event loop has done as many cold verifications as it may. The
+    /// one task that waits for it lets the loop turn and calls [`Identity::new_turn`]; without that
+    /// task, requests with new tokens meet their deadline.
+    pub async fn spent(&self) {
+        self.pace.spent().await;
+    }
+
+    /// The event loop has turned: more cold verifications may be done.
+    pub fn new_turn(&self) {
+        self.pace.new_turn();
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts.get()
+    }
+
     /// Number of remembered tokens.
     #[must_use]
     pub fn remembered_count(&self) -> usize {
@@ -177,10 +225,15 @@ impl Identity {
         let deadline = door.now().mono.after(keys_wait);
         let mut waited = false;
         loop {
-            self.budget.admit().await;
+            self.pace.admit(door.sleep_until(deadline)).await?;
             let now = door.now();
             let (outcome, before) = door.with_trust(|trust| {
-                let outcome = self.judge_token(token, audiences, trust, now, waited);
+                // Another request may have verified the same token while this one waited.
+                if let Some(verdict) = self.remembered(token, audiences, trust, now) {
+                    self.pace.give_back();
+                    return (verdict.map_or_else(Outcome::Refused, Outcome::Verified), None);
+                }
+                let outcome = self.judge_fresh(token, audiences, trust, now, waited);
                 let before = match outcome {
                     Outcome::NeedKeys { provider } => seen(trust, provider),
                     Outcome::Verified(_) | Outcome::Refused(_) => None,
@@ -213,7 +266,14 @@ impl Identity {
         let current = |verified: &VerifiedToken| is_current(verified, trust, now.mono);
         let verified = self.cache.with(|cache| cache.get(token, now.mono, current))?;
         let provider = trust.providers.get(usize::from(verified.provider()))?;
+        self.count(|counts| counts.hits += 1);
         Some(verified.judge(provider, audiences, now.wall.seconds()).map(|()| verified))
+    }
+
+    fn count(&self, change: impl FnOnce(&mut Counts)) {
+        let mut counts = self.counts.get();
+        change(&mut counts);
+        self.counts.set(counts);
     }
 
     fn remember(&self, token: &[u8], verified: &Rc<VerifiedToken>, now: Now) {
@@ -281,7 +341,7 @@ fn prove(
         times,
         provider.leeway_seconds,
         basis,
-        reference(token),
+        fingerprint(token),
     )
 }
 
@@ -319,18 +379,10 @@ fn seen(trust: &Trust<'_>, provider: u16) -> Option<Seen> {
     Some(Seen { epoch: trust.epoch, fetched_at: keys.fetched_at() })
 }
 
-/// The first 8 bytes of the SHA-256 as hex: names a token in the audit record without showing it.
-fn reference(token: &[u8]) -> [u8; 16] {
+/// See [`VerifiedToken::fingerprint`].
+fn fingerprint(token: &[u8]) -> Fingerprint {
     let digest = digest::digest(&digest::SHA256, token);
-    let mut hex = [0; 16];
-    for (pair, byte) in hex.chunks_exact_mut(2).zip(digest.as_ref()) {
-        let digits = [byte >> 4, byte & 0x0f].map(|half| match half {
-            0..=9 => b'0' + half,
-            _ => b'a' + (half - 10),
-        });
-        pair.copy_from_slice(&digits);
-    }
-    hex
+    digest.as_ref().first_chunk().copied().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -20,8 +20,11 @@ pub struct VerifiedToken {
     keys_generation: u64,
     key: KeyDigest,
     epoch: u64,
-    reference: [u8; 16],
+    fingerprint: Fingerprint,
 }
+
+/// The first 8 bytes of a token's SHA-256: names it in records without showing it.
+pub(in crate::identity) type Fingerprint = [u8; 8];
 
 /// Under what a token was verified; anything else makes the verification void.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +42,7 @@ impl VerifiedToken {
         times: Times,
         leeway_seconds: u64,
         basis: Basis,
-        reference: [u8; 16],
+        fingerprint: Fingerprint,
     ) -> Self {
         let Basis { provider, keys_generation, key, epoch } = basis;
         Self {
@@ -51,7 +54,7 @@ impl VerifiedToken {
             keys_generation,
             key,
             epoch,
-            reference,
+            fingerprint,
         }
     }
 
@@ -85,10 +88,10 @@ impl VerifiedToken {
         UnixSeconds(self.times.expires_at.0.saturating_add(self.leeway_seconds))
     }
 
-    /// The first 16 hex digits of the token's SHA-256, for the audit record.
+    /// The first 8 bytes of the token's SHA-256, for the audit record.
     #[must_use]
-    pub fn reference(&self) -> &str {
-        std::str::from_utf8(&self.reference).unwrap_or_default()
+    pub const fn fingerprint(&self) -> &[u8] {
+        &self.fingerprint
     }
 
     /// Judges this use: time first, then whether the token is for the route (case T25).
@@ -117,6 +120,12 @@ impl VerifiedToken {
         self.times.judge(now, self.leeway_seconds)
     }
 
+    /// Bytes that remembering it takes, its token aside.
+    pub(in crate::identity) fn footprint_bytes(&self) -> usize {
+        let audiences = self.audiences.iter().map(|text| size_of::<String>() + text.capacity());
+        size_of::<Self>() + self.principal.heap_bytes() + audiences.sum::<usize>()
+    }
+
     pub(in crate::identity) const fn basis(&self) -> Basis {
         Basis {
             provider: self.provider,
@@ -136,6 +145,6 @@ impl VerifiedToken {
     pub(crate) fn of_principal(principal: Principal, expires_at: UnixSeconds) -> Self {
         let times = Times { expires_at, not_before: None, issued_at: None };
         let basis = Basis { provider: 0, keys_generation: 0, key: KeyDigest::default(), epoch: 0 };
-        Self::new(principal, Vec::new(), times, 0, basis, *b"0000000000000000")
+        Self::new(principal, Vec::new(), times, 0, basis, [0; 8])
     }
 }

@@ -1,14 +1,11 @@
-//! Waiting without blocking: for keys that the control thread fetches, and for a turn at the
-//! crypto.
+//! Waiting without blocking for keys that the control thread fetches.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use crate::clock::Monotonic;
 use crate::core_cell::CoreCell;
-use crate::limits::VERIFY_PER_TURN_MAX;
 
 /// Who waits for the keys of which provider. One question per provider is under way at a time.
 #[derive(Default)]
@@ -133,44 +130,6 @@ impl Drop for Leave<'_> {
     fn drop(&mut self) {
         self.waiters.lane(self.provider, |lane| lane.wakers.retain(|(id, _)| *id != self.id));
     }
-}
-
-/// How many cold verifications one turn of the event loop may do: at 75 µs each, sixty-four at once
-/// would hold up every other connection of the core for 5 ms.
-#[derive(Default)]
-pub(in crate::identity) struct Budget {
-    turn: Cell<u64>,
-    used: Cell<u32>,
-}
-
-impl Budget {
-    /// Comes back when there is room in this turn. Whoever is polled again first in the same turn
-    /// began a new one; no flag is held over the wait, so a dropped waiter leaves nothing behind.
-    pub(in crate::identity) async fn admit(&self) {
-        while self.used.get() >= VERIFY_PER_TURN_MAX {
-            let turn = self.turn.get();
-            yield_now().await;
-            if self.turn.get() == turn {
-                self.turn.set(turn.wrapping_add(1));
-                self.used.set(0);
-            }
-        }
-        self.used.set(self.used.get() + 1);
-    }
-}
-
-/// Lets every other ready task run once.
-pub(in crate::identity) async fn yield_now() {
-    let mut yielded = false;
-    poll_fn(|context| {
-        if yielded {
-            return Poll::Ready(());
-        }
-        yielded = true;
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 #[cfg(test)]

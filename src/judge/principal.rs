@@ -121,6 +121,16 @@ impl Principal {
         self.auth_time
     }
 
+    /// Bytes outside of the value itself.
+    #[must_use]
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let options = [&self.user, &self.acr].into_iter().flatten().map(String::capacity);
+        let lists = self.groups.iter().chain(&self.scopes);
+        let items = lists.map(|text| size_of::<String>() + text.capacity());
+        let texts = [&self.issuer, &self.subject, &self.agent].map(String::capacity);
+        texts.into_iter().chain(options).chain(items).sum()
+    }
+
     /// The identity digest: key of everything that is cached or stored for this principal.
     #[must_use]
     pub const fn digest(&self) -> &[u8; 32] {

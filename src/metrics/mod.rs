@@ -41,6 +41,10 @@ pub struct Counters {
     pub tls_handshake_failures: Cell,
     /// Cross-core notices that were lost in detail.
     pub bus_overflows: Cell,
+    /// Tokens from memory.
+    pub token_hits: Cell,
+    /// Tokens judged from the beginning, signature included.
+    pub token_misses: Cell,
     /// Decisions from memory.
     pub decision_hits: Cell,
     /// Decisions evaluated.
@@ -213,6 +217,8 @@ impl Counters {
             park_errors: Cell::default(),
             tls_handshake_failures: Cell::default(),
             bus_overflows: Cell::default(),
+            token_hits: Cell::default(),
+            token_misses: Cell::default(),
             decision_hits: Cell::default(),
             decision_misses: Cell::default(),
             credential_hits: Cell::default(),

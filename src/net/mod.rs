@@ -23,6 +23,7 @@ mod session;
 mod stream;
 mod timers;
 pub mod tls;
+pub mod turns;
 mod wheel;
 mod wire;
 

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
+use crate::ablation;
 use crate::audit::Writer;
 use crate::bus;
 use crate::cli::say;
@@ -47,6 +48,13 @@ pub fn run(config: Config, clock: Clock) -> ExitCode {
     init_log();
     for warning in &config.warnings {
         say(&format!("warning: {warning}"));
+    }
+    match ablation::at_start() {
+        Ok(warnings) => warnings.iter().for_each(|warning| say(warning)),
+        Err(fault) => {
+            say(&fault);
+            return ExitCode::from(crate::cli::EX_CONFIG);
+        }
     }
     match start(config, clock) {
         Ok(running) => running.watch(),

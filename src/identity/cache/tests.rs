@@ -9,7 +9,7 @@ fn verified() -> Rc<VerifiedToken> {
 }
 
 fn cache(entries: usize) -> TokenCache {
-    TokenCache::new(Bounds { entries, bytes: 1_000_000 })
+    TokenCache::new(Bounds { entries, bytes: 10_000_000 })
 }
 
 fn has<S: BuildHasher + Default>(cache: &mut TokenCache<S>, token: &[u8], now: u64) -> bool {
@@ -42,7 +42,7 @@ impl std::hash::Hasher for Alike {
 
 #[test]
 fn an_equal_hash_is_no_hit() {
-    let bounds = Bounds { entries: 16, bytes: 1_000 };
+    let bounds = Bounds { entries: 16, bytes: 1_000_000 };
     let mut cache = TokenCache::<std::hash::BuildHasherDefault<Alike>>::new(bounds);
     cache.insert(b"token-a", verified(), LATER);
     cache.insert(b"token-b", verified(), Monotonic(10));
@@ -81,14 +81,16 @@ fn the_bounds_hold_and_busy_entries_stay() {
         cache.insert(&[token], verified(), LATER);
         assert!(cache.len() <= 8 && cache.slots.len() <= 8);
     }
-    let mut narrow: TokenCache = TokenCache::new(Bounds { entries: 100, bytes: 10 });
+    let each = cost(&[0; 4], &verified());
+    let mut narrow: TokenCache = TokenCache::new(Bounds { entries: 100, bytes: 2 * each + 1 });
     for token in 0..50_u8 {
         narrow.insert(&[token; 4], verified(), LATER);
-        assert!(narrow.bytes <= 10 && narrow.len() <= 2);
+        assert!(narrow.bytes <= 2 * each + 1 && narrow.len() <= 2);
         assert!(has(&mut narrow, &[token; 4], 0));
     }
-    narrow.insert(&[9; 11], verified(), LATER);
-    assert!(!has(&mut narrow, &[9; 11], 0));
+    let wide = vec![9; 2 * each];
+    narrow.insert(&wide, verified(), LATER);
+    assert!(!has(&mut narrow, &wide, 0));
 }
 
 #[test]
@@ -96,7 +98,7 @@ fn the_same_token_again_replaces_its_entry() {
     let mut cache = cache(8);
     cache.insert(b"a", verified(), Monotonic(10));
     cache.insert(b"a", verified(), LATER);
-    assert_eq!((cache.len(), cache.bytes), (1, 1));
+    assert_eq!((cache.len(), cache.bytes), (1, cost(b"a", &verified())));
     assert!(has(&mut cache, b"a", 500));
 }
 
@@ -139,8 +141,37 @@ fn random_work_keeps_the_structure() {
         }
         let live = cache.slots.iter().flatten().count();
         assert_eq!(cache.len(), live);
-        assert_eq!(cache.bytes, live);
+        assert_eq!(cache.bytes, live * cost(&[0], &verified()));
         assert_eq!(cache.free.len() + live, cache.slots.len());
         assert!(live <= 20);
     }
+}
+
+/// A tenth more tokens than places, each used once in a round: with the oldest going first nothing
+/// would ever be found again.
+#[test]
+fn going_round_more_tokens_than_there_is_room_for_still_hits() {
+    let mut cache = cache(200);
+    let (mut hits, mut asked) = (0_u32, 0_u32);
+    for round in 0..40 {
+        for token in 0..220_u8 {
+            let found = has(&mut cache, &[token], 0);
+            if round >= 4 {
+                asked += 1;
+                hits += u32::from(found);
+            }
+            if !found {
+                cache.insert(&[token], verified(), LATER);
+            }
+        }
+    }
+    assert!(hits * 2 > asked, "{hits} of {asked}");
+}
+
+#[test]
+fn what_a_token_says_counts_as_well_as_its_length() {
+    let groups = (0..1_000).map(|number| format!("group-{number}")).collect();
+    let parts = Parts { groups, ..Parts::default() };
+    let many = VerifiedToken::of_principal(Principal::assemble(parts), NOW);
+    assert!(cost(b"a", &many) > cost(b"a", &verified()) + 1_000 * size_of::<String>());
 }

@@ -1,4 +1,4 @@
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 
@@ -82,46 +82,4 @@ fn a_waiter_that_leaves_takes_its_waker_along() {
     assert_eq!(waiters.lane(0, |lane| lane.wakers.len()), 1);
     waiters.answer(0);
     assert_eq!(poll(&mut stays), Some(true));
-}
-
-#[test]
-fn a_turn_admits_its_budget_and_everybody_gets_a_turn() {
-    let budget = Rc::new(Budget::default());
-    let admitted = Rc::new(RefCell::new(0_u32));
-    let mut tasks: Vec<Task<()>> = (0..100)
-        .map(|_| {
-            let (budget, admitted) = (Rc::clone(&budget), Rc::clone(&admitted));
-            Box::pin(async move {
-                budget.admit().await;
-                *admitted.borrow_mut() += 1;
-            }) as Task<()>
-        })
-        .collect();
-    let mut rounds = 0;
-    while !tasks.is_empty() {
-        let before = *admitted.borrow();
-        tasks.retain_mut(|task| poll(task).is_none());
-        let done = *admitted.borrow() - before;
-        assert!((1..=VERIFY_PER_TURN_MAX).contains(&done), "round {rounds}: {done}");
-        rounds += 1;
-    }
-    assert_eq!(*admitted.borrow(), 100);
-    assert!(rounds >= 100 / VERIFY_PER_TURN_MAX);
-}
-
-#[test]
-fn a_dropped_waiter_does_not_hold_up_the_budget() {
-    let budget = Rc::new(Budget::default());
-    let admit = || {
-        let budget = Rc::clone(&budget);
-        Box::pin(async move { budget.admit().await }) as Task<()>
-    };
-    for _ in 0..VERIFY_PER_TURN_MAX {
-        assert!(poll(&mut admit()).is_some());
-    }
-    let mut gone = admit();
-    let mut stays = admit();
-    assert!(poll(&mut gone).is_none() && poll(&mut stays).is_none());
-    drop(gone);
-    assert!(poll(&mut stays).is_some());
 }

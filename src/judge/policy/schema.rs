@@ -1,6 +1,6 @@
 //! The shipped schema, widened by the configured extension methods, and what we read out of it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use cedar_policy::{Entity, EntityId, EntityTypeName, EntityUid, Schema};
 
@@ -89,7 +89,7 @@ pub(super) fn uid(entity_type: &EntityTypeName, id: &str) -> EntityUid {
 /// The actions that can be asked for, numbered densely. Groups of actions are not among them: a
 /// method that is called like a group is unknown.
 pub(super) struct Actions {
-    index: HashMap<Box<str>, u16>,
+    index: hashbrown::HashMap<Box<str>, u16>,
     entities: Vec<Entity>,
     ancestors: Vec<Vec<EntityUid>>,
 }
@@ -102,7 +102,7 @@ impl Actions {
         let mut entities: Vec<Entity> =
             all.iter().filter(|entity| real.contains(&entity.uid())).cloned().collect();
         entities.sort_by_key(|entity| entity.uid().to_string());
-        let mut index = HashMap::new();
+        let mut index = hashbrown::HashMap::new();
         let mut ancestors = Vec::new();
         for (at, entity) in entities.iter().enumerate() {
             let number = u16::try_from(at).map_err(|_| "too many actions".to_owned())?;
