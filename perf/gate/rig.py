@@ -69,6 +69,13 @@ def wait_for(what, condition):
     raise Trouble(f"waited {WITHIN:.0f} s for {what}")
 
 
+def listening():
+    """Ports that somebody listens on."""
+    with open("/proc/net/tcp", encoding="ascii") as file:
+        rows = [line.split() for line in file.readlines()[1:]]
+    return {int(row[1].partition(":")[2], 16) for row in rows if row[3] == "0A"}
+
+
 def free_ports(count):
     """Ports that nobody listens on right now."""
     with contextlib.ExitStack() as stack:
@@ -193,6 +200,9 @@ class Gateway:
     def start(self, before=(), environment=None):
         """`before` is a program that runs the gateway, such as strace, with its arguments."""
         self.upstream.start()
+        # The kernel closes what a ring held some time after its process is gone: the gateway before this one
+        # would take our connection and reset it.
+        wait_for(f"port {self.port} to be free", lambda: self.port not in listening())
         log = open(os.path.join(self.directory, "gateway.log"), "wb")
         config = os.path.join(self.directory, "gateway.toml")
         self.process = subprocess.Popen(
@@ -228,9 +238,12 @@ class Gateway:
         """So many requests, each sent when the worker sleeps. All must be answered with 200."""
         for _ in range(count):
             self.rest()
-            self.agent.sendall(self.request)
-            self.sent += 1
-            answer = read_message(self.agent)
+            try:
+                self.agent.sendall(self.request)
+                self.sent += 1
+                answer = read_message(self.agent)
+            except OSError as error:
+                raise Trouble(f"the connection to the gateway: {error}; {self.log()}") from None
             if answer is None or not answer[0].startswith(b"HTTP/1.1 200 ") or answer[1] != ANSWER:
                 raise Trouble(f"a request was not answered as it should be: {answer}; {self.log()}")
         self.rest()
