@@ -405,19 +405,11 @@ pub(super) const HEADER_WORDS: usize = 512;
 const MAGIC_AT: usize = 0;
 const INSTANCE: usize = 1;
 const CORE: usize = 2;
-<<<<<<< HEAD
 pub(super) const HEAD: usize = 64;
 pub(super) const SEQ: usize = 65;
 pub(super) const DROPPED: usize = 66;
 pub(super) const REPORTED: usize = 67;
 pub(super) const TAIL: usize = 128;
-=======
-const HEAD: usize = 64;
-const SEQ: usize = 65;
-const DROPPED: usize = 66;
-const REPORTED: usize = 67;
-const TAIL: usize = 128;
-const WRITTEN: usize = 129;
->>>>>>> perf-b2
+pub(super) const WRITTEN: usize = 129;
 /// Format 1; another format has another number, and is not read.
 const MAGIC: u64 = u64::from_le_bytes(*b"PCAUDIT\x01");

@@ -256,11 +256,6 @@ impl Fields {
         Self { lines: Vec::with_capacity(limits::HEAD_FIELDS_MAX), first: [None; Field::ALL.len()] }
     }
 
-    pub(super) fn reset(&mut self) {
-        self.lines.clear();
-        self.first = [None; Field::ALL.len()];
-    }
-
     pub(super) fn len(&self) -> usize {
         self.lines.len()
     }
