@@ -268,6 +268,8 @@ def _missing(book: Book, machine: dict[str, Any]) -> str:
     for cell in book.cells.values():
         if cell.failed:
             reasons.setdefault(f"{cell.name} in {cell.scenario['name']}", cell.failed)
+    for name in machine.get("left", []):
+        reasons[str(name)] = "did not fit into the minutes given, or failed as a whole"
     if not reasons:
         return "All of them ran.\n"
     return "\n".join(f"* {name}: {why}" for name, why in sorted(reasons.items())) + "\n"
@@ -352,6 +354,11 @@ def draw(results: Path, root: Path) -> None:
         machine = json.loads((results / "machine.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         machine = {}
+    try:
+        left = json.loads((results / "left.json").read_text(encoding="utf-8"))
+        machine["left"] = left.get("not_measured", [])
+    except (OSError, ValueError, AttributeError):
+        pass
     plots = _plots(book, results)
     runs = {cell.raw["run"].get("time") for cell in book.cells.values()}
     parts = [

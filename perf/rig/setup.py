@@ -163,11 +163,11 @@ class Setup:
         self._take("portcullis", Path(path).resolve())
 
     def _ablation(self) -> None:
-        if "\nablation =" not in (self.root / "Cargo.toml").read_text(encoding="utf-8"):
-            raise Trouble("this commit has no feature `ablation`")
         target = self.root / "target" / "ablation"
         path = self.given.get("ablation")
         if not path:
+            if "\nablation =" not in (self.root / "Cargo.toml").read_text(encoding="utf-8"):
+                raise Trouble("this commit has no feature `ablation`")
             self._cargo(
                 "portcullis with ablation",
                 ["--bin", "portcullis", "--features", "ablation", "--target-dir", str(target)],
