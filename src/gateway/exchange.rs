@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use super::decide;
+use super::{decide, route};
 use crate::audit::{
     CredentialCache, CredentialUse, Decision, EVENT_REQUEST, Entry, List, Name, Outcome, Ticket,
     TokenReference, trace_id,
@@ -137,7 +137,7 @@ impl Exchange {
         let began = shard.timers.now();
         if self.method == HttpMethod::Post {
             let limits = &self.world.snapshot.config.limits;
-            check_media(downstream)?;
+            route::check_media(downstream)?;
             downstream.expect_body(limits.body_bytes_max)?;
             if downstream.head().0.expects_continue() {
                 let until = shard.timers.now().after(STALL);
@@ -447,42 +447,6 @@ pub(super) fn resource(server: &str) -> Resource<'_> {
     if server.is_empty() { Resource::Federation } else { Resource::Server(server) }
 }
 
-/// MCP 2026-07-28 and 2025-11-25, transports, "Sending Messages": JSON in, and the client lists
-/// both kinds of answer. A content coding would hide what is judged.
-fn check_media(downstream: &Downstream) -> Result<(), Reject> {
-    let (head, bytes) = downstream.head();
-    let coding = head.field(bytes, Field::ContentEncoding);
-    if coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
-        return Err(Reject::RequestContentEncoding);
-    }
-    let kind = head.field(bytes, Field::ContentType).unwrap_or_default();
-    // How nearly every client spells it; any other spelling is read.
-    if kind == b"application/json" && head.field(bytes, Field::Accept) == Some(BOTH_KINDS) {
-        return Ok(());
-    }
-    let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    if !kind.eq_ignore_ascii_case(b"application/json") {
-        return Err(Reject::RequestContentType);
-    }
-    let accepts = |wanted: &[u8]| {
-        head.values(bytes, Field::Accept).flat_map(|line| line.split(|byte| *byte == b',')).any(
-            |range| {
-                let kind = range.split(|byte| *byte == b';').next().unwrap_or_default();
-                let kind = kind.trim_ascii();
-                let family = wanted.split(|byte| *byte == b'/').next().unwrap_or_default();
-                kind == b"*/*"
-                    || kind.eq_ignore_ascii_case(wanted)
-                    || kind.strip_suffix(b"/*").is_some_and(|own| own.eq_ignore_ascii_case(family))
-            },
-        )
-    };
-    if accepts(b"application/json") && accepts(b"text/event-stream") {
-        Ok(())
-    } else {
-        Err(Reject::RequestNotAcceptable)
-    }
-}
-
 fn mirrored<'a>(head: &RequestHead, bytes: &'a [u8]) -> Mirrored<'a> {
     Mirrored {
         protocol_version: head.field(bytes, Field::McpProtocolVersion),
@@ -499,7 +463,6 @@ fn audit_name(call: &Call) -> Option<Name<'_>> {
     call.name().map(if resource { Name::Uri } else { Name::Plain })
 }
 
-const BOTH_KINDS: &[u8] = b"application/json, text/event-stream";
 /// The dense number of "no MCP method" in metrics.
 pub(crate) const METHOD_NONE: u8 = u8::MAX;
 const STALL: std::time::Duration = std::time::Duration::from_secs(5);

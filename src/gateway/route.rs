@@ -82,6 +82,42 @@ fn origin_allowed(origin: &[u8], config: &Config) -> bool {
     host::origin_allowed(origin, &config.public_url, &config.listen.origins, config.listen.loopback)
 }
 
+/// MCP 2026-07-28 and 2025-11-25, transports, "Sending Messages": JSON in, and the client lists
+/// both kinds of answer. A content coding would hide what is judged.
+pub(super) fn check_media(downstream: &Downstream) -> Result<(), Reject> {
+    let (head, bytes) = downstream.head();
+    let coding = head.field(bytes, Field::ContentEncoding);
+    if coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
+        return Err(Reject::RequestContentEncoding);
+    }
+    let kind = head.field(bytes, Field::ContentType).unwrap_or_default();
+    // How nearly every client spells it; any other spelling is read.
+    if kind == b"application/json" && head.field(bytes, Field::Accept) == Some(BOTH_KINDS) {
+        return Ok(());
+    }
+    let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    if !kind.eq_ignore_ascii_case(b"application/json") {
+        return Err(Reject::RequestContentType);
+    }
+    let accepts = |wanted: &[u8]| {
+        head.values(bytes, Field::Accept).flat_map(|line| line.split(|byte| *byte == b',')).any(
+            |range| {
+                let kind = range.split(|byte| *byte == b';').next().unwrap_or_default();
+                let kind = kind.trim_ascii();
+                let family = wanted.split(|byte| *byte == b'/').next().unwrap_or_default();
+                kind == b"*/*"
+                    || kind.eq_ignore_ascii_case(wanted)
+                    || kind.strip_suffix(b"/*").is_some_and(|own| own.eq_ignore_ascii_case(family))
+            },
+        )
+    };
+    if accepts(b"application/json") && accepts(b"text/event-stream") {
+        Ok(())
+    } else {
+        Err(Reject::RequestNotAcceptable)
+    }
+}
+
 fn find(target: &[u8]) -> Option<Route<'_>> {
     let path = target.split(|byte| *byte == b'?').next()?;
     if let Some(resource) = metadata::resource_of(path) {
@@ -93,6 +129,9 @@ fn find(target: &[u8]) -> Option<Route<'_>> {
         Resource::Server(name) => Some(Route::Server(name)),
     }
 }
+
+/// How nearly every client spells what it takes.
+const BOTH_KINDS: &[u8] = b"application/json, text/event-stream";
 
 #[cfg(test)]
 mod tests {

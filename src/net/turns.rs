@@ -4,8 +4,11 @@
 //! looks for events, so it cannot tell turns apart. A byte that one hand sends and the other
 //! receives comes by way of the driver, together with everything else that is ready.
 
+use std::future::poll_fn;
 use std::io::{self, Write as _};
 use std::os::unix::net::UnixStream;
+use std::pin::pin;
+use std::task::Poll;
 
 use monoio::io::AsyncReadRent as _;
 
@@ -16,6 +19,8 @@ pub struct Turns {
     near: UnixStream,
     far: monoio::net::UnixStream,
     buffer: Vec<u8>,
+    /// The pair failed, which no kernel has a reason for; yielding is the next best thing.
+    broken: bool,
 }
 
 impl Turns {
@@ -28,18 +33,30 @@ impl Turns {
         near.set_nonblocking(true)?;
         far.set_nonblocking(monoio::utils::is_legacy())?;
         let far = monoio::net::UnixStream::from_std(far)?;
-        Ok(Self { near, far, buffer: vec![0; BUFFER_BYTES] })
+        Ok(Self { near, far, buffer: vec![0; BUFFER_BYTES], broken: false })
     }
 
     /// Ends when the loop has looked for events once.
     pub async fn next(&mut self) {
-        if (&self.near).write_all(&[1]).is_err() {
+        if self.broken {
             return runtime::turn().await;
         }
-        let (read, buffer) = self.far.read(std::mem::take(&mut self.buffer)).await;
-        self.buffer = buffer;
-        if read.is_err() {
-            runtime::turn().await;
+        let mut reading = pin!(self.far.read(std::mem::take(&mut self.buffer)));
+        let mut sent = false;
+        // The read waits before there is anything to read: epoll would find the byte without the
+        // driver, and nothing would have turned.
+        let read = poll_fn(|context| match reading.as_mut().poll(context) {
+            Poll::Ready(read) => Poll::Ready(Some(read)),
+            Poll::Pending if !sent => {
+                sent = (&self.near).write_all(&[1]).is_ok();
+                if sent { Poll::Pending } else { Poll::Ready(None) }
+            }
+            Poll::Pending => Poll::Pending,
+        })
+        .await;
+        match read {
+            Some((Ok(_), buffer)) => self.buffer = buffer,
+            Some((Err(_), _)) | None => self.broken = true,
         }
     }
 }
