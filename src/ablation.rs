@@ -20,10 +20,16 @@ mod closed {
     use crate::shard::Scratch;
 
     /// Nothing is off.
-    #[derive(Default)]
     pub struct Ablation;
 
     impl Ablation {
+        /// Nothing to read.
+        #[inline]
+        #[must_use]
+        pub const fn of_environment() -> Self {
+            Self
+        }
+
         /// The token to use instead of the request's own.
         #[inline]
         #[must_use]
@@ -107,15 +113,15 @@ mod open {
         inspect: bool,
     }
 
-    impl Default for Ablation {
-        fn default() -> Self {
+    impl Ablation {
+        /// What the environment asks for.
+        #[must_use]
+        pub fn of_environment() -> Self {
             // What cannot be read was refused at the start of the process.
             let off = asked().unwrap_or_default();
             Self { off, token: CoreCell::default(), permit: CoreCell::default() }
         }
-    }
 
-    impl Ablation {
         /// The token to use instead of the request's own: the first that was verified here.
         #[must_use]
         pub fn token(&self) -> Option<Rc<VerifiedToken>> {

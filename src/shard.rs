@@ -154,7 +154,7 @@ impl Shard {
             audit: parts.audit,
             inputs: Buffers::new(HEAD_READ_BYTES),
             meter: parts.meter,
-            ablation: Ablation::default(),
+            ablation: Ablation::of_environment(),
             world: CoreCell::new(world),
             scratch: CoreCell::default(),
             connections: Cell::new(0),
