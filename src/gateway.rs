@@ -16,11 +16,15 @@ pub mod whole_way;
 
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::credential::UpstreamCredential;
 use crate::fault::{self, Stage};
 use crate::limits::Limits;
-use crate::listener::{Downstream, downstream::Next};
+use crate::listener::{
+    Downstream,
+    downstream::{Next, Wake},
+};
 use crate::net::{Panicked, Stream, catch_unwind, runtime};
 use crate::policy::Permit;
 use crate::reject::Reject;
@@ -35,11 +39,27 @@ use route::Route;
 pub async fn serve(shard: Rc<Shard>, stream: Stream) {
     let mut downstream = Downstream::new(stream);
     loop {
-        match turn(&shard, &mut downstream).await {
-            Turn::Again => {}
+        // On the heap, and only while it is busy: what a request under way needs is many times
+        // what a silent connection does, and most connections are silent.
+        match Box::pin(busy(&shard, &mut downstream)).await {
+            Turn::Again | Turn::Silent => {}
             Turn::Close => return downstream.close(&shard.timers).await,
             Turn::Cut => return downstream.abort(),
             Turn::Gone => return,
+        }
+        let idle = Duration::from_millis(shard.world().snapshot.config.limits.idle_ms_max);
+        if !downstream.waits(&shard.timers, idle, &shard.inputs).await {
+            return;
+        }
+    }
+}
+
+/// Carries out one request after the other until they stop coming.
+async fn busy(shard: &Shard, downstream: &mut Downstream) -> Turn {
+    loop {
+        match turn(shard, downstream).await {
+            Turn::Again => {}
+            end => return end,
         }
     }
 }
@@ -48,6 +68,8 @@ pub async fn serve(shard: Rc<Shard>, stream: Stream) {
 enum Turn {
     /// It can carry another request.
     Again,
+    /// No request came for a while: it waits on, without what a request needs.
+    Silent,
     /// It is closed so that the last answer still arrives.
     Close,
     /// Its answer ended too early, and the agent must notice.
@@ -60,8 +82,10 @@ enum Turn {
 async fn turn(shard: &Shard, downstream: &mut Downstream) -> Turn {
     // A copy, because a connection that idles must not keep an old snapshot alive.
     let limits = shard.world().snapshot.config.limits.clone();
-    if !downstream.wakes(&shard.timers, &limits, &shard.inputs).await {
-        return Turn::Gone;
+    match downstream.wakes(&shard.timers, &limits, &shard.inputs).await {
+        Wake::Ready => {}
+        Wake::Silent => return Turn::Silent,
+        Wake::Gone => return Turn::Gone,
     }
     // Pinned where it is made, here and below: handed over by value it would be copied, and each
     // connection would have room for it twice.

@@ -204,7 +204,9 @@ async fn connection(shard: Rc<Shard>, stream: Stream) {
         None => stream,
         Some(tls) => {
             let limit = Duration::from_millis(world.snapshot.config.limits.handshake_ms_max);
-            match accept_tls(stream, tls, shard.timers.now().after(limit)).await {
+            let until = shard.timers.now().after(limit);
+            // On the heap while it lasts: a connection needs its room for a handshake only once.
+            match Box::pin(accept_tls(stream, tls, until)).await {
                 Ok(stream) => stream,
                 Err(_) => {
                     // Nobody was asked for anything yet, so there is no record of it.

@@ -22,8 +22,8 @@ use super::ring::{AuditRing, RingFile};
 use super::sink::Sink;
 use crate::clock::{Clock, Monotonic, Now};
 use crate::config::Audit;
-use crate::lines::Lines;
 use crate::limits::AUDIT_RING_BYTES;
+use crate::lines::Lines;
 
 /// The handle of the writer thread. Dropping it does not stop the thread; [`Writer::shutdown`]
 /// does.

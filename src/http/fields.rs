@@ -65,11 +65,13 @@ impl Class {
 
 impl Fields {
     pub(super) fn new() -> Self {
-        Self {
-            lines: Vec::with_capacity(limits::HEAD_FIELDS_MAX),
-            first: [None; Field::ALL.len()],
-            fault: None,
-        }
+        Self { lines: Vec::new(), first: [None; Field::ALL.len()], fault: None }
+    }
+
+    /// Gives its memory back; the next line takes it anew.
+    pub(super) fn release(&mut self) {
+        self.reset();
+        self.lines = Vec::new();
     }
 
     pub(super) fn reset(&mut self) {
@@ -128,6 +130,9 @@ impl Fields {
         let (before, length) = trimmed(raw);
         let value = Span::new(colon + 1 + before, colon + 1 + before + length);
         let is_plain = before == 1 && before + length == raw.len() && raw.first() == Some(&b' ');
+        if self.lines.capacity() == 0 {
+            self.lines.reserve_exact(limits::HEAD_FIELDS_MAX);
+        }
         self.lines.push(Line { name: Span::new(start, colon), value, class, is_plain });
         Ok(())
     }

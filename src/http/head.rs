@@ -72,7 +72,7 @@ impl Default for RequestHead {
 }
 
 impl RequestHead {
-    /// An empty one, with room for every field that a head may have.
+    /// An empty one; its first field takes room for every field that a head may have.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -99,6 +99,12 @@ impl RequestHead {
         self.keep_alive = false;
         self.expects_continue = false;
         self.http_10 = false;
+    }
+
+    /// The same, and gives the memory back: no next head is near.
+    pub fn release(&mut self) {
+        self.reset();
+        self.fields.release();
     }
 
     /// Judges what has arrived. `buf` begins with the head and grows from call to call; nothing is

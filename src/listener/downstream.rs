@@ -33,6 +33,8 @@ pub struct Downstream {
     silent: bool,
     /// The stream broke.
     gone: bool,
+    /// [`Downstream::waits`] saw that there is something to read.
+    woken: bool,
 }
 
 enum Body {
@@ -42,6 +44,16 @@ enum Body {
     Rest(BodyDecoder),
     /// Read to its end, or there is none.
     Done,
+}
+
+/// What [`Downstream::wakes`] found.
+pub enum Wake {
+    /// Something to read a head from.
+    Ready,
+    /// Nothing yet, and no buffer is held any more.
+    Silent,
+    /// Closed, or broken.
+    Gone,
 }
 
 /// What [`Downstream::next_head`] found.
@@ -65,6 +77,7 @@ impl Downstream {
             body: Body::Done,
             silent: false,
             gone: false,
+            woken: false,
         }
     }
 
@@ -86,48 +99,52 @@ impl Downstream {
         (&self.head, self.input.get(..self.head_bytes).unwrap_or_default())
     }
 
-    /// Waits for the first byte of the next request. False when none came in time.
-    ///
-    /// The next request of a busy connection is near, so it is read straight away, as one
-    /// operation; a connection that stays silent gives its buffer back and is waited for without
-    /// one.
-    pub async fn wakes(&mut self, timers: &Timers, limits: &Limits, buffers: &Buffers) -> bool {
+    /// Waits for the first bytes of the next request for as long as the connection is busy: its
+    /// next request is near, so it is read straight away, as one operation. One that stays silent
+    /// gives its memory back.
+    pub async fn wakes(&mut self, timers: &Timers, limits: &Limits, buffers: &Buffers) -> Wake {
         self.forget_request();
-        if !self.input.is_empty() {
-            return true;
+        if !self.input.is_empty() || std::mem::take(&mut self.woken) {
+            return Wake::Ready;
         }
-        let idle = timers.now().after(Duration::from_millis(limits.idle_ms_max));
         if !timers.leaving() {
             if self.input.capacity() == 0 {
                 self.input = buffers.take();
             }
-            let soon = timers.now().after(BUSY).min(idle);
+            let soon = timers.now().after(BUSY.min(Duration::from_millis(limits.idle_ms_max)));
             match self.fill(HEAD_READ_BYTES, soon).await {
                 Err(NetError::Timeout) => {}
-                Ok(1..) => return true,
+                Ok(1..) => return Wake::Ready,
                 Ok(0) | Err(NetError::Closed | NetError::Io(_) | NetError::Tls) => {
                     self.gone = true;
-                    return false;
+                    return Wake::Gone;
                 }
             }
             if self.stream.holds_bytes() {
                 // A request has begun, though all of it that came is a part of a TLS record: from
                 // here on it has the time of a head, no longer that of an idle connection.
-                return true;
+                return Wake::Ready;
             }
         }
         buffers.give(std::mem::take(&mut self.input));
-        let mut waited = first(self.stream.readable(), timers.idle_until(idle)).await;
+        self.head.release();
+        Wake::Silent
+    }
+
+    /// Waits without a buffer, after [`Wake::Silent`]. False when nothing came in time.
+    pub async fn waits(&mut self, timers: &Timers, idle: Duration, buffers: &Buffers) -> bool {
+        let until = timers.now().after(idle.saturating_sub(BUSY));
+        let mut waited = first(self.stream.readable(), timers.idle_until(until)).await;
         if waited == Either::Right(()) && timers.leaving() {
             // What is already on its way is still served; silence is not waited for any longer.
             let last = timers.sleep_until(timers.now().after(LAST_CALL));
             waited = first(self.stream.readable(), last).await;
         }
-        let awake = waited == Either::Left(());
-        if awake {
+        self.woken = waited == Either::Left(());
+        if self.woken {
             self.input = buffers.take();
         }
-        awake
+        self.woken
     }
 
     /// Reads the next head.
