@@ -23,8 +23,8 @@ pub(crate) struct TokenCache<S = DefaultHashBuilder> {
     free: Vec<u32>,
     /// Where ageing and sweeping go on.
     hand: usize,
-    /// Places picked so far.
-    picks: u64,
+    /// State of the generator that picks places.
+    dice: u64,
     /// What the entries take, see [`cost`].
     bytes: usize,
     bounds: Bounds,
@@ -51,15 +51,16 @@ struct Entry {
 impl<S: BuildHasher + Default> TokenCache<S> {
     /// An empty cache.
     pub(crate) fn new(bounds: Bounds) -> Self {
+        let hasher = S::default();
         Self {
             index: HashTable::new(),
             slots: Vec::new(),
             free: Vec::new(),
             hand: 0,
-            picks: 0,
             bytes: 0,
             bounds,
-            hasher: S::default(),
+            dice: hasher.hash_one(bounds.entries),
+            hasher,
         }
     }
 
@@ -181,10 +182,15 @@ impl<S: BuildHasher + Default> TokenCache<S> {
         }
     }
 
-    /// A place that nobody can foresee: the hash is keyed at random.
+    /// A place at random (SplitMix64, begun with the random key of the hasher). The keyed hash of a
+    /// running number would not do: it is made for tables, and its low bits repeat.
     fn pick(&mut self) -> u32 {
-        self.picks = self.picks.wrapping_add(1);
-        (self.hasher.hash_one(self.picks) % self.slots.len().max(1) as u64) as u32
+        self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.dice;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        ((u128::from(mixed) * self.slots.len() as u128) >> 64) as u32
     }
 
     fn advance(&mut self) -> u32 {
