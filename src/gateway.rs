@@ -43,7 +43,7 @@ pub async fn serve(shard: Rc<Shard>, stream: Stream) {
         // what a silent connection does, and most connections are silent.
         match Box::pin(busy(&shard, &mut downstream)).await {
             Turn::Again | Turn::Silent => {}
-            Turn::Close => return downstream.close(&shard.timers).await,
+            Turn::Close => return Box::pin(downstream.close(&shard.timers)).await,
             Turn::Cut => return downstream.abort(),
             Turn::Gone => return,
         }

@@ -192,7 +192,7 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// Time for a whole request head, from its first byte.
     pub head_ms_max: u64,
-    /// Longest pause within a request body or of a client that does not read.
+    /// Longest pause within a request body; time for a client to take one write of at most 64 KiB.
     pub stall_ms_max: u64,
     /// Longest pause between two requests of a connection.
     pub idle_ms_max: u64,

@@ -196,7 +196,7 @@ async fn guarded(shard: Rc<Shard>, stream: Stream) {
 
 async fn connection(shard: Rc<Shard>, stream: Stream) {
     let Some(_seat) = shard.seat() else {
-        gateway::turn_away(shard, stream).await;
+        Box::pin(gateway::turn_away(shard, stream)).await;
         return;
     };
     let world = shard.world();

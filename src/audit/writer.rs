@@ -320,10 +320,13 @@ impl Lane {
 
     /// Everything below `cursor` is written, and what is open below the first loose decision is in
     /// a slot.
-    fn give_back(&self) {
+    pub(super) fn give_back(&self) {
         let floor = self.loose.front().map_or(self.cursor, |(at, _)| *at);
-        if self.cursor != self.file.written() || floor != self.file.tail() {
-            self.file.set_written(self.cursor);
+        // A ring that this turn did not come to stands below what was told of it before: that note
+        // must not be lowered, or a second failure would tell it twice.
+        let written = self.cursor.max(self.told);
+        if written != self.file.written() || floor != self.file.tail() {
+            self.file.set_written(written);
             self.file.set_tail(floor);
         }
     }

@@ -147,7 +147,7 @@ impl Relay {
         Self {
             timers,
             pool: Pool::new(idle_per_server_max),
-            buffers: Buffers::new(RELAY_BUFFER_BYTES),
+            buffers: Buffers::keeping(RELAY_BUFFER_BYTES, KEPT_MAX),
             long: Buffers::keeping(LONG_BUFFER_BYTES, LONG_KEPT_MAX),
             heads: CoreCell::default(),
             active: CoreCell::default(),
@@ -374,6 +374,8 @@ fn key(leg: &Leg<'_>) -> PoolKey {
 }
 
 const HEADS_KEPT_MAX: usize = 256;
+/// 4 MiB of buffers that nobody uses, per core.
+const KEPT_MAX: usize = 128;
 const LONG_KEPT_MAX: usize = 16;
 /// A body up to this long is copied behind its head; a longer one leaves from where it lies.
 const COPY_BYTES_MAX: usize = 2048;

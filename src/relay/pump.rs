@@ -72,7 +72,8 @@ impl<'a> Pump<'a> {
         self.heard_at.after(self.idle).min(self.ends_at)
     }
 
-    /// An agent that does not read for this long is cut (case V06).
+    /// An agent that does not take what one write holds, at most 64 KiB, in this time is cut
+    /// (case V06).
     pub(super) fn write_until(&mut self, leg: &Leg<'_>) -> Monotonic {
         let now = self.timers.now();
         self.spoke_at = now;

@@ -206,6 +206,21 @@ fn r09_a_held_ring_knows_what_was_written_without_the_file() {
     }
 }
 
+/// When other rings fill the first batches of a recovery, this one is not come to for a while.
+#[test]
+fn r09_a_ring_that_waits_for_its_turn_keeps_its_note() {
+    let room = Room::new();
+    let (_directory, mut drain, file, ring) = by_hand(&room, Clock::start());
+    let _open = ring.decide(&permit(1)).unwrap();
+    let done_already = ring.decide(&permit(2)).unwrap();
+    ring.complete(done_already, &done());
+    drain.turn(at(1)).unwrap();
+    let (tail, written) = (file.tail(), file.written());
+    assert!(tail < written, "the open one holds the ring");
+    Lane::new(Arc::clone(&file)).give_back();
+    assert_eq!((file.tail(), file.written()), (tail, written));
+}
+
 #[test]
 fn r09_a_half_written_last_line_is_removed_and_written_again() {
     let room = Room::new();
