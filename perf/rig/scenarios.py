@@ -80,6 +80,7 @@ class Scenario:
         return (
             peers * (START_SECONDS + self.rounds * turn + min(1.0, self.first_warm))
             + 2 * self.first_warm
+            + (3.0 if self.share else 0.0)
         )
 
     def record(self) -> dict[str, object]:
