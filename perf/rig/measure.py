@@ -62,7 +62,7 @@ class Runner:
         return tuple(name for name in self.ready(peers) if name in wanted or name in ANCHORS)
 
     def _finished(self, scenario: Scenario, peer: str) -> bool:
-        """Whether a cell is there, of the programs, load and rounds of now: others are made anew."""
+        """Whether a cell is there, of the programs, load and rounds of now."""
         try:
             cell = json.loads(self.cell_path(scenario, peer).read_text(encoding="utf-8"))
             return bool(

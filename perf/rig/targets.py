@@ -102,7 +102,8 @@ def _latency(book: Book, text: str, scenario: str, name: str) -> list[Target]:
     theirs = mine.nginx_over_direct(name) if mine else None
     spread = ours.divided(theirs.middle) if ours and theirs and theirs.middle > 0 else None
     detail = f"{ours.middle:.0f} µs against {theirs.middle:.0f}" if ours and theirs else ""
-    found = [_target(f"{text}: {name} added, over what nginx adds", 0.8, "×", spread, detail, mine)]
+    title = f"{text}: {name} added, over what nginx adds"
+    found = [_target(title, 0.8, "×", spread, detail, mine)]
     if name == "p50" and scenario == "rate_2000":
         shown = ours.text(0) if ours else ""
         found.append(_target(f"{text}: p50 added", 45, "µs", ours, shown, mine))
