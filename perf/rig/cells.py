@@ -61,10 +61,12 @@ class Cell:
 
     def to_nginx(self) -> Optional[Spread]:
         """Cost over nginx's in the neighbouring round."""
+        return self.over(self.anchor("nginx"))
+
+    def over(self, others: list[Round]) -> Optional[Spread]:
+        """Cost over that of other rounds, one by one."""
         costing = self.costing()
-        return ratio(
-            [costing(one) for one in self.rounds], [costing(one) for one in self.anchor("nginx")]
-        )
+        return ratio([costing(one) for one in self.rounds], [costing(one) for one in others])
 
     def rps(self) -> Optional[Spread]:
         """Requests per second on one CPU."""
@@ -81,6 +83,17 @@ class Cell:
         if self.saturated() or not self.anchor_kept("direct"):
             return None
         return added(self.rounds, self.anchor("direct"), name, part)
+
+    def nginx_over_direct(self, name: str) -> Optional[Spread]:
+        """The same for nginx, from the rounds that were taken beside this cell's."""
+        if not self.anchor_kept("nginx") or not self.anchor_kept("direct"):
+            return None
+        return added(self.anchor("nginx"), self.anchor("direct"), name)
+
+    @property
+    def run(self) -> str:
+        """Which run it is of."""
+        return str(self.raw["run"].get("time"))
 
     def rate(self) -> float:
         """The rate of an open loop, else 0."""
@@ -131,6 +144,16 @@ class Book:
         """A cell that has figures."""
         found = self.cells.get((scenario, peer))
         return found if found and not found.failed and found.rounds else None
+
+    def beside(self, mine: Optional[Cell], scenario: str, peer: str) -> Optional[Cell]:
+        """A cell of the same run as `mine`: what other runs measured is never set against it."""
+        found = self.cell(scenario, peer)
+        return found if found and mine and found.run == mine.run else None
+
+    def strange(self, cell: Cell, ours: str = "portcullis") -> bool:
+        """Whether a cell is of another run than our own in its scenario."""
+        mine = self.cell(str(cell.scenario["name"]), ours)
+        return mine is not None and mine.run != cell.run
 
     def of(self, scenario: str) -> list[Cell]:
         """All cells of a scenario, failed ones too."""

@@ -20,7 +20,7 @@ from lanes import Bench
 from measure import Clock, Runner
 from place import Programs
 from procs import Trouble
-from scenarios import Chosen, all_peers, selected, unknown, with_rounds
+from scenarios import Chosen, all_peers, fitted, selected, unknown, with_rounds
 from setup import Setup
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -215,9 +215,12 @@ def _scenarios(
     bench: Bench, run: dict[str, Any], chosen: Chosen, minutes: float, again: bool
 ) -> None:
     runner = Runner(bench, RESULTS, run, Clock(0.0))
-    todo = [(scenario, runner.missing(scenario, peers, again)) for scenario, peers in chosen]
-    todo = [(scenario, peers) for scenario, peers in todo if peers]
-    spans = {scenario.name: scenario.planned(len(runner.ready(peers))) for scenario, peers in todo}
+    todo = [
+        (scenario, runner.beside(peers, wanted), wanted)
+        for scenario, peers in chosen
+        if (wanted := runner.missing(scenario, peers, again))
+    ]
+    spans = {scenario.name: scenario.planned(len(peers)) for scenario, peers, _ in todo}
     planned = sum(spans.values())
     print(
         f"{len(todo)} scenarios, {planned / 60:.1f} minutes planned, {minutes:.0f} at most"
@@ -230,12 +233,18 @@ def _scenarios(
     runner.clock = Clock(min(planned, minutes * 60))
     deadline = time.monotonic() + minutes * 60
     left: list[str] = []
-    for scenario, peers in todo:
-        if time.monotonic() + spans[scenario.name] > deadline:
-            left.append(scenario.name)
-            continue
+    for scenario, peers, wanted in todo:
+        within = deadline - time.monotonic()
+        if spans[scenario.name] > within:
+            # The headline loses rounds before it loses a row; the long table is resumed later.
+            fewer = fitted(scenario, len(peers), within) if again else None
+            if fewer is None:
+                left.append(scenario.name)
+                continue
+            print(f"\n  {scenario.name}: {fewer.rounds} of {scenario.rounds} rounds fit")
+            scenario = fewer
         try:
-            runner.scenario(scenario, peers)
+            runner.scenario(scenario, peers, wanted)
         except Exception as error:  # noqa: BLE001 - one scenario must never end the run
             print(f"\n  {scenario.name}: {type(error).__name__}: {error}")
             left.append(scenario.name)

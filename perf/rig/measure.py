@@ -1,4 +1,4 @@
-"""Runs scenarios: lanes side by side, rounds in turns A B C A B C, one raw file per cell."""
+"""Runs scenarios: lanes side by side, rounds in turns A B C, C B A; one raw file per cell."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional
 
 import special
 from lanes import Bench, Lane
-from machine import load_average, write_json
+from machine import digest, load_average, write_json
 from place import Peer
 from procs import Child, Nursery, Trouble
 from scenarios import ANCHORS, Scenario, all_peers
@@ -45,37 +45,58 @@ class Runner:
         self.clock = clock
         self.peers = all_peers()
         self.rate = 0.0
+        self._digests: dict[Path, str] = {}
 
     def cell_path(self, scenario: Scenario, peer: str) -> Path:
         """The raw file of a cell."""
         return self.results / "raw" / scenario.name / f"{peer}.json"
 
     def missing(self, scenario: Scenario, peers: tuple[str, ...], again: bool) -> tuple[str, ...]:
-        """Peers without a finished cell, with the anchors that their ratios need."""
-        wanted = [name for name in peers if again or not self._finished(scenario, name)]
-        if not wanted:
-            return ()
-        return tuple(name for name in peers if name in wanted or name in ANCHORS)
+        """Peers that can run here and have no finished cell of this very measurement."""
+        return tuple(
+            name for name in self.ready(peers) if again or not self._finished(scenario, name)
+        )
+
+    def beside(self, peers: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, ...]:
+        """Those wanted with the anchors that their ratios need, in the scenario's order."""
+        return tuple(name for name in self.ready(peers) if name in wanted or name in ANCHORS)
 
     def _finished(self, scenario: Scenario, peer: str) -> bool:
-        """Whether a cell is there and of the programs that run now: others are made anew."""
+        """Whether a cell is there, of the programs, load and rounds of now."""
         try:
             cell = json.loads(self.cell_path(scenario, peer).read_text(encoding="utf-8"))
-            return bool(cell["run"]["programs"] == self.run["programs"])
+            return bool(
+                cell["run"]["programs"] == self.run["programs"]
+                and cell["scenario"] == json.loads(json.dumps(scenario.record()))
+                and len(cell["rounds"]) == scenario.rounds
+                and cell["binary"] == self._binary(peer)
+            )
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
-    def ready(self, peers: tuple[str, ...]) -> list[str]:
-        """Those whose program is here: the others cost no time."""
+    def _binary(self, name: str) -> str:
+        """The digest of the program that a peer is; nothing for `direct`, which is the load's."""
+        peer = self.peers.get(name)
+        path = self.bench.programs.found.get(peer.program) if peer else None
+        if path is None:
+            return ""
+        if path not in self._digests:
+            self._digests[path] = digest([path])
+        return self._digests[path]
+
+    def ready(self, peers: tuple[str, ...]) -> tuple[str, ...]:
+        """Those whose program is here; the others are named with their reason in the table."""
         found = self.bench.programs.found
-        return [
+        return tuple(
             name
             for name in peers
             if (peer := self.peers.get(name)) is None or peer.program in found
-        ]
+        )
 
-    def scenario(self, scenario: Scenario, peers: tuple[str, ...]) -> None:
-        """Measures a scenario for `peers`."""
+    def scenario(
+        self, scenario: Scenario, peers: tuple[str, ...], wanted: tuple[str, ...]
+    ) -> None:
+        """Measures a scenario for `peers` and writes the cells that are `wanted`."""
         work = self.bench.work / scenario.name
         shutil.rmtree(work, ignore_errors=True)
         load_begin = load_average()
@@ -88,7 +109,7 @@ class Runner:
                 self._one_after_another(scenario, lanes)
             else:
                 self._in_turns(scenario, lanes, nursery)
-            self._write(scenario, lanes, load_begin)
+            self._write(scenario, lanes, load_begin, wanted)
         shutil.rmtree(work, ignore_errors=True)
 
     def _guard(self, lane: Lane, step: Callable[[], Any]) -> Any:
@@ -113,18 +134,19 @@ class Runner:
 
     def _in_turns(self, scenario: Scenario, lanes: list[Lane], nursery: Nursery) -> None:
         self.rate = 0.0
-        extra = self._arguments(scenario)
         for lane in lanes:
             self.clock.say(f"{scenario.name}: starting {lane.name}")
             self._guard(lane, lane.start)
             if not lane.trouble:
                 self._guard(lane, lane.check)
+        extra = self._arguments(scenario, lanes)
         spinner: Optional[Child] = None
         if scenario.spin:
             cpus = f"{self.bench.proxy_cpu},{self.bench.load_cpu}"
             spinner = nursery.start("spin", [self.bench.load, "spin", "--cpus", cpus])
         for number in range(scenario.rounds):
-            for lane in lanes:
+            # There and back: who is always after the same neighbour inherits its warmth.
+            for lane in lanes if number % 2 == 0 else reversed(lanes):
                 if lane.trouble:
                     continue
                 self.clock.say(
@@ -159,10 +181,10 @@ class Runner:
         else:
             lane.turn(number, extra, warm)
 
-    def _arguments(self, scenario: Scenario) -> list[str]:
+    def _arguments(self, scenario: Scenario, lanes: list[Lane]) -> list[str]:
         """What the kind of the scenario adds to the load's command line."""
         if scenario.kind == "rate":
-            self.rate = scenario.rate or self._share(scenario.share)
+            self.rate = scenario.rate or scenario.share * self._capacity(lanes)
             return ["--rate", f"{self.rate:.0f}"]
         if scenario.kind == "sse":
             return ["--streams"]
@@ -172,29 +194,31 @@ class Runner:
             return ["--slow-percent", str(scenario.slow_percent), "--slow-tool", "slow_50"]
         return []
 
-    def _share(self, share: float) -> float:
-        """A share of what nginx did in the closed loop, from its finished cell."""
-
-        path = self.results / "raw" / "call_300" / "nginx.json"
-        try:
-            rounds = json.loads(path.read_text(encoding="utf-8"))["rounds"]
-            rps = middle([float(one["rps"]) for one in rounds])
-        except (OSError, ValueError, KeyError) as error:
-            raise Trouble("call_300 of nginx must be measured first") from error
+    def _capacity(self, lanes: list[Lane]) -> float:
+        """What nginx does in a closed loop here and now: no other run's figure is taken for it."""
+        lane = next((one for one in lanes if one.name == "nginx" and not one.trouble), None)
+        if lane is None:
+            raise Trouble("nginx does not run, and the rate is a share of what it can")
+        self.clock.say(f"{lane.scenario.name}: what nginx can")
+        lane.turn(0, [], 1.0)
+        rps = float(lane.rounds.pop()["rps"])
         if not rps:
-            raise Trouble("call_300 of nginx has no rounds")
-        return rps * share
+            raise Trouble("nginx answered nothing in the closed loop")
+        return rps
 
-    def _write(self, scenario: Scenario, lanes: list[Lane], load_begin: float) -> None:
+    def _write(
+        self, scenario: Scenario, lanes: list[Lane], load_begin: float, wanted: tuple[str, ...]
+    ) -> None:
         """One file per cell, with the rounds of the anchors from the same minutes."""
         upstream = {lane.name: lane.counted or self._guard_finish(lane) for lane in lanes}
         anchors = {lane.name: lane.rounds for lane in lanes if lane.name in ANCHORS and lane.rounds}
         load = {"begin": round(load_begin, 2), "end": round(load_average(), 2)}
-        for lane in lanes:
+        for lane in (one for one in lanes if one.name in wanted):
             cell = {
                 "scenario": scenario.record(),
                 "name": lane.name,
                 "run": self.run,
+                "binary": self._binary(lane.name),
                 "peer": _described(lane.peer, self.bench),
                 "state": "failed" if lane.trouble else "done",
                 "reason": lane.trouble,

@@ -279,7 +279,7 @@ def _targets(book: Book) -> str:
     rows = [
         [
             one.text,
-            f"≤ {one.limit:g} {one.unit}".strip() if one.limit else "report",
+            f"≤ {one.limit:g} {one.unit}".strip() if one.limit is not None else "report",
             one.detail
             or (f"{one.measured:.2f} {one.unit}" if one.measured is not None else ABSENT),
             (f"{one.measured:.2f}" if one.measured is not None else ABSENT),

@@ -141,7 +141,7 @@ class Setup:
         if not shutil.which("cargo"):
             raise Trouble("cargo is missing")
         run(
-            ["cargo", "build", "--release", "--quiet", *arguments],
+            ["cargo", "build", "--release", "--locked", "--quiet", *arguments],
             BUILD_SECONDS,
             cwd=self.root,
             name=f"cargo build of {name}",

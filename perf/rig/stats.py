@@ -32,6 +32,10 @@ class Spread:
             return None
         return Spread(min(found), middle(found), max(found), len(found))
 
+    def divided(self, by: float) -> "Spread":
+        """The same in another unit, or over one figure."""
+        return Spread(self.least / by, self.middle / by, self.most / by, self.count)
+
     def text(self, digits: int = 1) -> str:
         """`middle (least–most)`."""
         if self.count == 1:
