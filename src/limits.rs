@@ -125,8 +125,9 @@ pub const DECISION_CACHE_ENTRIES_MAX: usize = 65_536;
 pub const CREDENTIAL_CACHE_ENTRIES_MAX: usize = 65_536;
 /// Cold signature verifications in one turn of the event loop.
 pub const VERIFY_PER_TURN_MAX: u32 = 4;
-/// Requests that wait for such a verification; more are refused with 503. At four in a turn the
-/// last of them waits for about 60 ms.
+/// Requests with tokens never verified here that wait for such a verification; more are refused
+/// with 503. The signatures of so many take about 60 ms; what else the turns do meanwhile, and
+/// whoever is served first, comes on top.
 pub const VERIFY_WAITING_MAX: usize = 1024;
 
 // -- policy --

@@ -19,7 +19,7 @@ use crate::shard::Shard;
 pub(super) async fn unread(shard: &Shard, downstream: &mut Downstream, reject: Reject) -> Turn {
     let mut exchange = Exchange::begin(shard, downstream);
     let answered = {
-        let answering = pin!(answer(shard, downstream, &mut exchange, reject));
+        let answering = pin!(write(shard, downstream, &mut exchange, reject, false));
         catch_unwind(answering).await
     };
     match answered {
@@ -38,12 +38,23 @@ pub(super) async fn answer(
     exchange: &mut Exchange,
     reject: Reject,
 ) -> bool {
+    write(shard, downstream, exchange, reject, !breaks_framing(reject)).await
+}
+
+/// `may_keep` = nothing but the request itself speaks against another one after it.
+async fn write(
+    shard: &Shard,
+    downstream: &mut Downstream,
+    exchange: &mut Exchange,
+    reject: Reject,
+    may_keep: bool,
+) -> bool {
     fault::point(Stage::Answer, downstream.head().1);
     let config = &exchange.world.snapshot.config;
     let limits = &config.limits;
     let head_known = !downstream.head().1.is_empty();
-    let keep = head_known
-        && !breaks_framing(reject)
+    let keep = may_keep
+        && head_known
         && downstream.head().0.keep_alive()
         && !shard.draining()
         && downstream.body_is_short();
@@ -98,7 +109,9 @@ fn revision_data(exchange: &Exchange, reject: Reject, out: &mut Vec<u8>) {
     out.extend_from_slice(requested.as_bytes());
 }
 
-/// After these, where the next request begins is not known, or nobody should care.
+/// After these, where the next request begins is not known, or nobody should care. Not among them
+/// is `GatewayOverloaded`: a request without a place among those in flight is [`unread`], and one
+/// whose token could not be verified in time may well be followed by one whose token is known.
 fn breaks_framing(reject: Reject) -> bool {
     matches!(
         reject,
@@ -115,7 +128,6 @@ fn breaks_framing(reject: Reject) -> bool {
             | Reject::RequestHost
             | Reject::RequestHostForeign
             | Reject::RequestAborted
-            | Reject::GatewayOverloaded
             | Reject::GatewayDraining
             | Reject::GatewayFault
     )

@@ -1,25 +1,25 @@
 //! Stage 3: whose request is this? A bearer token becomes a [`VerifiedToken`], or a refusal.
 //!
-//! [`Identity`] is one core's: its cache of verified tokens, and who waits for keys. The judging
-//! itself is `judge`'s; this stage remembers, waits and makes the proof.
+//! [`Identity`] is one core's: its cache of verified tokens, and who waits for keys or a place. The
+//! judging itself is `judge`'s; this stage remembers, waits and makes the proof.
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
-
-use ring::digest;
 
 use crate::clock::{Monotonic, Now};
 use crate::config::TrustProvider;
 use crate::control::jwks::{ProviderKeys, UnknownKey};
 use crate::core_cell::CoreCell;
 use crate::judge::jwt::{Claims, Fault, Unverified};
+use crate::judge::keys::KeySet;
 use crate::judge::principal::Principal;
 use crate::limits::{CACHE_SECONDS_MAX, TOKEN_CACHE_BYTES_MAX, TOKEN_CACHE_ENTRIES_MAX};
 use crate::reject::Reject;
 
 use cache::{Bounds, TokenCache};
-use pace::Pace;
+use marks::{Digest, Marks};
+use pace::{Pace, Rank};
 use verified::{Basis, Fingerprint};
 use waiting::{KeyWaiters, Seen};
 
@@ -30,6 +30,7 @@ pub mod audience;
 pub mod bearer;
 mod cache;
 pub mod challenge;
+mod marks;
 pub mod metadata;
 mod pace;
 mod verified;
@@ -77,13 +78,14 @@ pub enum Outcome {
 pub struct Counts {
     /// Tokens found in the cache.
     pub hits: u64,
-    /// Tokens judged from the beginning.
+    /// Tokens judged from the beginning; the signature comes last, if nothing else refused before.
     pub misses: u64,
 }
 
 /// Identity of one core.
 pub struct Identity {
     cache: CoreCell<TokenCache>,
+    marks: CoreCell<Marks>,
     waiters: KeyWaiters,
     pace: Pace,
     counts: Cell<Counts>,
@@ -102,6 +104,7 @@ impl Identity {
         let bounds = Bounds { entries: TOKEN_CACHE_ENTRIES_MAX, bytes: TOKEN_CACHE_BYTES_MAX };
         Self {
             cache: CoreCell::new(TokenCache::new(bounds)),
+            marks: CoreCell::new(Marks::new(TOKEN_CACHE_ENTRIES_MAX)),
             waiters: KeyWaiters::default(),
             pace: Pace::default(),
             counts: Cell::default(),
@@ -146,26 +149,34 @@ impl Identity {
     ) -> Outcome {
         match self.remembered(token, audiences, trust, now) {
             Some(verdict) => verdict.map_or_else(Outcome::Refused, Outcome::Verified),
-            None => self.judge_fresh(token, audiences, trust, now, waited),
+            None => self.judge_fresh(token, Digest::of(token), audiences, trust, now, waited),
         }
     }
 
     fn judge_fresh(
         &self,
         token: &[u8],
+        digest: Digest,
         audiences: &Audiences<'_>,
         trust: &Trust<'_>,
         now: Now,
         waited: bool,
     ) -> Outcome {
         self.count(|counts| counts.misses += 1);
-        match verify_fresh(token, audiences, trust, now, waited) {
+        match verify_fresh(token, digest.fingerprint(), audiences, trust, now, waited) {
             Ok(verified) => {
                 let verified = Rc::new(verified);
-                self.remember(token, &verified, now);
+                self.remember(token, digest, &verified, now);
                 Outcome::Verified(verified)
             }
-            Err(Trouble::Refused(reject)) => Outcome::Refused(reject),
+            Err(Trouble::Refused(reject)) => {
+                // Else a token of one route, sent to another over and over, would be served first
+                // each time. Of missing keys no token is to blame.
+                if reject.status() != 503 {
+                    self.marks.with(|marks| marks.clear(&digest));
+                }
+                Outcome::Refused(reject)
+            }
             Err(Trouble::NeedKeys(provider)) => Outcome::NeedKeys { provider },
         }
     }
@@ -186,7 +197,8 @@ impl Identity {
         self.cache.with(|cache| cache.sweep(now, budget));
     }
 
-    /// Forgets every verified token (bus overflow, revocation).
+    /// Forgets every verified token (bus overflow, revocation). Their marks stay: they prove
+    /// nothing, and all those tokens have to be verified again at once.
     pub fn purge(&self) {
         self.cache.with(TokenCache::purge);
     }
@@ -223,9 +235,12 @@ impl Identity {
         keys_wait: Duration,
     ) -> Result<Rc<VerifiedToken>, Reject> {
         let deadline = door.now().mono.after(keys_wait);
+        let digest = Digest::of(token);
         let mut waited = false;
         loop {
-            self.pace.admit(door.sleep_until(deadline)).await?;
+            let now = door.now();
+            let rank = door.with_trust(|trust| self.rank(token, &digest, trust, now, waited))?;
+            self.pace.admit(rank, door.sleep_until(deadline)).await?;
             let now = door.now();
             let (outcome, before) = door.with_trust(|trust| {
                 // Another request may have verified the same token while this one waited.
@@ -233,7 +248,7 @@ impl Identity {
                     self.pace.give_back();
                     return (verdict.map_or_else(Outcome::Refused, Outcome::Verified), None);
                 }
-                let outcome = self.judge_fresh(token, audiences, trust, now, waited);
+                let outcome = self.judge_fresh(token, digest, audiences, trust, now, waited);
                 let before = match outcome {
                     Outcome::NeedKeys { provider } => seen(trust, provider),
                     Outcome::Verified(_) | Outcome::Refused(_) => None,
@@ -253,6 +268,27 @@ impl Identity {
             }
             waited = true;
         }
+    }
+
+    /// Where a token waits for its place. Read before that: one that has no sound form or that
+    /// nobody's keys could verify takes no place from anybody. What was read is not kept while it
+    /// waits, which would be many times its size.
+    fn rank(
+        &self,
+        token: &[u8],
+        digest: &Digest,
+        trust: &Trust<'_>,
+        now: Now,
+        waited: bool,
+    ) -> Result<Rank, Reject> {
+        if let Err(reject) = Candidate::find(token, trust, now.mono) {
+            self.count(|counts| counts.misses += 1);
+            return Err(reject);
+        }
+        if self.marks.with(|marks| marks.has(digest, now.wall.seconds())) {
+            return Ok(Rank::Known);
+        }
+        Ok(if waited { Rank::Returning } else { Rank::Stranger })
     }
 
     /// `None` = not remembered. A remembered token is judged like a new one, signature aside.
@@ -276,12 +312,13 @@ impl Identity {
         self.counts.set(counts);
     }
 
-    fn remember(&self, token: &[u8], verified: &Rc<VerifiedToken>, now: Now) {
+    fn remember(&self, token: &[u8], digest: Digest, verified: &Rc<VerifiedToken>, now: Now) {
         let left = verified.seconds_left(now.wall.seconds()).min(CACHE_SECONDS_MAX);
         // Within the leeway after `exp` nothing is remembered.
         if left > 0 {
             let until = now.mono.after(Duration::from_secs(left));
             self.cache.with(|cache| cache.insert(token, Rc::clone(verified), until));
+            self.marks.with(|marks| marks.set(digest, verified.expires_at()));
         }
     }
 }
@@ -297,21 +334,39 @@ impl From<Reject> for Trouble {
     }
 }
 
+/// A token that was read, and whose keys could verify it; nothing is proved.
+struct Candidate<'a> {
+    unverified: Unverified<'a>,
+    index: u16,
+    provider: &'a TrustProvider,
+    keys: &'a ProviderKeys,
+    set: &'a KeySet,
+}
+
+impl<'a> Candidate<'a> {
+    fn find(token: &'a [u8], trust: &Trust<'a>, now: Monotonic) -> Result<Self, Reject> {
+        let unverified = Unverified::read(token)?;
+        let (index, provider) = (0_u16..)
+            .zip(trust.providers)
+            .find(|(_, provider)| provider.issuer == unverified.issuer())
+            .ok_or(Reject::TokenIssuer)?;
+        let keys = trust.keys.get(usize::from(index)).ok_or(Reject::KeysUnavailable)?;
+        let set = keys.usable(now).ok_or(Reject::KeysUnavailable)?;
+        Ok(Self { unverified, index, provider, keys, set })
+    }
+}
+
 /// The whole judgement of a token that nobody remembers.
 fn verify_fresh(
     token: &[u8],
+    fingerprint: Fingerprint,
     audiences: &Audiences<'_>,
     trust: &Trust<'_>,
     now: Now,
     waited: bool,
 ) -> Result<VerifiedToken, Trouble> {
-    let unverified = Unverified::read(token)?;
-    let (index, provider) = (0_u16..)
-        .zip(trust.providers)
-        .find(|(_, provider)| provider.issuer == unverified.issuer())
-        .ok_or(Reject::TokenIssuer)?;
-    let keys = trust.keys.get(usize::from(index)).ok_or(Reject::KeysUnavailable)?;
-    let set = keys.usable(now.mono).ok_or(Reject::KeysUnavailable)?;
+    let found = Candidate::find(token, trust, now.mono)?;
+    let Candidate { unverified, index, provider, keys, set } = found;
     let judged = unverified.verify(provider, set, now.wall.seconds());
     let claims = judged.map_err(|fault| trouble(fault, keys, index, now.mono, waited))?;
     let principal = Principal::from_claims(&claims, provider, trust.providers)?;
@@ -321,7 +376,7 @@ fn verify_fresh(
         key: *claims.key(),
         epoch: trust.epoch,
     };
-    let verified = prove(principal, claims, provider, basis, token);
+    let verified = prove(principal, claims, provider, basis, fingerprint);
     verified.judge(provider, audiences, now.wall.seconds())?;
     Ok(verified)
 }
@@ -331,18 +386,11 @@ fn prove(
     claims: Claims,
     provider: &TrustProvider,
     basis: Basis,
-    token: &[u8],
+    fingerprint: Fingerprint,
 ) -> VerifiedToken {
     let times = claims.times();
     let audiences = claims.into_audiences();
-    VerifiedToken::new(
-        principal,
-        audiences,
-        times,
-        provider.leeway_seconds,
-        basis,
-        fingerprint(token),
-    )
+    VerifiedToken::new(principal, audiences, times, provider.leeway_seconds, basis, fingerprint)
 }
 
 fn trouble(
@@ -377,12 +425,6 @@ fn is_current(verified: &VerifiedToken, trust: &Trust<'_>, now: Monotonic) -> bo
 fn seen(trust: &Trust<'_>, provider: u16) -> Option<Seen> {
     let keys = trust.keys.get(usize::from(provider))?;
     Some(Seen { epoch: trust.epoch, fetched_at: keys.fetched_at() })
-}
-
-/// See [`VerifiedToken::fingerprint`].
-fn fingerprint(token: &[u8]) -> Fingerprint {
-    let digest = digest::digest(&digest::SHA256, token);
-    digest.as_ref().first_chunk().copied().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,14 +1,16 @@
 //! How much of a turn of the event loop goes into signatures that this core has not seen.
 //!
 //! One verification takes some 60 µs, so sixty-four at once would hold up every other connection of
-//! the core for 4 ms. A turn does a few of them; the others wait in the order in which they came,
-//! and between two batches the loop looks at everything else. The queue is bounded in length and a
-//! wait in time: beyond either a request is told that the gateway is overloaded, because tokens
-//! that nobody has verified may be anybody's.
+//! the core for 4 ms. A turn does a few of them; the others wait, and between two batches the loop
+//! looks at everything else. They wait by [`Rank`], and in one rank in the order in which they
+//! came. The queue of strangers is bounded in length and every wait in time: beyond either a
+//! request is told that the gateway is overloaded, because tokens that nobody has verified may be
+//! anybody's.
 //!
 //! # Security
 //! Nothing is decided here. Which error is safe: a place too many costs latency, a place too few
-//! costs an honest newcomer a 503; who is remembered never comes here.
+//! costs an honest newcomer a 503. Who was verified here before does not queue behind strangers:
+//! else whoever sends enough junk would lock out everybody whose token has to be verified again.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -23,22 +25,42 @@ use crate::reject::Reject;
 #[derive(Default)]
 pub(in crate::identity) struct Pace(CoreCell<Queue>);
 
+/// Whose turn comes first; a better rank skips the queue and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::identity) enum Rank {
+    /// This very token was verified on this core before.
+    Known,
+    /// Had a place, and then waited for keys of its issuer, which are there now.
+    Returning,
+    /// Anybody.
+    Stranger,
+}
+
 #[derive(Default)]
 struct Queue {
     /// Places given in this turn.
     used: u32,
+    known: Lane,
+    returning: Lane,
+    strangers: Lane,
+    /// Who begins new turns.
+    pacer: Option<Waker>,
+}
+
+/// Who waits in one rank.
+#[derive(Default)]
+struct Lane {
     /// INVARIANT: ascending by number.
     waiting: VecDeque<(u64, Waker)>,
     next_number: u64,
     /// Every number below was given a place, or left.
     served: u64,
-    /// Who begins new turns.
-    pacer: Option<Waker>,
 }
 
-/// A place in the queue; left when this goes, however the wait ends.
+/// A place in a lane; left when this goes, however the wait ends.
 struct Ticket<'a> {
     pace: &'a Pace,
+    rank: Rank,
     number: u64,
 }
 
@@ -52,12 +74,13 @@ impl Pace {
     /// Comes back when this turn has room for one verification.
     ///
     /// # Errors
-    /// `GatewayOverloaded` when too many wait, or when `deadline` comes first.
+    /// `GatewayOverloaded` when too many strangers wait, or when `deadline` comes first.
     pub(in crate::identity) async fn admit(
         &self,
+        rank: Rank,
         deadline: impl Future<Output = ()>,
     ) -> Result<(), Reject> {
-        let (entered, pacer) = self.0.with(Queue::enter);
+        let (entered, pacer) = self.0.with(|queue| queue.enter(rank));
         // Outside the cell, here and below: waking may run code of the event loop.
         pacer.into_iter().for_each(Waker::wake);
         let number = match entered {
@@ -65,10 +88,10 @@ impl Pace {
             Entered::Full => return Err(Reject::GatewayOverloaded),
             Entered::Waits(number) => number,
         };
-        let ticket = Ticket { pace: self, number };
+        let ticket = Ticket { pace: self, rank, number };
         let mut deadline = pin!(deadline);
         poll_fn(|context| {
-            if self.0.with(|queue| queue.is_served(ticket.number, context)) {
+            if self.0.with(|queue| queue.lane(rank).is_served(ticket.number, context)) {
                 return Poll::Ready(Ok(()));
             }
             deadline.as_mut().poll(context).map(|()| Err(Reject::GatewayOverloaded))
@@ -111,19 +134,51 @@ impl Pace {
 
 impl Queue {
     /// The second value is to be woken: this turn has no room any more.
-    fn enter(&mut self) -> (Entered, Option<Waker>) {
-        if self.waiting.is_empty() && self.used < VERIFY_PER_TURN_MAX {
+    fn enter(&mut self, rank: Rank) -> (Entered, Option<Waker>) {
+        if self.used < VERIFY_PER_TURN_MAX && self.is_free_until(rank) {
             self.used += 1;
             let spent = self.used >= VERIFY_PER_TURN_MAX;
             return (Entered::Admitted, self.pacer.take_if(|_| spent));
         }
-        if self.waiting.len() >= VERIFY_WAITING_MAX {
+        // The other lanes need no bound of their own: each who waits is a request in flight.
+        if rank == Rank::Stranger && self.strangers.waiting.len() >= VERIFY_WAITING_MAX {
             return (Entered::Full, None);
         }
+        (Entered::Waits(self.lane(rank).enter()), None)
+    }
+
+    /// Nobody waits who comes before a newcomer of this rank.
+    fn is_free_until(&self, rank: Rank) -> bool {
+        self.known.waiting.is_empty()
+            && (rank < Rank::Returning || self.returning.waiting.is_empty())
+            && (rank < Rank::Stranger || self.strangers.waiting.is_empty())
+    }
+
+    fn lane(&mut self, rank: Rank) -> &mut Lane {
+        match rank {
+            Rank::Known => &mut self.known,
+            Rank::Returning => &mut self.returning,
+            Rank::Stranger => &mut self.strangers,
+        }
+    }
+
+    fn serve_next(&mut self) -> Option<Waker> {
+        if self.used >= VERIFY_PER_TURN_MAX {
+            return None;
+        }
+        let best = self.known.serve().or_else(|| self.returning.serve());
+        let waker = best.or_else(|| self.strangers.serve())?;
+        self.used += 1;
+        Some(waker)
+    }
+}
+
+impl Lane {
+    fn enter(&mut self) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
         self.waiting.push_back((number, Waker::noop().clone()));
-        (Entered::Waits(number), None)
+        number
     }
 
     fn is_served(&mut self, number: u64, context: &Context<'_>) -> bool {
@@ -136,12 +191,8 @@ impl Queue {
         false
     }
 
-    fn serve_next(&mut self) -> Option<Waker> {
-        if self.used >= VERIFY_PER_TURN_MAX {
-            return None;
-        }
+    fn serve(&mut self) -> Option<Waker> {
         let (number, waker) = self.waiting.pop_front()?;
-        self.used += 1;
         self.served = number + 1;
         Some(waker)
     }
@@ -154,8 +205,9 @@ impl Queue {
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         self.pace.0.with(|queue| {
-            if let Some(at) = queue.find(self.number) {
-                queue.waiting.remove(at);
+            let lane = queue.lane(self.rank);
+            if let Some(at) = lane.find(self.number) {
+                lane.waiting.remove(at);
             }
         });
     }

@@ -10,6 +10,8 @@ use crate::judge::testing::{
     ISSUER, NOW, TestKey, URL, block_on, claims, header, jwks, provider, with,
 };
 
+mod queue;
+
 /// A core with one provider, whose issuer answers through a real refresher in virtual time.
 struct Core {
     identity: Identity,
@@ -137,7 +139,7 @@ fn a_good_token_becomes_a_proof_and_is_remembered() {
     let first = core.verify(&good).unwrap_or_else(|reject| panic!("{reject:?}"));
     assert_eq!(first.principal().user(), Some("ada@example.com"));
     assert_eq!(first.counts_until(), UnixSeconds(NOW.0 + 330));
-    assert_eq!(first.fingerprint(), fingerprint(good.as_bytes()));
+    assert_eq!(first.fingerprint(), Digest::of(good.as_bytes()).fingerprint());
     assert_eq!(core.identity.remembered_count(), 1);
     let second = core.verify(&good).ok().unwrap();
     assert!(Rc::ptr_eq(&first, &second));
@@ -147,7 +149,7 @@ fn a_good_token_becomes_a_proof_and_is_remembered() {
 #[test]
 fn the_fingerprint_is_the_start_of_the_sha_256() {
     // FIPS 180-4 example: SHA-256("abc").
-    assert_eq!(fingerprint(b"abc"), [0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea]);
+    assert_eq!(Digest::of(b"abc").fingerprint(), [0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea]);
 }
 
 #[test]

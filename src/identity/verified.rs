@@ -135,6 +135,11 @@ impl VerifiedToken {
         }
     }
 
+    /// `exp`, without leeway.
+    pub(in crate::identity) const fn expires_at(&self) -> UnixSeconds {
+        self.times.expires_at
+    }
+
     /// Seconds until `exp`, without leeway: remembering may never lengthen a token's life.
     pub(in crate::identity) const fn seconds_left(&self, now: UnixSeconds) -> u64 {
         self.times.expires_at.0.saturating_sub(now.0)

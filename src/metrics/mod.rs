@@ -43,7 +43,7 @@ pub struct Counters {
     pub bus_overflows: Cell,
     /// Tokens from memory.
     pub token_hits: Cell,
-    /// Tokens judged from the beginning, signature included.
+    /// Tokens judged from the beginning; the signature comes last, if nothing else refused before.
     pub token_misses: Cell,
     /// Decisions from memory.
     pub decision_hits: Cell,

@@ -18,8 +18,12 @@ fn poll<T>(task: &mut Task<T>) -> Option<T> {
 }
 
 fn admit(pace: &Rc<Pace>) -> Task<Result<(), Reject>> {
+    admit_as(pace, Rank::Stranger)
+}
+
+fn admit_as(pace: &Rc<Pace>, rank: Rank) -> Task<Result<(), Reject>> {
     let pace = Rc::clone(pace);
-    Box::pin(async move { pace.admit(pending()).await })
+    Box::pin(async move { pace.admit(rank, pending()).await })
 }
 
 /// A turn whose room is used up.
@@ -32,7 +36,12 @@ fn spent() -> Rc<Pace> {
 }
 
 fn waiting(pace: &Pace) -> usize {
-    pace.0.with(|queue| queue.waiting.len())
+    pace.0
+        .with(|queue| {
+            [&queue.known, &queue.returning, &queue.strangers].map(|lane| lane.waiting.len())
+        })
+        .iter()
+        .sum()
 }
 
 #[test]
@@ -68,7 +77,7 @@ fn the_queue_is_bounded_and_so_is_the_wait() {
     // Whoever leaves makes room, whose deadline passes is told so, and neither holds up others.
     drop(tasks.remove(0));
     let late = Rc::clone(&pace);
-    let mut late: Task<_> = Box::pin(async move { late.admit(async {}).await });
+    let mut late: Task<_> = Box::pin(async move { late.admit(Rank::Stranger, async {}).await });
     assert_eq!(poll(&mut late), Some(Err(Reject::GatewayOverloaded)));
     assert_eq!(waiting(&pace), VERIFY_WAITING_MAX - 1);
     pace.new_turn();
@@ -86,6 +95,34 @@ fn a_place_that_is_given_back_serves_the_next_one_in_the_same_turn() {
     pace.give_back();
     assert_eq!(poll(&mut first), Some(Ok(())));
     assert_eq!(poll(&mut second), None);
+}
+
+#[test]
+fn who_is_known_comes_before_who_returns_and_both_before_strangers() {
+    let pace = spent();
+    let mut strangers: Vec<_> = (0..VERIFY_WAITING_MAX).map(|_| admit(&pace)).collect();
+    assert!(strangers.iter_mut().all(|task| poll(task).is_none()));
+    assert_eq!(poll(&mut admit(&pace)), Some(Err(Reject::GatewayOverloaded)));
+    // A full lane of strangers turns nobody else away.
+    let per_turn = VERIFY_PER_TURN_MAX as usize;
+    let mut returning: Vec<_> =
+        (0..2 * VERIFY_WAITING_MAX).map(|_| admit_as(&pace, Rank::Returning)).collect();
+    assert!(returning.iter_mut().all(|task| poll(task).is_none()));
+    let mut known: Vec<_> = (0..per_turn).map(|_| admit_as(&pace, Rank::Known)).collect();
+    assert!(known.iter_mut().all(|task| poll(task).is_none()));
+    pace.new_turn();
+    assert!(known.iter_mut().all(|task| poll(task) == Some(Ok(()))));
+    assert!(returning.iter_mut().all(|task| poll(task).is_none()));
+    for turn in 0..returning.len() / per_turn {
+        pace.new_turn();
+        let served = returning.iter_mut().skip(turn * per_turn).take(per_turn);
+        assert!({ served }.all(|task| poll(task) == Some(Ok(()))), "turn {turn}");
+        assert!(poll(&mut strangers[0]).is_none());
+    }
+    pace.new_turn();
+    assert_eq!(poll(&mut strangers[0]), Some(Ok(())));
+    drop((strangers, returning, known));
+    assert_eq!(waiting(&pace), 0);
 }
 
 /// Wakes nobody, but counts that it should have.
@@ -140,7 +177,7 @@ fn newcomers_do_not_hold_up_who_is_known() {
             for _ in 0..64 {
                 let (pace, done) = (Rc::clone(&pace), Rc::clone(&done));
                 runtime::spawn(async move {
-                    pace.admit(pending()).await.unwrap();
+                    pace.admit(Rank::Stranger, pending()).await.unwrap();
                     done.set(done.get() + 1);
                 });
             }
