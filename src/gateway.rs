@@ -57,9 +57,9 @@ pub async fn serve(shard: Rc<Shard>, stream: Stream) {
 /// Carries out one request after the other until they stop coming.
 async fn busy(shard: &Shard, downstream: &mut Downstream) -> Turn {
     loop {
-        match turn(shard, downstream).await {
-            Turn::Again => {}
-            end => return end,
+        let end = turn(shard, downstream).await;
+        if !matches!(end, Turn::Again) {
+            return end;
         }
     }
 }

@@ -274,12 +274,12 @@ impl Transfer {
     ) -> bool {
         pump.start_answer(leg.server);
         loop {
-            if !out.is_empty() || self.whole {
-                if !self.send(input, out, downstream, pump.write_until(leg)).await {
-                    self.relayed.client_left = true;
-                    if leg.cancel_on_leave || self.resumable() {
-                        return false;
-                    }
+            if (!out.is_empty() || self.whole)
+                && !self.send(input, out, downstream, pump.write_until(leg)).await
+            {
+                self.relayed.client_left = true;
+                if leg.cancel_on_leave || self.resumable() {
+                    return false;
                 }
             }
             fault::point(Stage::Response, downstream.head().1);
