@@ -18,6 +18,21 @@ use crate::limits::ACCEPT_BACKOFF_MS;
 /// # Errors
 /// What the kernel said.
 pub fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
+    let socket = bound(address, reuse_port)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Shows that nobody listens on `address`, without listening there: who connected in that moment
+/// would be reset when the socket is closed.
+///
+/// # Errors
+/// What the kernel said; in use by another process is among it.
+pub fn probe(address: SocketAddr) -> io::Result<()> {
+    bound(address, false).map(drop)
+}
+
+fn bound(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         // Said, not left to net.ipv6.bindv6only.
@@ -26,8 +41,7 @@ pub fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(reuse_port)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// Takes a socket that was passed to this process, after a look at what it is.

@@ -26,7 +26,7 @@ fn bind(wanted: SocketAddr, workers: usize) -> Result<Listeners, String> {
     let fault = |error: std::io::Error| format!("[listen] address {wanted}: {error}");
     // SO_REUSEPORT would let a second gateway take half of our connections in silence; a socket
     // without it shows whether the address is free.
-    drop(listen::bind(wanted, false).map_err(fault)?);
+    listen::probe(wanted).map_err(fault)?;
     let first = listen::bind(wanted, true).map_err(fault)?;
     let address = first.local_addr().map_err(fault)?;
     let mut per_worker = vec![vec![first]];

@@ -2,6 +2,7 @@ use std::io::Write;
 use std::task::{Poll, Waker};
 
 use super::*;
+use crate::net::listen;
 use crate::net::resolve::{ResolveError, Resolver};
 use crate::net::{Either, NetError, Panicked, catch_unwind, first, runtime};
 use crate::reject::Reject;
@@ -280,3 +281,32 @@ fn first_prefers_the_left_one() {
 }
 
 const TENTH: std::time::Duration = std::time::Duration::from_millis(100);
+
+#[test]
+fn a_probe_finds_who_listens_and_never_listens_itself() {
+    let taken = listen::bind("127.0.0.1:0".parse().unwrap(), true).unwrap();
+    let address = taken.local_addr().unwrap();
+    let refusal = listen::probe(address).unwrap_err();
+    assert_eq!(refusal.kind(), std::io::ErrorKind::AddrInUse);
+    drop(taken);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let caller = scope.spawn(|| {
+            let mut tries = 0_u32;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                // From another address: a socket may connect to itself by chance.
+                let from = std::net::SocketAddr::from(([127, 0, 0, 2], 0));
+                let kind = (socket2::Domain::IPV4, socket2::Type::STREAM);
+                let caller = socket2::Socket::new(kind.0, kind.1, None).unwrap();
+                caller.bind(&from.into()).unwrap();
+                let error = caller.connect(&address.into()).unwrap_err();
+                assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "try {tries}");
+                tries += 1;
+            }
+            tries
+        });
+        (0..20_000).for_each(|_| listen::probe(address).unwrap());
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(caller.join().unwrap() > 0);
+    });
+}
