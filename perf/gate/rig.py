@@ -10,6 +10,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.request
 
 ANSWER = b'{"jsonrpc":"2.0","id":7,"result":{"content":[{"type":"text","text":"3 repositories"}]}}'
 WITHIN = 30.0  # seconds for anything that is waited for
@@ -52,6 +53,10 @@ path = "audit.jsonl"
 [admin]
 address = "127.0.0.1:{admin}"
 """
+
+
+# No proxy of the machine stands between us and loopback.
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Trouble(Exception):
@@ -174,6 +179,7 @@ class Gateway:
         self.directory = directory
         self.upstream = Upstream()
         listen, admin = ports or free_ports(2)
+        self.admin = admin
         self.port = listen
         os.makedirs(os.path.join(directory, "policies"))
         self._write("policies/gate.cedar", POLICY)
@@ -214,6 +220,8 @@ class Gateway:
         )
         log.close()
         try:
+            # It listens before it has read its keys, and says when it has.
+            wait_for("the gateway to be ready", self._ready)
             wait_for("the gateway to listen", self._connect)
             self.pid = self.process.pid if not before else self._child()
             self.worker = self._thread(WORKER)
@@ -287,6 +295,15 @@ class Gateway:
     def log(self):
         with open(os.path.join(self.directory, "gateway.log"), encoding="utf-8") as file:
             return file.read()[-2000:]
+
+    def _ready(self):
+        if self.process.poll() is not None:
+            raise Trouble(f"the gateway ended with {self.process.returncode}")
+        try:
+            with DIRECT.open(f"http://127.0.0.1:{self.admin}/readyz", timeout=WITHIN) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
 
     def _connect(self):
         if self.process.poll() is not None:
