@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from stats import Spread, added, kept_up, per_event, per_request, percentile, ratio
+from stats import Spread, added, busy, kept_up, per_event, per_request, percentile, ratio
 
 Round = dict[str, Any]
 
@@ -71,6 +71,10 @@ class Cell:
     def rps(self) -> Optional[Spread]:
         """Requests per second on one CPU."""
         return self.spread(lambda one: float(one["rps"]) if "rps" in one else None)
+
+    def busy(self) -> Optional[Spread]:
+        """Share of its CPU that the peer took, in %."""
+        return self.spread(busy)
 
     def delay(self, name: str) -> Optional[Spread]:
         """A percentile of the latency; of the event delay for streams."""

@@ -99,17 +99,22 @@ def load_average() -> float:
 def wait_quiet(seconds: float) -> dict[str, Any]:
     """Waits at most `seconds` for a load average below 1.5; the record says whether it came."""
     deadline = time.monotonic() + seconds
+    shown = sys.stdout.isatty()
+    if not shown and load_average() >= QUIET:
+        print(f"  load average {load_average():.2f}, waiting for < {QUIET}", flush=True)
     while load_average() >= QUIET and time.monotonic() < deadline:
-        print(
-            f"\r  load average {load_average():.2f}, waiting for < {QUIET} "
-            f"({deadline - time.monotonic():.0f} s at most)   ",
-            end="",
-            flush=True,
-        )
+        if shown:
+            print(
+                f"\r  load average {load_average():.2f}, waiting for < {QUIET} "
+                f"({deadline - time.monotonic():.0f} s at most)   ",
+                end="",
+                flush=True,
+            )
         time.sleep(min(2.0, max(0.0, deadline - time.monotonic())))
     average = load_average()
     if average >= QUIET:
-        print(f"\r  load average {average:.2f}: NOT quiet, and the record says so." + " " * 20)
+        start = "\r" if shown else ""
+        print(f"{start}  load average {average:.2f}: NOT quiet, and the record says so." + " " * 20)
     return {"load_average": round(average, 2), "quiet": average < QUIET}
 
 
@@ -171,6 +176,9 @@ def write_json(path: Path, value: Any, root: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(path.suffix + ".part")
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
-    text = text.replace(str(root), ".").replace(str(Path.home()), "~")
+    text = text.replace(str(root), ".")
+    home = str(Path.home())
+    if len(home) > 1:
+        text = text.replace(home, "~")
     part.write_text(text + "\n", encoding="utf-8")
     part.replace(path)

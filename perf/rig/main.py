@@ -116,12 +116,13 @@ def _tokens(chosen: Chosen, bench: Bench) -> None:
         parts = range(scenario.rounds) if scenario.cold else (0,)
         wanted |= {(scenario.alg, scenario.tokens, part) for part in parts}
     for alg, count, part in sorted(wanted):
-        print(f"\r  tokens: {count:,} {alg} …          ", end="", flush=True)
+        if sys.stdout.isatty():
+            print(f"\r  tokens: {count:,} {alg} …          ", end="", flush=True)
         try:
             token_file(bench.keys, Path(bench.load), alg, count, part)
         except Trouble as trouble:
-            print(f"\r  tokens: {count:,} {alg}: {trouble}")
-    print("\r  tokens: ready" + " " * 30)
+            print(f"\n  tokens: {count:,} {alg}: {trouble}")
+    print(("\r" if sys.stdout.isatty() else "") + "  tokens: ready" + " " * 30)
 
 
 def _check() -> int:

@@ -70,7 +70,7 @@ def _headline(book: Book) -> str:
         "p50 / p99 added at 2,000/s, µs",
         "16 KiB, CPU-µs",
         "TLS, CPU-µs",
-        "resident, MB",
+        "resident, MiB",
         "first answer, ms",
     ]
     rows = []
@@ -78,7 +78,7 @@ def _headline(book: Book) -> str:
         name = cell.name
         if cell.failed:
             continue
-        late = book.cell("rate_2000", name)
+        late = book.beside(cell, "rate_2000", name)
         added = [late.over_direct(part) if late else None for part in ("p50", "p99")]
         resident = book.middle("start", name, "rss_kb")
         answers = book.middle("start", name, "answers_ms")
@@ -98,12 +98,12 @@ def _headline(book: Book) -> str:
                     *(
                         (
                             shown(found.cost(), 1, False)
-                            if (found := book.cell(scenario, name))
+                            if (found := book.beside(cell, scenario, name))
                             else ABSENT
                         )
                         for scenario in ("call_16k", "tls_down")
                     ),
-                    f"{resident / 1_000:.1f}" if resident else ABSENT,
+                    f"{resident / 1_024:.1f}" if resident else ABSENT,
                     f"{answers:.0f}" if answers else ABSENT,
                 ],
             )
@@ -189,8 +189,9 @@ def _columns(kind: str) -> list[Column]:
             ("rate kept", lambda cell: "no" if cell.saturated() else "yes"),
             wrong,
         ]
+    share: Column = ("of its CPU, %", lambda cell: shown(cell.busy(), 0, False))
     hits: Column = ("token cache hits, %", lambda cell: shown(cell.token_hits(), 1))
-    return [cost, over, rps, *late, hits, wrong]
+    return [cost, over, rps, share, *late, hits, wrong]
 
 
 def _frequent(cell: Cell) -> str:
@@ -235,7 +236,14 @@ def _terms(scenario: Scenario) -> str:
     if scenario.spin:
         loop += ", SCHED_IDLE spinners on both CPUs (no idle wake-ups)"
     if scenario.cold:
-        loop += ", no token seen twice"
+        loop += ", no token seen twice (a hit in our cache says that they ran out)"
+    if scenario.kind == "closed":
+        loop += (
+            "; a peer below 90 % of its CPU was held back by the load, so its requests/s are no "
+            "capacity: compare CPU-µs"
+        )
+    if scenario.tokens > 10_000 and not scenario.cold:
+        loop += "; an entry of our cache lives for 60 s, longer than these windows"
     return loop
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -34,6 +35,11 @@ BUILD_SECONDS = 1500.0
 INSTALL_SECONDS = 240.0
 
 
+def without_addresses(text: str) -> str:
+    """A reason that names no mirror or proxy of the machine it was met on."""
+    return re.sub(r"\b[a-z]+://[^\s'\"]+", "(an address)", text)
+
+
 class Setup:
     """One way through installation and building; what fails is noted and the next thing tried."""
 
@@ -63,13 +69,14 @@ class Setup:
         for name, step in steps.items():
             if name not in wanted:
                 continue
-            print(f"  {name} …", end="", flush=True)
+            if sys.stdout.isatty():
+                print(f"  {name} …", end="\r", flush=True)
             try:
                 step()
             except Trouble as trouble:
-                self.programs.miss(name, str(trouble))
+                self.programs.miss(name, without_addresses(str(trouble)))
             where = self.programs.found.get(name)
-            print(f"\r  {name}: {where or 'MISSING: ' + self.programs.missing.get(name, '')}")
+            print(f"  {name}: {where or 'MISSING: ' + self.programs.missing.get(name, '')}")
         self._versions()
         return self.programs
 
@@ -88,18 +95,23 @@ class Setup:
                     raise Trouble(f"{name} is not on PATH and {tool} is missing")
             home.mkdir(parents=True, exist_ok=True)
             for package in packages:
-                run(
-                    ["apt-get", "download", package],
-                    INSTALL_SECONDS,
-                    cwd=home,
-                    name=f"apt-get download {package}",
-                )
+                self._download(package, home)
             for archive in sorted(home.glob("*.deb")):
                 run(["dpkg", "-x", str(archive), str(home)], 60, name="dpkg -x")
         libraries = sorted({str(path.parent) for path in home.glob("usr/lib/**/*.so*")})
         if libraries:
             self.programs.libraries[name] = ":".join(libraries)
         self.programs.found[name] = program
+
+    @staticmethod
+    def _download(package: str, home: Path) -> None:
+        """One of Debian's packages; its list of them may be empty on a new machine."""
+        name = f"apt-get download {package}"
+        try:
+            run(["apt-get", "download", package], INSTALL_SECONDS, cwd=home, name=name)
+        except Trouble as trouble:
+            cure = f"install {package}, or run `apt-get update` as root and try again"
+            raise Trouble(f"{trouble}; {cure}") from None
 
     def _python(self, name: str, package: str, inside: str) -> None:
         """A package from PyPI in a virtual environment of its own."""

@@ -50,6 +50,13 @@ def per_request(one: dict[str, Any]) -> Optional[float]:
     return cpu / done / 1_000 if done and cpu is not None else None
 
 
+def busy(one: dict[str, Any]) -> Optional[float]:
+    """Share of one CPU that the process took in the window, in %."""
+    cpu = (one.get("watch") or {}).get("proxy", {}).get("cpu_ns")
+    seconds = one.get("seconds") or 0
+    return cpu / seconds / 1e7 if seconds and cpu is not None else None
+
+
 def per_event(one: dict[str, Any]) -> Optional[float]:
     """CPU-µs per event of a round of streams."""
     events = (one.get("events") or {}).get("count") or 0
