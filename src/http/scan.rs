@@ -1,12 +1,12 @@
-//! Finds the end of a head and its fields while its bytes arrive, and refuses at the first byte
-//! that cannot be right.
+//! Finds the end of a head and its fields while its bytes arrive, and refuses at the first byte that
+//! cannot be right.
 //!
 //! Whole lines are taken as such. Whatever is not one, because it is cut or because something about
 //! it is unusual, goes byte by byte through a machine that has the last word: the quick way only
-//! ever takes what the machine would take. So no byte is looked at more than a few times, however the
-//! network cuts them (a client that drips single bytes costs little more than one that sends all at
-//! once). What is refused here is what must not wait for the end of the head: line ends that are
-//! not CRLF, control bytes, folded lines, and every size.
+//! ever takes what the machine would take. So no byte is looked at more than a few times, however
+//! the network cuts them (a client that drips single bytes costs little more than one that sends
+//! all at once). What is refused here is what must not wait for the end of the head: line ends that
+//! are not CRLF, control bytes, folded lines, and every size.
 
 use super::Field;
 use super::bytes::{colon_at, control_at, is_tchar, other_than_tchar_at};
