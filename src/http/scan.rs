@@ -1,5 +1,5 @@
-//! Finds the end of a head and its fields while its bytes arrive, and refuses at the first byte that
-//! cannot be right.
+//! Finds the end of a head and its fields while its bytes arrive, and refuses at the first byte
+//! that cannot be right.
 //!
 //! Whole lines are taken as such. Whatever is not one, because it is cut or because something about
 //! it is unusual, goes byte by byte through a machine that has the last word: the quick way only
