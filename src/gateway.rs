@@ -82,7 +82,7 @@ enum Turn {
 async fn turn(shard: &Shard, downstream: &mut Downstream) -> Turn {
     // A copy, because a connection that idles must not keep an old snapshot alive.
     let limits = shard.world().snapshot.config.limits.clone();
-    match downstream.wakes(&shard.timers, &limits, &shard.inputs).await {
+    match downstream.wakes(&shard.timers, &limits, &shard.inputs, &shard.waiting).await {
         Wake::Ready => {}
         Wake::Silent => return Turn::Silent,
         Wake::Gone => return Turn::Gone,

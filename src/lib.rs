@@ -17,6 +17,7 @@ pub mod fault;
 pub mod limits;
 pub mod lines;
 pub mod metrics;
+pub mod places;
 pub mod reject;
 pub mod secret;
 // 1: meaning without I/O

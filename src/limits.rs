@@ -51,6 +51,10 @@ pub const SESSION_SKEW_SECONDS_MAX: u64 = 60;
 pub const BODY_BUFFER_KEPT_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a name in an audit record; longer ones are cut.
 pub const AUDIT_NAME_BYTES_MAX: usize = 256;
+/// Connections of one core that may wait for their next request with the memory of a request, from
+/// 11 KiB on. Those beyond wait without, at the price of one operation and one allocation more:
+/// after a burst of new connections the heap would be in pieces.
+pub const WAITING_BUSY_MAX: usize = 256;
 
 // -- relay --
 /// Bytes of one relay buffer; at most two per direction are in use. An answer of 16 KiB fits into

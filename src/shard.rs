@@ -16,12 +16,14 @@ use crate::credential::{CacheOutcome, Credentials};
 use crate::event::Event;
 use crate::http::host;
 use crate::identity::{Door, Identity, Trust};
+use crate::limits::WAITING_BUSY_MAX;
 use crate::listener::downstream::HEAD_READ_BYTES;
 use crate::mcp::Call;
 use crate::mcp::session::SessionKeys;
 use crate::metrics::{Meter, NoticeKind};
 use crate::net::tls::ClientTls;
 use crate::net::{Buffers, Timers};
+use crate::places::Places;
 use crate::policy::Enforcer;
 use crate::relay::Relay;
 
@@ -50,6 +52,8 @@ pub struct Shard {
     pub audit: AuditRing,
     /// What agents' requests are read into.
     pub inputs: Buffers,
+    /// Who may hold one of those, and all that a request needs, while it waits for its next one.
+    pub waiting: Places,
     /// Counters; this core is their one writer.
     pub meter: Meter,
     /// Which checks are off: none, but in a build that measures what they cost.
@@ -153,6 +157,7 @@ impl Shard {
             credentials: Credentials::new(),
             audit: parts.audit,
             inputs: Buffers::new(HEAD_READ_BYTES),
+            waiting: Places::new(WAITING_BUSY_MAX),
             meter: parts.meter,
             ablation: Ablation::of_environment(),
             world: CoreCell::new(world),

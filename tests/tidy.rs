@@ -21,6 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "secret",
             "reject",
             "metrics",
+            "places",
         ],
     ),
     ("1 meaning without I/O", &["bus", "config", "http", "mcp"]),

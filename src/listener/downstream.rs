@@ -14,6 +14,7 @@ use crate::limits::{
     HEAD_BYTES_MAX, LONG_BUFFER_BYTES, Limits, PIPELINE_BYTES_MAX, RELAY_BUFFER_BYTES, WHEEL_TICK,
 };
 use crate::net::{Buffers, Either, NetError, Stream, Timers, first};
+use crate::places::Places;
 use crate::reject::Reject;
 
 /// A connection from an agent.
@@ -100,24 +101,32 @@ impl Downstream {
     }
 
     /// Waits for the first bytes of the next request for as long as the connection is busy: its
-    /// next request is near, so it is read straight away, as one operation. One that stays silent
-    /// gives its memory back.
-    pub async fn wakes(&mut self, timers: &Timers, limits: &Limits, buffers: &Buffers) -> Wake {
+    /// next request is near, so it is read straight away, as one operation. One that stays silent,
+    /// or finds no place among those that wait like this, gives its memory back.
+    pub async fn wakes(
+        &mut self,
+        timers: &Timers,
+        limits: &Limits,
+        buffers: &Buffers,
+        waiting: &Places,
+    ) -> Wake {
         self.forget_request();
         if !self.input.is_empty() || std::mem::take(&mut self.woken) {
             return Wake::Ready;
         }
         if !timers.leaving() {
-            if self.input.capacity() == 0 {
-                self.input = buffers.take();
-            }
-            let soon = timers.now().after(BUSY.min(Duration::from_millis(limits.idle_ms_max)));
-            match self.fill(HEAD_READ_BYTES, soon).await {
-                Err(NetError::Timeout) => {}
-                Ok(1..) => return Wake::Ready,
-                Ok(0) | Err(NetError::Closed | NetError::Io(_) | NetError::Tls) => {
-                    self.gone = true;
-                    return Wake::Gone;
+            if let Some(_place) = waiting.take() {
+                if self.input.capacity() == 0 {
+                    self.input = buffers.take();
+                }
+                let soon = timers.now().after(BUSY.min(Duration::from_millis(limits.idle_ms_max)));
+                match self.fill(HEAD_READ_BYTES, soon).await {
+                    Err(NetError::Timeout) => {}
+                    Ok(1..) => return Wake::Ready,
+                    Ok(0) | Err(NetError::Closed | NetError::Io(_) | NetError::Tls) => {
+                        self.gone = true;
+                        return Wake::Gone;
+                    }
                 }
             }
             if self.stream.holds_bytes() {
