@@ -17,7 +17,7 @@ use crate::event::Event;
 use crate::http::host;
 use crate::identity::{Door, Identity, Trust};
 use crate::limits::WAITING_BUSY_MAX;
-use crate::listener::downstream::HEAD_READ_BYTES;
+use crate::listener::downstream::INPUT_BYTES;
 use crate::mcp::Call;
 use crate::mcp::session::SessionKeys;
 use crate::metrics::{Meter, NoticeKind};
@@ -156,7 +156,7 @@ impl Shard {
             enforcer: Enforcer::default(),
             credentials: Credentials::new(),
             audit: parts.audit,
-            inputs: Buffers::new(HEAD_READ_BYTES),
+            inputs: Buffers::new(INPUT_BYTES),
             waiting: Places::new(WAITING_BUSY_MAX),
             meter: parts.meter,
             ablation: Ablation::of_environment(),

@@ -120,7 +120,7 @@ impl Downstream {
                     self.input = buffers.take();
                 }
                 let soon = timers.now().after(BUSY.min(Duration::from_millis(limits.idle_ms_max)));
-                match self.fill(HEAD_READ_BYTES, soon).await {
+                match self.fill(INPUT_BYTES, soon).await {
                     Err(NetError::Timeout) => {}
                     Ok(1..) => return Wake::Ready,
                     Ok(0) | Err(NetError::Closed | NetError::Io(_) | NetError::Tls) => {
@@ -170,7 +170,7 @@ impl Downstream {
                 self.body = Body::Unasked;
                 return Ok(Next::Request);
             }
-            match self.fill(HEAD_READ_BYTES, until).await {
+            match self.fill(INPUT_BYTES, until).await {
                 Ok(0) | Err(NetError::Closed | NetError::Io(_) | NetError::Tls) => {
                     self.gone = true;
                     return if self.input.is_empty() {
@@ -310,7 +310,7 @@ impl Downstream {
         // Over TLS, bytes may have arrived that are no plaintext: the short deadline ends that
         // read.
         let until = timers.now().after(WHEEL_TICK);
-        match self.fill(HEAD_READ_BYTES, until).await {
+        match self.fill(INPUT_BYTES, until).await {
             Ok(0) => self.silent = true,
             Err(NetError::Closed | NetError::Io(_) | NetError::Tls) => self.gone = true,
             Ok(_) | Err(NetError::Timeout) => {}
@@ -391,8 +391,8 @@ impl Downstream {
     }
 }
 
-/// Room for one read of a head; a usual one comes with its body.
-pub const HEAD_READ_BYTES: usize = 4096;
+/// Room for one read: a head, and mostly the body that came with it.
+pub const INPUT_BYTES: usize = 24 * 1024;
 const MIN_READ_BYTES: usize = 1024;
 /// A connection that was silent for this long is idle, and gives its buffer back.
 const BUSY: Duration = Duration::from_millis(200);
@@ -404,4 +404,4 @@ const DISCARD_MS_MAX: u64 = 500;
 const LAST_CALL: Duration = Duration::from_millis(200);
 const LINGER: Duration = Duration::from_secs(1);
 
-const _: () = assert!(HEAD_READ_BYTES < HEAD_BYTES_MAX);
+const _: () = assert!(INPUT_BYTES < HEAD_BYTES_MAX);

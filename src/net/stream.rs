@@ -478,7 +478,7 @@ fn meaning(error: std::io::Error) -> NetError {
 }
 
 /// A write of fewer bytes waits for the next turn of the loop and shares its system call.
-const WRITE_NOW_BYTES_MIN: usize = 8192;
+const WRITE_NOW_BYTES_MIN: usize = 32 * 1024;
 /// Spare capacity given to a buffer that has none.
 const READ_BYTES_MIN: usize = 4096;
 /// Plaintext encrypted at a time: two full records.

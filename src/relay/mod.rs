@@ -377,5 +377,6 @@ const HEADS_KEPT_MAX: usize = 256;
 /// 4 MiB of buffers that nobody uses, per core.
 const KEPT_MAX: usize = 128;
 const LONG_KEPT_MAX: usize = 16;
-/// A body up to this long is copied behind its head; a longer one leaves from where it lies.
-const COPY_BYTES_MAX: usize = 2048;
+/// A body up to this long is copied behind its head, so that both share the event loop's system
+/// call with other writes; a longer one leaves from where it lies.
+const COPY_BYTES_MAX: usize = 24 * 1024;
