@@ -16,15 +16,24 @@ use crate::judge::policy::Verdict;
 pub(super) struct Cache {
     /// INVARIANT: every entry was decided by the set of this epoch.
     epoch: u64,
-    places: Vec<Option<Entry>>,
+    /// Both tables are zero until they are written to, so that the system provides their memory as
+    /// the cache fills, not at the start.
+    marks: Vec<Marks>,
+    entries: Vec<Entries>,
     hasher: DefaultHashBuilder,
     /// Counts uses; the lowest number of a set was used longest ago.
     turn: u64,
 }
 
+/// Of one set, what a search looks at first: the hashes of its entries, then their last uses. As
+/// much as a cache line.
+type Marks = [[u64; WAYS]; 2];
+
+/// Of one set.
+type Entries = [Option<Box<Entry>>; WAYS];
+
+#[derive(Clone)]
 struct Entry {
-    hash: u64,
-    used: u64,
     key: Box<[u8]>,
     verdict: Verdict,
 }
@@ -32,10 +41,11 @@ struct Entry {
 impl Cache {
     /// Room for `entries`, rounded down to a power of two and up to one set.
     pub(super) fn new(entries: usize) -> Self {
-        let places = if entries < WAYS { WAYS } else { 1 << entries.ilog2() };
+        let sets = if entries < WAYS { 1 } else { (1 << entries.ilog2()) / WAYS };
         Self {
             epoch: 0,
-            places: std::iter::repeat_with(|| None).take(places).collect(),
+            marks: vec![[[0; WAYS]; 2]; sets],
+            entries: vec![[const { None }; WAYS]; sets],
             hasher: DefaultHashBuilder::default(),
             turn: 0,
         }
@@ -47,13 +57,13 @@ impl Cache {
             return None;
         }
         let hash = self.hasher.hash_one(key);
-        self.turn += 1;
-        let turn = self.turn;
-        let set = self.set(hash)?;
-        let entry =
-            set.iter_mut().flatten().find(|entry| entry.hash == hash && *entry.key == *key)?;
-        entry.used = turn;
-        Some(entry.verdict.clone())
+        let (turn, [hashes, uses], entries) = self.set(hash)?;
+        let mut places = hashes.iter().zip(uses).zip(entries);
+        places.find_map(|((mark, used), entry)| {
+            let entry = entry.as_ref().filter(|entry| *mark == hash && *entry.key == *key)?;
+            *used = turn;
+            Some(entry.verdict.clone())
+        })
     }
 
     /// Keeps `verdict`. A newer epoch empties the cache first; an older one, which a request that
@@ -66,38 +76,41 @@ impl Cache {
             return;
         }
         let hash = self.hasher.hash_one(key);
-        self.turn += 1;
-        let used = self.turn;
-        let Some(set) = self.set(hash) else { return };
-        let same = |place: &&mut Option<Entry>| {
-            place.as_ref().is_some_and(|entry| entry.hash == hash && *entry.key == *key)
-        };
+        let Some((turn, [hashes, uses], entries)) = self.set(hash) else { return };
         // An equal key is replaced, so that no key stands in two places.
-        let place = match set.iter_mut().find(same) {
-            Some(place) => Some(place),
-            None => set.iter_mut().min_by_key(|place| place.as_ref().map_or(0, |entry| entry.used)),
-        };
-        if let Some(place) = place {
-            *place = Some(Entry { hash, used, key: Box::from(key), verdict });
+        let oldest =
+            hashes.iter_mut().zip(uses).zip(entries).min_by_key(|((mark, used), entry)| {
+                let is_same =
+                    **mark == hash && entry.as_ref().is_some_and(|entry| *entry.key == *key);
+                (!is_same, **used)
+            });
+        if let Some(((mark, used), entry)) = oldest {
+            (*mark, *used) = (hash, turn);
+            *entry = Some(Box::new(Entry { key: Box::from(key), verdict }));
         }
     }
 
-    /// Forgets everything.
+    /// Forgets everything. What was never written to stays so.
     pub(super) fn purge(&mut self) {
-        self.places.iter_mut().for_each(|place| *place = None);
+        for (marks, entries) in self.marks.iter_mut().zip(&mut self.entries) {
+            if *marks != [[0; WAYS]; 2] {
+                *marks = [[0; WAYS]; 2];
+                *entries = [const { None }; WAYS];
+            }
+        }
     }
 
     /// Decisions that are kept.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.places.iter().flatten().count()
+        self.entries.iter().flatten().flatten().count()
     }
 
-    /// The set a hash belongs to: the places are a power of two, and at least one set.
-    fn set(&mut self, hash: u64) -> Option<&mut [Option<Entry>]> {
-        let sets = self.places.len() / WAYS;
-        let first = (hash as usize & (sets - 1)) * WAYS;
-        self.places.get_mut(first..first + WAYS)
+    /// The number of this use, and the set a hash belongs to: their number is a power of two.
+    fn set(&mut self, hash: u64) -> Option<(u64, &mut Marks, &mut Entries)> {
+        self.turn += 1;
+        let at = hash as usize & (self.marks.len() - 1);
+        Some((self.turn, self.marks.get_mut(at)?, self.entries.get_mut(at)?))
     }
 }
 
