@@ -1,10 +1,14 @@
 //! A token that the core has not seen: read, judged, signature checked, principal made.
 //!
-//! The `remember` step is part of it; the cache is emptied before each run.
+//! The `remember` step is part of it; the cache is emptied before each run. `signature_alone` is what
+//! of it cannot be saved: the same signature, its key and message at hand.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use std::hint::black_box;
+
 use criterion::{Criterion, criterion_group, criterion_main};
+use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 
 use token_rig::Rig;
 
@@ -24,6 +28,11 @@ fn cold(criterion: &mut Criterion) {
             rig.identity.purge();
             rig.judge().unwrap()
         });
+    });
+    let (point, signed, signature) = rig.signature();
+    let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point);
+    criterion.bench_function("token_verify_cold/signature_alone", |bench| {
+        bench.iter(|| key.verify(black_box(&signed), black_box(&signature)).unwrap());
     });
 }
 

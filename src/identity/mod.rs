@@ -149,31 +149,49 @@ impl Identity {
     ) -> Outcome {
         match self.remembered(token, audiences, trust, now) {
             Some(verdict) => verdict.map_or_else(Outcome::Refused, Outcome::Verified),
-            None => self.judge_fresh(token, Digest::of(token), audiences, trust, now, waited),
+            None => {
+                let asked = Asked { token, digest: Digest::of(token), audiences, waited };
+                self.judge_fresh(&asked, trust, now)
+            }
         }
     }
 
-    fn judge_fresh(
+    fn judge_fresh(&self, asked: &Asked<'_>, trust: &Trust<'_>, now: Now) -> Outcome {
+        match Candidate::find(asked.token, trust, now.mono) {
+            Ok(found) => self.judge_found(found, asked, trust, now),
+            Err(reject) => self.settle(Err(reject.into()), asked, now),
+        }
+    }
+
+    fn judge_found(
         &self,
-        token: &[u8],
-        digest: Digest,
-        audiences: &Audiences<'_>,
+        found: Candidate<'_>,
+        asked: &Asked<'_>,
         trust: &Trust<'_>,
         now: Now,
-        waited: bool,
+    ) -> Outcome {
+        self.settle(found.judge(asked, trust, now), asked, now)
+    }
+
+    /// Keeps what is worth keeping of a judgement.
+    fn settle(
+        &self,
+        judged: Result<VerifiedToken, Trouble>,
+        asked: &Asked<'_>,
+        now: Now,
     ) -> Outcome {
         self.count(|counts| counts.misses += 1);
-        match verify_fresh(token, digest.fingerprint(), audiences, trust, now, waited) {
+        match judged {
             Ok(verified) => {
                 let verified = Rc::new(verified);
-                self.remember(token, digest, &verified, now);
+                self.remember(asked, &verified, now);
                 Outcome::Verified(verified)
             }
             Err(Trouble::Refused(reject)) => {
                 // Else a token of one route, sent to another over and over, would be served first
                 // each time. Of missing keys no token is to blame.
                 if reject.status() != 503 {
-                    self.marks.with(|marks| marks.clear(&digest));
+                    self.marks.with(|marks| marks.clear(&asked.digest));
                 }
                 Outcome::Refused(reject)
             }
@@ -235,26 +253,18 @@ impl Identity {
         keys_wait: Duration,
     ) -> Result<Rc<VerifiedToken>, Reject> {
         let deadline = door.now().mono.after(keys_wait);
-        let digest = Digest::of(token);
-        let mut waited = false;
+        let mut asked = Asked { token, digest: Digest::of(token), audiences, waited: false };
         loop {
             let now = door.now();
-            let rank = door.with_trust(|trust| self.rank(token, &digest, trust, now, waited))?;
-            self.pace.admit(rank, door.sleep_until(deadline)).await?;
-            let now = door.now();
-            let (outcome, before) = door.with_trust(|trust| {
-                // Another request may have verified the same token while this one waited.
-                if let Some(verdict) = self.remembered(token, audiences, trust, now) {
-                    self.pace.give_back();
-                    return (verdict.map_or_else(Outcome::Refused, Outcome::Verified), None);
+            let at_once = door.with_trust(|trust| self.judge_at_once(&asked, trust, now));
+            let (outcome, before) = match at_once {
+                Ok(judged) => judged,
+                Err(rank) => {
+                    self.pace.admit(rank, door.sleep_until(deadline)).await?;
+                    let now = door.now();
+                    door.with_trust(|trust| self.judge_in_turn(&asked, trust, now))
                 }
-                let outcome = self.judge_fresh(token, digest, audiences, trust, now, waited);
-                let before = match outcome {
-                    Outcome::NeedKeys { provider } => seen(trust, provider),
-                    Outcome::Verified(_) | Outcome::Refused(_) => None,
-                };
-                (outcome, before)
-            });
+            };
             let provider = match outcome {
                 Outcome::Verified(verified) => return Ok(verified),
                 Outcome::Refused(reject) => return Err(reject),
@@ -266,29 +276,51 @@ impl Identity {
             if !self.waiters.wait(provider, before, ask, sleep).await {
                 return Err(Reject::KeysPending);
             }
-            waited = true;
+            asked.waited = true;
         }
     }
 
-    /// Where a token waits for its place. Read before that: one that has no sound form or that
-    /// nobody's keys could verify takes no place from anybody. What was read is not kept while it
-    /// waits, which would be many times its size.
-    fn rank(
+    /// Judges a token that nobody waits before; `Err` is the rank in which it waits for its place.
+    /// Read before that: one that has no sound form or that nobody's keys could verify takes no
+    /// place from anybody. What was read is not kept while it waits, which would be many times its
+    /// size.
+    fn judge_at_once(
         &self,
-        token: &[u8],
-        digest: &Digest,
+        asked: &Asked<'_>,
         trust: &Trust<'_>,
         now: Now,
-        waited: bool,
-    ) -> Result<Rank, Reject> {
-        if let Err(reject) = Candidate::find(token, trust, now.mono) {
-            self.count(|counts| counts.misses += 1);
-            return Err(reject);
+    ) -> Result<Judged, Rank> {
+        let outcome = match Candidate::find(asked.token, trust, now.mono) {
+            Err(reject) => self.settle(Err(reject.into()), asked, now),
+            Ok(found) => {
+                let rank = self.rank(asked, now);
+                if !self.pace.admits_at_once(rank) {
+                    return Err(rank);
+                }
+                self.judge_found(found, asked, trust, now)
+            }
+        };
+        Ok(with_seen(outcome, trust))
+    }
+
+    /// Judges a token that waited for its place.
+    fn judge_in_turn(&self, asked: &Asked<'_>, trust: &Trust<'_>, now: Now) -> Judged {
+        // Another request may have verified the same token meanwhile.
+        if let Some(verdict) = self.remembered(asked.token, asked.audiences, trust, now) {
+            self.pace.give_back();
+            return (verdict.map_or_else(Outcome::Refused, Outcome::Verified), None);
         }
-        if self.marks.with(|marks| marks.has(digest, now.wall.seconds())) {
-            return Ok(Rank::Known);
+        with_seen(self.judge_fresh(asked, trust, now), trust)
+    }
+
+    fn rank(&self, asked: &Asked<'_>, now: Now) -> Rank {
+        if self.marks.with(|marks| marks.has(&asked.digest, now.wall.seconds())) {
+            Rank::Known
+        } else if asked.waited {
+            Rank::Returning
+        } else {
+            Rank::Stranger
         }
-        Ok(if waited { Rank::Returning } else { Rank::Stranger })
     }
 
     /// `None` = not remembered. A remembered token is judged like a new one, signature aside.
@@ -312,16 +344,28 @@ impl Identity {
         self.counts.set(counts);
     }
 
-    fn remember(&self, token: &[u8], digest: Digest, verified: &Rc<VerifiedToken>, now: Now) {
+    fn remember(&self, asked: &Asked<'_>, verified: &Rc<VerifiedToken>, now: Now) {
         let left = verified.seconds_left(now.wall.seconds()).min(CACHE_SECONDS_MAX);
         // Within the leeway after `exp` nothing is remembered.
         if left > 0 {
             let until = now.mono.after(Duration::from_secs(left));
-            self.cache.with(|cache| cache.insert(token, Rc::clone(verified), until));
-            self.marks.with(|marks| marks.set(digest, verified.expires_at()));
+            self.cache.with(|cache| cache.insert(asked.token, Rc::clone(verified), until));
+            self.marks.with(|marks| marks.set(asked.digest, verified.expires_at()));
         }
     }
 }
+
+/// One cold token and what it is asked for.
+struct Asked<'a> {
+    token: &'a [u8],
+    digest: Digest,
+    audiences: &'a Audiences<'a>,
+    /// Keys were already waited for, so an unknown key id is final.
+    waited: bool,
+}
+
+/// An outcome; of one that needs keys, how they stood.
+type Judged = (Outcome, Option<Seen>);
 
 enum Trouble {
     Refused(Reject),
@@ -354,31 +398,28 @@ impl<'a> Candidate<'a> {
         let set = keys.usable(now).ok_or(Reject::KeysUnavailable)?;
         Ok(Self { unverified, index, provider, keys, set })
     }
-}
 
-/// The whole judgement of a token that nobody remembers.
-fn verify_fresh(
-    token: &[u8],
-    fingerprint: Fingerprint,
-    audiences: &Audiences<'_>,
-    trust: &Trust<'_>,
-    now: Now,
-    waited: bool,
-) -> Result<VerifiedToken, Trouble> {
-    let found = Candidate::find(token, trust, now.mono)?;
-    let Candidate { unverified, index, provider, keys, set } = found;
-    let judged = unverified.verify(provider, set, now.wall.seconds());
-    let claims = judged.map_err(|fault| trouble(fault, keys, index, now.mono, waited))?;
-    let principal = Principal::from_claims(&claims, provider, trust.providers)?;
-    let basis = Basis {
-        provider: index,
-        keys_generation: keys.generation(),
-        key: *claims.key(),
-        epoch: trust.epoch,
-    };
-    let verified = prove(principal, claims, provider, basis, fingerprint);
-    verified.judge(provider, audiences, now.wall.seconds())?;
-    Ok(verified)
+    /// The whole judgement of a token that nobody remembers.
+    fn judge(
+        self,
+        asked: &Asked<'_>,
+        trust: &Trust<'_>,
+        now: Now,
+    ) -> Result<VerifiedToken, Trouble> {
+        let Self { unverified, index, provider, keys, set } = self;
+        let judged = unverified.verify(provider, set, now.wall.seconds());
+        let claims = judged.map_err(|fault| trouble(fault, keys, index, now.mono, asked.waited))?;
+        let principal = Principal::from_claims(&claims, provider, trust.providers)?;
+        let basis = Basis {
+            provider: index,
+            keys_generation: keys.generation(),
+            key: *claims.key(),
+            epoch: trust.epoch,
+        };
+        let verified = prove(principal, claims, provider, basis, asked.digest.fingerprint());
+        verified.judge(provider, asked.audiences, now.wall.seconds())?;
+        Ok(verified)
+    }
 }
 
 fn prove(
@@ -420,6 +461,14 @@ fn is_current(verified: &VerifiedToken, trust: &Trust<'_>, now: Monotonic) -> bo
         && keys.is_some_and(|keys| {
             keys.generation() == basis.keys_generation && keys.usable(now).is_some()
         })
+}
+
+fn with_seen(outcome: Outcome, trust: &Trust<'_>) -> Judged {
+    let before = match outcome {
+        Outcome::NeedKeys { provider } => seen(trust, provider),
+        Outcome::Verified(_) | Outcome::Refused(_) => None,
+    };
+    (outcome, before)
 }
 
 fn seen(trust: &Trust<'_>, provider: u16) -> Option<Seen> {

@@ -99,6 +99,14 @@ impl Pace {
         .await
     }
 
+    /// True when this turn has room for one verification and nobody comes first: then it has one
+    /// place less.
+    pub(in crate::identity) fn admits_at_once(&self, rank: Rank) -> bool {
+        let (admitted, pacer) = self.0.with(|queue| queue.admit(rank));
+        pacer.into_iter().for_each(Waker::wake);
+        admitted
+    }
+
     /// The place was not needed: another request verified the same token meanwhile.
     pub(in crate::identity) fn give_back(&self) {
         self.0.with(|queue| queue.used = queue.used.saturating_sub(1));
@@ -133,12 +141,19 @@ impl Pace {
 }
 
 impl Queue {
-    /// The second value is to be woken: this turn has no room any more.
+    /// The second value is to be woken, here and below: this turn has no room any more.
+    fn admit(&mut self, rank: Rank) -> (bool, Option<Waker>) {
+        if self.used >= VERIFY_PER_TURN_MAX || !self.is_free_until(rank) {
+            return (false, None);
+        }
+        self.used += 1;
+        let spent = self.used >= VERIFY_PER_TURN_MAX;
+        (true, self.pacer.take_if(|_| spent))
+    }
+
     fn enter(&mut self, rank: Rank) -> (Entered, Option<Waker>) {
-        if self.used < VERIFY_PER_TURN_MAX && self.is_free_until(rank) {
-            self.used += 1;
-            let spent = self.used >= VERIFY_PER_TURN_MAX;
-            return (Entered::Admitted, self.pacer.take_if(|_| spent));
+        if let (true, pacer) = self.admit(rank) {
+            return (Entered::Admitted, pacer);
         }
         // The other lanes need no bound of their own: each who waits is a request in flight.
         if rank == Rank::Stranger && self.strangers.waiting.len() >= VERIFY_WAITING_MAX {
