@@ -112,7 +112,7 @@ def _headline() -> list[Scenario]:
         Scenario(
             "rate_2000",
             "tools/call, 300 B at 2,000 requests/s",
-            FIELD,
+            (*FIELD, "ring-relay"),
             "rate",
             headline=True,
             rate=2_000,
@@ -222,7 +222,7 @@ def _rest() -> list[Scenario]:
         Scenario(
             f"rate_{share}",
             f"300 B at {share} % of what nginx can",
-            FIELD,
+            (*FIELD, "ring-relay"),
             "rate",
             share=share / 100,
             spin=True,
