@@ -1,7 +1,7 @@
 //! A token that the core has not seen: read, judged, signature checked, principal made.
 //!
-//! The `remember` step is part of it; the cache is emptied before each run. `signature_alone` is what
-//! of it cannot be saved: the same signature, its key and message at hand.
+//! The `remember` step is part of it; the cache is emptied before each run. `signature_alone` is
+//! what of it cannot be saved: the same signature, its key and message at hand.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 

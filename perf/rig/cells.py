@@ -68,6 +68,13 @@ class Cell:
         costing = self.costing()
         return ratio([costing(one) for one in self.rounds], [costing(one) for one in others])
 
+    def less(self, others: list[Round]) -> Optional[Spread]:
+        """Cost less that of other rounds, one by one."""
+        costing = self.costing()
+        costs = [(costing(one), costing(other)) for one, other in zip(self.rounds, others)]
+        pairs = [(one, other) for one, other in costs if one is not None and other is not None]
+        return Spread.of(one - other for one, other in pairs)
+
     def rps(self) -> Optional[Spread]:
         """Requests per second on one CPU."""
         return self.spread(lambda one: float(one["rps"]) if "rps" in one else None)

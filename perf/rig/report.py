@@ -10,8 +10,15 @@ import svg
 from cells import Book, Cell
 from scenarios import Scenario, scenarios
 from stats import Spread, errors
-from targets import targets
+from targets import BASELINE, targets
 
+WARM = {
+    "http_head": "head of the request, with the fields that go upstream",
+    "token_verify_warm": "token, remembered",
+    "mcp_envelope_300B": "message",
+    "policy_decide_warm": "decisions, remembered",
+    "audit": "audit records of decision and outcome",
+}
 ABSENT = "–"
 
 
@@ -184,6 +191,7 @@ def _columns(kind: str) -> list[Column]:
         ]
         return [
             cost,
+            over,
             *more,
             *late,
             ("rate kept", lambda cell: "no" if cell.saturated() else "yes"),
@@ -223,6 +231,39 @@ def _section(book: Book, scenario: Scenario) -> str:
     )
     body = table(["", *(column[0] for column in columns)], rows) if rows else ""
     return head + body + ("\n" + "\n".join(reasons) + "\n" if reasons else "")
+
+
+def _saved(book: Book) -> list[tuple[Cell, Spread]]:
+    """What the absence of each stage saves, round by round against the build with nothing off."""
+    none = book.cell("ablation", "ablation-none")
+    cells = [cell for cell in book.of("ablation") if cell.name.startswith("ablation-")]
+    return [
+        (cell, less)
+        for cell in cells
+        if none and not cell.failed and cell is not none
+        if (less := none.less(cell.rounds))
+    ]
+
+
+def _stages(book: Book) -> str:
+    """Where the CPU of a request goes: ablation, and the instructions that CI counts."""
+    rows = [
+        [cell.label, shown(less, 2)]
+        for cell, less in sorted(_saved(book), key=lambda row: row[0].name)
+    ]
+    parts = [table(["", "saves, CPU-µs of a request"], rows)] if rows else []
+    try:
+        counts = json.loads(BASELINE.read_text(encoding="utf-8"))["instructions"]
+    except (OSError, ValueError, KeyError, TypeError):
+        counts = {}
+    whole = float(counts.get("whole_way") or 0)
+    if whole:
+        warm = [[name, f"{counts[key]:,.0f}"] for key, name in WARM.items() if key in counts]
+        rest = whole - sum(float(counts[key]) for key in WARM if key in counts)
+        warm += [["the rest: connection, relay, buffers, answer", f"{rest:,.0f}"]]
+        warm += [["all of it in user space, event loop aside (`whole_way`)", f"{whole:,.0f}"]]
+        parts.append(table(["warm, 300 B", "instructions of the worker (perf/gate)"], warm))
+    return "\n".join(parts) if parts else "Not measured.\n"
 
 
 def _terms(scenario: Scenario) -> str:
@@ -334,20 +375,18 @@ def _plots(book: Book, results: Path) -> list[str]:
             drawn[f"latency_{name}.svg"] = svg.percentiles(
                 "Latency added over direct", f"{name}: open loop, from the scheduled instant", late
             )
-    whole, none = book.cost("ablation", "ablation-none"), book.cost("ablation", "ablation-all")
-    if whole and none:
+    whole, saved = book.cost("ablation", "ablation-none"), _saved(book)
+    if whole and saved:
         stages = [
-            (cell.label.replace("Portcullis without ", ""), whole - cost.middle)
-            for cell in book.of("ablation")
-            if not cell.failed
-            and (cost := cell.cost())
-            and cell.name not in ("ablation-none", "ablation-all", "nginx", "portcullis")
+            (cell.label.replace("Portcullis without ", ""), max(0.0, less.middle))
+            for cell, less in saved
+            if cell.name != "ablation-all"
         ]
         drawn["ablation.svg"] = svg.stack(
             "Where the CPU of a request goes",
             "each stage: what its absence saves; the rest: relay, kernel " "and what stages share",
             "CPU-µs",
-            [*stages, ("the rest", whole - sum(max(0.0, value) for _, value in stages))],
+            [*stages, ("the rest", whole - sum(value for _, value in stages))],
         )
     for file, text in drawn.items():
         (results / file).write_text(text, encoding="utf-8")
@@ -375,11 +414,15 @@ def draw(results: Path, root: Path) -> None:
         f"Written by `perf/run` from the raw files in `raw/` ({len(book.cells)} cells, "
         f"{len(runs)} runs); "
         "what the figures mean and what they do not: `perf/README.md`. A ratio is always between "
-        "neighbouring rounds of one run.\n",
+        "rounds of the same number in one run.\n",
         "## Headline\n",
         _headline(book),
         "\n## Targets\n",
         _targets(book),
+        "\n## Where it goes\n",
+        "Differences of rounds of the same number; what scatters more than it saves is not told "
+        "apart here, and the instructions below tell it.\n",
+        _stages(book),
         "\n## Plots\n",
         "\n".join(f"![{name}]({name})" for name in plots) + "\n" if plots else "None yet.\n",
         "\n## Function checks before measuring\n",

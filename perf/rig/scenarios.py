@@ -245,7 +245,9 @@ def _rest() -> list[Scenario]:
         for count in (1_000, 10_000)
     ]
     return [
-        Scenario("ablation", "300 B, one stage off at a time", ABLATION, rounds=5),
+        Scenario(
+            "ablation", "300 B, one stage off at a time", ABLATION, rounds=12, seconds=1.0
+        ),
         Scenario(
             "syscalls",
             "system calls per request (strace)",
