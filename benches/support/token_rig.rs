@@ -69,7 +69,10 @@ impl Rig {
         use base64::Engine as _;
         let decode = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text);
         let document = self.key.jwks().unwrap();
-        let coordinate = |name: &str| decode(document["keys"][0][name].as_str().unwrap()).unwrap();
+        let coordinate = |name: &str| {
+            let value = document.pointer(&format!("/keys/0/{name}")).unwrap();
+            decode(value.as_str().unwrap()).unwrap()
+        };
         let (signed, signature) = self.token.rsplit_once('.').unwrap();
         let point = [vec![4], coordinate("x"), coordinate("y")].concat();
         (point, signed.as_bytes().to_vec(), decode(signature).unwrap())
