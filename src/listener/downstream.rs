@@ -36,6 +36,8 @@ pub struct Downstream {
     gone: bool,
     /// [`Downstream::waits`] saw that there is something to read.
     woken: bool,
+    /// Since when it waits for its next request.
+    idle_since: Monotonic,
 }
 
 enum Body {
@@ -70,6 +72,7 @@ impl Downstream {
     #[must_use]
     pub fn new(stream: Stream) -> Self {
         Self {
+            idle_since: stream.timers().now(),
             stream,
             input: Vec::new(),
             head: RequestHead::new(),
@@ -111,6 +114,7 @@ impl Downstream {
         waiting: &Places,
     ) -> Wake {
         self.forget_request();
+        self.idle_since = timers.now();
         if !self.input.is_empty() || std::mem::take(&mut self.woken) {
             return Wake::Ready;
         }
@@ -142,7 +146,7 @@ impl Downstream {
 
     /// Waits without a buffer, after [`Wake::Silent`]. False when nothing came in time.
     pub async fn waits(&mut self, timers: &Timers, idle: Duration, buffers: &Buffers) -> bool {
-        let until = timers.now().after(idle.saturating_sub(BUSY));
+        let until = self.idle_since.after(idle);
         let mut waited = first(self.stream.readable(), timers.idle_until(until)).await;
         if waited == Either::Right(()) && timers.leaving() {
             // What is already on its way is still served; silence is not waited for any longer.
