@@ -290,6 +290,12 @@ impl Identity {
         trust: &Trust<'_>,
         now: Now,
     ) -> Result<Judged, Rank> {
+        // Whoever waited for the same keys may have verified the same token by now.
+        if asked.waited
+            && let Some(verdict) = self.remembered(asked.token, asked.audiences, trust, now)
+        {
+            return Ok((verdict.map_or_else(Outcome::Refused, Outcome::Verified), None));
+        }
         let outcome = match Candidate::find(asked.token, trust, now.mono) {
             Err(reject) => self.settle(Err(reject.into()), asked, now),
             Ok(found) => {
