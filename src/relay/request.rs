@@ -19,7 +19,7 @@ pub(super) fn write_head(
     let credential = leg.credential.map_or(0, UpstreamCredential::written_bytes_max);
     // Room for all of it at once: a vector that grows leaves an unwiped copy of the credential
     // behind.
-    let body = leg.body.len().min(COPY_BYTES_MAX);
+    let body = if leg.body.len() > COPY_BYTES_MAX { 0 } else { leg.body.len() };
     out.reserve(bytes.len() + leg.server.url.target.len() + credential + body + FIXED_BYTES);
     out.extend_from_slice(leg.method.as_str().as_bytes());
     out.push(b' ');

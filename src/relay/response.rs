@@ -425,7 +425,9 @@ impl Transfer {
             let pending = input.get(at..).unwrap_or_default();
             let step = self.decoder.decode(pending).map_err(|_| Reject::UpstreamMalformed)?;
             let data = pending.get(step.data.clone()).unwrap_or_default();
-            if data.len() == pending.len() && data.len() > COPY_BYTES_MAX && self.goes_whole() {
+            // Of a long body, which has a long buffer, no piece is copied.
+            let long = data.len() > COPY_BYTES_MAX || input.capacity() >= LONG_BUFFER_BYTES;
+            if data.len() == pending.len() && long && !data.is_empty() && self.goes_whole() {
                 self.relayed.bytes_out += data.len() as u64;
                 self.whole = true;
                 self.begin = at;
