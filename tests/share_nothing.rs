@@ -41,10 +41,12 @@ const HANDLES: &[(&str, usize, &str)] = &[
 /// What may be touched by several threads.
 const WORDS: &[&str] = &[
     "AtomicBool",
-    "AtomicU32",
-    "AtomicU64",
-    "AtomicUsize",
+    "AtomicI",
+    "AtomicPtr",
+    "AtomicU",
+    "Barrier",
     "Condvar",
+    "LazyLock<",
     "Mutex<",
     "OnceLock<",
     "Receiver<",
@@ -70,6 +72,8 @@ fn all_handles_are_counted_off_the_way() {
 fn the_list_sees_what_it_looks_for() {
     assert!(declares("    pending: AtomicBool,", "AtomicBool"));
     assert!(declares("static KEYS: AtomicBool = AtomicBool::new(false);", "static "));
+    assert!(declares("pub(crate) static KEYS: LazyLock<Keys> = make();", "static "));
+    assert!(!declares("pub fn name() -> &'static str {", "static "));
     assert!(!declares("    fn name(&self) -> &'static str {", "static "));
     assert!(!declares("    // a Mutex<T> would wait", "Mutex<"));
     assert!(!declares("fn serve(queue: &Mutex<Receiver<Job>>) {", "Mutex<"));
@@ -80,7 +84,9 @@ fn the_list_sees_what_it_looks_for() {
 fn declares(line: &str, word: &str) -> bool {
     let code = line.split("//").next().unwrap_or_default().trim_start();
     if word == "static " {
-        return code.trim_start_matches("pub ").starts_with(word);
+        return code.split_once(word).is_some_and(|(before, _)| {
+            before.is_empty() || (before.starts_with("pub") && before.ends_with(' '))
+        });
     }
     let elsewhere = ["use ", "fn ", "let ", ": &", "::new(", "const ", "cast::"];
     code.contains(word) && !elsewhere.iter().any(|part| code.contains(part))
