@@ -202,11 +202,13 @@ impl Run {
     }
 
     fn until_stopped(mut self) -> bool {
+        let mut pause = POLL_MAX;
         loop {
             // Read before the rings are: what was committed before the order is taken after it.
             let stopping = self.orders.stop.load(Ordering::Acquire);
             self.reopen_if_asked();
             let turn = self.drain.turn(self.clock.now());
+            let lines = turn.as_ref().map_or(0, |(_, lines)| *lines);
             let outcome = self.account(turn);
             match outcome {
                 Some(Turn::More) => continue,
@@ -215,7 +217,8 @@ impl Run {
                 None if stopping && self.out_of_time() => return false,
                 None => {}
             }
-            thread::park_timeout(POLL);
+            pause = next_pause(pause, lines);
+            thread::park_timeout(pause);
         }
         self.end()
     }
@@ -233,7 +236,7 @@ impl Run {
                     return true;
                 }
                 None if self.out_of_time() => return false,
-                None => thread::park_timeout(POLL),
+                None => thread::park_timeout(POLL_MAX),
             }
         }
     }
@@ -439,8 +442,21 @@ fn random_instance() -> Result<u64, String> {
     Ok(u64::from_le_bytes(bytes.expose()))
 }
 
-/// The writer looks into the rings this often; workers never wake it, which would be a system call.
-const POLL: Duration = Duration::from_millis(50);
+/// After a turn that wrote `lines` and came `pause` after the one before: the next one is to find
+/// about [`TURN_LINES`].
+pub(super) fn next_pause(pause: Duration, lines: u64) -> Duration {
+    let lines = u32::try_from(lines).unwrap_or(u32::MAX).max(1);
+    (pause * TURN_LINES / lines).clamp(POLL_MIN, POLL_MAX)
+}
+
+/// The writer looks into the rings at least this often; workers never wake it, which would be a
+/// system call.
+pub(super) const POLL_MAX: Duration = Duration::from_millis(50);
+/// And at most this often: each time costs a timer, a wake-up and a write.
+pub(super) const POLL_MIN: Duration = Duration::from_millis(2);
+/// Lines of one turn, if the pause allows. Where the writer shares a CPU with a worker, its requests
+/// wait for as long as a turn takes: about 1 µs for each line.
+pub(super) const TURN_LINES: u32 = 128;
 /// Bytes of lines after which a batch is written.
 pub(super) const BATCH_BYTES: usize = 256 * 1024;
 /// An open decision holds a quarter of its ring at most: three quarters are for what comes.
