@@ -3,18 +3,20 @@
 //! Built on rustls' unbuffered connections: the buffers are ours, so that none is held while a
 //! connection is idle and none is lost when a read is cancelled.
 
+mod message;
+
 use std::mem;
 
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::{Acceptor, UnbufferedServerConnection};
 use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError,
-    UnbufferedStatus, WriteTraffic,
+    ConnectionState, EncryptError, InsufficientSizeError, UnbufferedStatus, WriteTraffic,
 };
 
 use super::NetError;
 use super::tls::{ClientTls, ServerTls};
+use message::{alert, encode, goodbye};
 
 /// One TLS connection.
 pub(super) struct Session {
@@ -449,47 +451,6 @@ impl Ends<'_> {
     }
 }
 
-fn encode<D>(mut message: EncodeTlsData<'_, D>, outgoing: &mut Vec<u8>) -> Result<(), NetError> {
-    let begin = outgoing.len();
-    let mut room = 0;
-    loop {
-        outgoing.resize(begin + room, 0);
-        match message.encode(outgoing.get_mut(begin..).unwrap_or_default()) {
-            Ok(count) => {
-                outgoing.truncate(begin + count);
-                return Ok(());
-            }
-            Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size }))
-                if required_size > room =>
-            {
-                room = required_size;
-            }
-            Err(EncodeError::InsufficientSize(_) | EncodeError::AlreadyEncoded) => {
-                outgoing.truncate(begin);
-                return Err(NetError::Tls);
-            }
-        }
-    }
-}
-
-/// True when the alert is still to come. Going on after it would read the record that failed once
-/// more. The error that brought us here is reported either way.
-fn alert<D>(status: UnbufferedStatus<'_, '_, D>, outgoing: &mut Vec<u8>) -> bool {
-    let begin = outgoing.len();
-    let Ok(ConnectionState::EncodeTlsData(message)) = status.state else { return false };
-    encode(message, outgoing).is_ok()
-        && matches!(outgoing.get(begin), Some(&(CHANGE_CIPHER_SPEC | HANDSHAKE)))
-}
-
-fn goodbye<D>(status: UnbufferedStatus<'_, '_, D>, outgoing: &mut Vec<u8>) {
-    let Ok(ConnectionState::WriteTraffic(mut traffic)) = status.state else { return };
-    let begin = outgoing.len();
-    outgoing.resize(begin + ALERT_BYTES_MAX, 0);
-    let free = outgoing.get_mut(begin..).unwrap_or_default();
-    let count = traffic.queue_close_notify(free).unwrap_or(0);
-    outgoing.truncate(begin + count);
-}
-
 /// Plaintext of one record (RFC 8446 §5.1).
 const PLAIN_BYTES_MAX: usize = 16 * 1024;
 /// What protection adds to a record, at most: header, explicit nonce, content type, tag.
@@ -502,10 +463,5 @@ const HANDSHAKE_READ_BYTES: usize = 4096;
 const INCOMING_BYTES_MAX: usize = 64 * 1024 + RECORD_BYTES_MAX;
 /// A ClientHello, in however many records: clients send 2 kB with post-quantum keys.
 const HELLO_BYTES_MAX: usize = RECORD_BYTES_MAX;
-/// Record types in the clear (RFC 8446 §5.1): what a last flight may hold before its alert.
-const CHANGE_CIPHER_SPEC: u8 = 20;
-const HANDSHAKE: u8 = 22;
 /// Messages that a failed connection may still have to send: its last flight and the alert.
 const LAST_MESSAGES_MAX: usize = 16;
-/// An alert on the wire.
-const ALERT_BYTES_MAX: usize = 64;
