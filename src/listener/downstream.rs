@@ -11,7 +11,7 @@ use zeroize::Zeroize;
 use crate::clock::Monotonic;
 use crate::http::{BodyDecoder, Framing, RequestHead};
 use crate::limits::{
-    HEAD_BYTES_MAX, LONG_BUFFER_BYTES, Limits, PIPELINE_BYTES_MAX, RELAY_BUFFER_BYTES, WHEEL_TICK,
+    INPUT_BYTES, LONG_BUFFER_BYTES, Limits, PIPELINE_BYTES_MAX, RELAY_BUFFER_BYTES, WHEEL_TICK,
 };
 use crate::net::{Buffers, Either, NetError, Stream, Timers, first};
 use crate::places::Places;
@@ -395,8 +395,6 @@ impl Downstream {
     }
 }
 
-/// Room for one read: a head, and mostly the body that came with it.
-pub const INPUT_BYTES: usize = 24 * 1024;
 const MIN_READ_BYTES: usize = 1024;
 /// A connection that was silent for this long is idle, and gives its buffer back.
 const BUSY: Duration = Duration::from_millis(200);
@@ -407,5 +405,3 @@ const DISCARD_MS_MAX: u64 = 500;
 /// An idle connection stays open for this long when the gateway drains.
 const LAST_CALL: Duration = Duration::from_millis(200);
 const LINGER: Duration = Duration::from_secs(1);
-
-const _: () = assert!(INPUT_BYTES < HEAD_BYTES_MAX);

@@ -18,6 +18,7 @@ use super::timers::{Alarm, Timers};
 use super::tls::{ClientTls, ServerTls};
 use super::wire::Wire;
 use crate::clock::Monotonic;
+use crate::limits::WRITE_NOW_BYTES_MIN;
 
 /// A connection to an agent or an upstream, owned by one task at a time.
 ///
@@ -477,8 +478,6 @@ fn meaning(error: std::io::Error) -> NetError {
     error.into()
 }
 
-/// A write of fewer bytes waits for the next turn of the loop and shares its system call.
-const WRITE_NOW_BYTES_MIN: usize = 32 * 1024;
 /// Spare capacity given to a buffer that has none.
 const READ_BYTES_MIN: usize = 4096;
 /// Plaintext encrypted at a time: two full records.
