@@ -51,12 +51,17 @@ pub const SESSION_SKEW_SECONDS_MAX: u64 = 60;
 pub const BODY_BUFFER_KEPT_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a name in an audit record; longer ones are cut.
 pub const AUDIT_NAME_BYTES_MAX: usize = 256;
-/// Connections of one core that may wait for their next request with the memory of a request, from
-/// 11 KiB on. Those beyond wait without, at the price of one operation and one allocation more:
-/// after a burst of new connections the heap would be in pieces.
+/// Connections of one core that may wait for a request with [`INPUT_BYTES`] of memory: 6 MiB. Those
+/// beyond wait without any, at the price of one operation more, and of an allocation for a head of
+/// more than 3 KiB.
 pub const WAITING_BUSY_MAX: usize = 256;
 /// Room for one read of a request: its head, and mostly the body that came with it.
 pub const INPUT_BYTES: usize = 24 * 1024;
+/// The same for a head whose rest does not come at once, and for a connection that found no place
+/// among [`WAITING_BUSY_MAX`]. This, or twice the bytes that came, is all it is read into; with
+/// TLS, 4 KiB and an unfinished record stand beside it. So 16,384 connections that send one byte
+/// each hold 64 MiB, with TLS 128 MiB.
+pub const LEAN_INPUT_BYTES: usize = 4 * 1024;
 
 // -- relay --
 /// Bytes of one relay buffer; at most two per direction are in use. An answer of 16 KiB fits into
@@ -245,6 +250,7 @@ const _: () = assert!(HEAD_BYTES_MAX < BODY_BYTES_MAX);
 const _: () = assert!(2 * RELAY_BUFFER_BYTES <= 64 * 1024, "the contract's bound per direction");
 const _: () = assert!(LONG_BUFFER_BYTES <= 64 * 1024, "the same: then it is the only one");
 const _: () = assert!(INPUT_BYTES < HEAD_BYTES_MAX, "most heads are short, and room is memory");
+const _: () = assert!(2 * LEAN_INPUT_BYTES < INPUT_BYTES, "or it would save nothing");
 const _: () = assert!(INPUT_BYTES <= COPY_BYTES_MAX, "what is read at once is written at once");
 const _: () = assert!(
     COPY_BYTES_MAX + 8 * 1024 <= RELAY_BUFFER_BYTES,
