@@ -48,7 +48,7 @@ pub async fn serve(shard: Rc<Shard>, stream: Stream) {
             Turn::Gone => return,
         }
         let idle = Duration::from_millis(shard.world().snapshot.config.limits.idle_ms_max);
-        if !downstream.waits(&shard.timers, idle, &shard.inputs).await {
+        if !downstream.waits(&shard.timers, idle).await {
             return;
         }
     }
@@ -82,7 +82,7 @@ enum Turn {
 async fn turn(shard: &Shard, downstream: &mut Downstream) -> Turn {
     // A copy, because a connection that idles must not keep an old snapshot alive.
     let limits = shard.world().snapshot.config.limits.clone();
-    match downstream.wakes(&shard.timers, &limits, &shard.inputs, &shard.waiting).await {
+    match downstream.wakes(&shard.timers, &limits, &shard.inputs).await {
         Wake::Ready => {}
         Wake::Silent => return Turn::Silent,
         Wake::Gone => return Turn::Gone,
@@ -120,7 +120,7 @@ async fn read_head(
     downstream: &mut Downstream,
     limits: &Limits,
 ) -> Result<Next, Reject> {
-    let next = downstream.next_head(&shard.timers, limits).await?;
+    let next = downstream.next_head(&shard.timers, limits, &shard.inputs).await?;
     if let Next::Request = next {
         fault::point(Stage::Head, downstream.head().1);
     }

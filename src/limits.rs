@@ -51,10 +51,17 @@ pub const SESSION_SKEW_SECONDS_MAX: u64 = 60;
 pub const BODY_BUFFER_KEPT_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a name in an audit record; longer ones are cut.
 pub const AUDIT_NAME_BYTES_MAX: usize = 256;
-/// Connections of one core that may wait for their next request with the memory of a request, from
-/// 11 KiB on. Those beyond wait without, at the price of one operation and one allocation more:
-/// after a burst of new connections the heap would be in pieces.
+/// Connections of one core that may wait for a request with [`INPUT_BYTES`] of memory: 6 MiB. Those
+/// beyond wait without any, at the price of one operation more, and of an allocation for a head of
+/// more than 3 KiB.
 pub const WAITING_BUSY_MAX: usize = 256;
+/// Room for one read of a request: its head, and mostly the body that came with it.
+pub const INPUT_BYTES: usize = 24 * 1024;
+/// The same for a head whose rest does not come at once, and for a connection that found no place
+/// among [`WAITING_BUSY_MAX`]. This, or twice the bytes that came, is all it is read into; with
+/// TLS, 4 KiB and an unfinished record stand beside it. So 16,384 connections that send one byte
+/// each hold 64 MiB, with TLS 128 MiB.
+pub const LEAN_INPUT_BYTES: usize = 4 * 1024;
 
 // -- relay --
 /// Bytes of one relay buffer; at most two per direction are in use. An answer of 16 KiB fits into
@@ -63,6 +70,11 @@ pub const RELAY_BUFFER_BYTES: usize = 32 * 1024;
 /// Bytes of the one buffer through which a body of a declared length goes that is longer than a
 /// relay buffer.
 pub const LONG_BUFFER_BYTES: usize = 64 * 1024;
+/// A body up to this long is copied behind its head where both fit into a relay buffer; a longer
+/// one leaves from where it lies.
+pub const COPY_BYTES_MAX: usize = 24 * 1024;
+/// A write of fewer bytes waits for the next turn of the event loop and shares its system call.
+pub const WRITE_NOW_BYTES_MIN: usize = 32 * 1024;
 /// Bytes of an upstream response head.
 pub const UPSTREAM_HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Interim (1xx) responses before the final one.
@@ -237,6 +249,15 @@ const _: () = assert!(TOKEN_BYTES_MAX < HEAD_BYTES_MAX, "a token must fit into a
 const _: () = assert!(HEAD_BYTES_MAX < BODY_BYTES_MAX);
 const _: () = assert!(2 * RELAY_BUFFER_BYTES <= 64 * 1024, "the contract's bound per direction");
 const _: () = assert!(LONG_BUFFER_BYTES <= 64 * 1024, "the same: then it is the only one");
+const _: () = assert!(INPUT_BYTES < HEAD_BYTES_MAX, "most heads are short, and room is memory");
+const _: () = assert!(2 * LEAN_INPUT_BYTES < INPUT_BYTES, "or it would save nothing");
+const _: () = assert!(INPUT_BYTES <= COPY_BYTES_MAX, "what is read at once is written at once");
+const _: () = assert!(
+    COPY_BYTES_MAX + 8 * 1024 <= RELAY_BUFFER_BYTES,
+    "beside the longest copied body a head of 8 KiB fits, as servers take them"
+);
+const _: () = assert!(RELAY_BUFFER_BYTES <= WRITE_NOW_BYTES_MIN, "what was copied is batched");
+const _: () = assert!(RELAY_BUFFER_BYTES < LONG_BUFFER_BYTES, "or a relay cannot tell them apart");
 const _: () = assert!(JWKS_FRESH_SECONDS_MIN <= JWKS_FRESH_SECONDS_DEFAULT);
 const _: () = assert!(JWKS_FRESH_SECONDS_DEFAULT <= JWKS_FRESH_SECONDS_MAX);
 const _: () = assert!(JWKS_RETRY_SECONDS_MIN <= JWKS_RETRY_SECONDS_MAX);

@@ -17,13 +17,12 @@ use crate::event::Event;
 use crate::http::host;
 use crate::identity::{Door, Identity, Trust};
 use crate::limits::WAITING_BUSY_MAX;
-use crate::listener::downstream::INPUT_BYTES;
+use crate::listener::Inputs;
 use crate::mcp::Call;
 use crate::mcp::session::SessionKeys;
 use crate::metrics::{Meter, NoticeKind};
+use crate::net::Timers;
 use crate::net::tls::ClientTls;
-use crate::net::{Buffers, Timers};
-use crate::places::Places;
 use crate::policy::Enforcer;
 use crate::relay::Relay;
 
@@ -50,10 +49,8 @@ pub struct Shard {
     pub relay: Relay,
     /// The producer's end of the audit ring.
     pub audit: AuditRing,
-    /// What agents' requests are read into.
-    pub inputs: Buffers,
-    /// Who may hold one of those, and all that a request needs, while it waits for its next one.
-    pub waiting: Places,
+    /// What agents' requests are read into, and who may hold it while waiting for one.
+    pub inputs: Inputs,
     /// Counters; this core is their one writer.
     pub meter: Meter,
     /// Which checks are off: none, but in a build that measures what they cost.
@@ -156,8 +153,7 @@ impl Shard {
             enforcer: Enforcer::default(),
             credentials: Credentials::new(),
             audit: parts.audit,
-            inputs: Buffers::new(INPUT_BYTES),
-            waiting: Places::new(WAITING_BUSY_MAX),
+            inputs: Inputs::new(WAITING_BUSY_MAX),
             meter: parts.meter,
             ablation: Ablation::of_environment(),
             world: CoreCell::new(world),

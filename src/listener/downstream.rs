@@ -6,23 +6,22 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use zeroize::Zeroize;
-
+use super::Inputs;
 use crate::clock::Monotonic;
 use crate::http::{BodyDecoder, Framing, RequestHead};
 use crate::limits::{
-    HEAD_BYTES_MAX, LONG_BUFFER_BYTES, Limits, PIPELINE_BYTES_MAX, RELAY_BUFFER_BYTES, WHEEL_TICK,
+    INPUT_BYTES, LEAN_INPUT_BYTES, LONG_BUFFER_BYTES, Limits, PIPELINE_BYTES_MAX, WHEEL_TICK,
+    WHEEL_TICK_MS,
 };
-use crate::net::{Buffers, Either, NetError, Stream, Timers, first};
-use crate::places::Places;
+use crate::net::{Either, NetError, Stream, Timers, Wiped, first};
 use crate::reject::Reject;
 
 /// A connection from an agent.
 pub struct Downstream {
     stream: Stream,
     /// Bytes read and not yet consumed. INVARIANT: while a request is handled, it starts with the
-    /// head.
-    input: Vec<u8>,
+    /// head. Wiped, because a bearer token is in there.
+    input: Wiped,
     head: RequestHead,
     /// Length of the current head; 0 between requests.
     head_bytes: usize,
@@ -74,7 +73,7 @@ impl Downstream {
         Self {
             idle_since: stream.timers().now(),
             stream,
-            input: Vec::new(),
+            input: Wiped::new(),
             head: RequestHead::new(),
             head_bytes: 0,
             used: 0,
@@ -106,25 +105,17 @@ impl Downstream {
     /// Waits for the first bytes of the next request for as long as the connection is busy: its
     /// next request is near, so it is read straight away, as one operation. One that stays silent,
     /// or finds no place among those that wait like this, gives its memory back.
-    pub async fn wakes(
-        &mut self,
-        timers: &Timers,
-        limits: &Limits,
-        buffers: &Buffers,
-        waiting: &Places,
-    ) -> Wake {
+    pub async fn wakes(&mut self, timers: &Timers, limits: &Limits, inputs: &Inputs) -> Wake {
         self.forget_request();
         self.idle_since = timers.now();
         if !self.input.is_empty() || std::mem::take(&mut self.woken) {
             return Wake::Ready;
         }
         if !timers.leaving() {
-            if let Some(_place) = waiting.take() {
-                if self.input.capacity() == 0 {
-                    self.input = buffers.take();
-                }
+            if let Some(_place) = inputs.place() {
+                inputs.widen(&mut self.input);
                 let soon = timers.now().after(BUSY.min(Duration::from_millis(limits.idle_ms_max)));
-                match self.fill(INPUT_BYTES, soon).await {
+                match self.fill(usize::MAX, soon).await {
                     Err(NetError::Timeout) => {}
                     Ok(1..) => return Wake::Ready,
                     Ok(0) | Err(NetError::Closed | NetError::Io(_) | NetError::Tls) => {
@@ -139,13 +130,13 @@ impl Downstream {
                 return Wake::Ready;
             }
         }
-        buffers.give(std::mem::take(&mut self.input));
+        inputs.release(&mut self.input);
         self.head.release();
         Wake::Silent
     }
 
     /// Waits without a buffer, after [`Wake::Silent`]. False when nothing came in time.
-    pub async fn waits(&mut self, timers: &Timers, idle: Duration, buffers: &Buffers) -> bool {
+    pub async fn waits(&mut self, timers: &Timers, idle: Duration) -> bool {
         let until = self.idle_since.after(idle);
         let mut waited = first(self.stream.readable(), timers.idle_until(until)).await;
         if waited == Either::Right(()) && timers.leaving() {
@@ -154,9 +145,6 @@ impl Downstream {
             waited = first(self.stream.readable(), last).await;
         }
         self.woken = waited == Either::Left(());
-        if self.woken {
-            self.input = buffers.take();
-        }
         self.woken
     }
 
@@ -165,16 +153,23 @@ impl Downstream {
     /// # Errors
     /// The head's fault, `RequestTimeout` or `RequestAborted`; the connection cannot go on after
     /// it.
-    pub async fn next_head(&mut self, timers: &Timers, limits: &Limits) -> Result<Next, Reject> {
-        let until = timers.now().after(Duration::from_millis(limits.head_ms_max));
+    pub async fn next_head(
+        &mut self,
+        timers: &Timers,
+        limits: &Limits,
+        inputs: &Inputs,
+    ) -> Result<Next, Reject> {
+        let begun = timers.now();
+        let until = begun.after(Duration::from_millis(limits.head_ms_max));
         loop {
             if let Some(length) = self.head.parse(&self.input)? {
                 self.head_bytes = length;
                 self.used = length;
                 self.body = Body::Unasked;
+                self.stream.be_lean(false);
                 return Ok(Next::Request);
             }
-            match self.fill(INPUT_BYTES, until).await {
+            match self.fill_head(inputs, begun.after(AT_ONCE).min(until), until).await {
                 Ok(0) | Err(NetError::Closed | NetError::Io(_) | NetError::Tls) => {
                     self.gone = true;
                     return if self.input.is_empty() {
@@ -302,7 +297,7 @@ impl Downstream {
     /// which. Once a full head's worth of pipelined bytes is kept, the client is no longer watched.
     /// May be dropped at any time.
     pub async fn stirs(&self) {
-        if self.gone || self.silent || self.input.len() >= PIPELINE_BYTES_MAX {
+        if self.gone || self.silent || self.pipeline_room() == 0 {
             std::future::pending::<()>().await;
         }
         self.stream.readable().await;
@@ -314,7 +309,7 @@ impl Downstream {
         // Over TLS, bytes may have arrived that are no plaintext: the short deadline ends that
         // read.
         let until = timers.now().after(WHEEL_TICK);
-        match self.fill(INPUT_BYTES, until).await {
+        match self.fill(self.pipeline_room(), until).await {
             Ok(0) => self.silent = true,
             Err(NetError::Closed | NetError::Io(_) | NetError::Tls) => self.gone = true,
             Ok(_) | Err(NetError::Timeout) => {}
@@ -332,6 +327,7 @@ impl Downstream {
     /// then what the peer still sends is read for a moment (a reset would discard the answer, RFC
     /// 9112 §9.6).
     pub async fn close(self, timers: &Timers) {
+        drop(self.input);
         if !self.gone {
             self.stream.close(timers.now().after(LINGER)).await;
         }
@@ -342,14 +338,42 @@ impl Downstream {
         self.stream.abort();
     }
 
-    async fn fill(&mut self, bytes: usize, until: Monotonic) -> Result<usize, NetError> {
-        let mut input = std::mem::take(&mut self.input);
-        if input.capacity() - input.len() < bytes.min(MIN_READ_BYTES) {
-            input.reserve(bytes);
-        }
-        let (result, input) = self.stream.read(input, until).await;
-        self.input = input;
+    /// Bytes behind the current request that may still be read while it is answered.
+    fn pipeline_room(&self) -> usize {
+        PIPELINE_BYTES_MAX.saturating_sub(self.input.len() - self.used.min(self.input.len()))
+    }
+
+    /// Reads at most `bytes_max` bytes into `input`.
+    async fn fill(&mut self, bytes_max: usize, until: Monotonic) -> Result<usize, NetError> {
+        self.input.grow(MIN_READ_BYTES);
+        let input = self.input.take();
+        let (result, input) = self.stream.read_some(input, bytes_max, until).await;
+        self.input.put(input);
         result
+    }
+
+    /// Reads on within a head. Mostly all of it is there by `soon`, and most of the body with it:
+    /// for that there is ample room, and a place. Who finds none, or sends on after that, has as
+    /// long as a head may take, and little more memory than what it sent, or thousands of slow ones
+    /// would hold a lot.
+    async fn fill_head(
+        &mut self,
+        inputs: &Inputs,
+        soon: Monotonic,
+        until: Monotonic,
+    ) -> Result<usize, NetError> {
+        if self.stream.timers().now() < soon
+            && let Some(_place) = inputs.place()
+        {
+            inputs.widen(&mut self.input);
+            match self.fill(usize::MAX, soon).await {
+                Err(NetError::Timeout) if soon < until => {}
+                result => return result,
+            }
+        }
+        inputs.narrow(&mut self.input);
+        self.stream.be_lean(true);
+        self.fill(usize::MAX, until).await
     }
 
     /// Reads on. What is left of a body of declared length goes straight into `body`, and nothing
@@ -363,7 +387,10 @@ impl Downstream {
         };
         let Some((decoder, left)) = plain else {
             self.make_room();
-            return self.fill(RELAY_BUFFER_BYTES, until).await;
+            if self.input.capacity() < INPUT_BYTES {
+                self.input.grow(INPUT_BYTES.saturating_sub(self.input.len()));
+            }
+            return self.fill(usize::MAX, until).await;
         };
         let left = usize::try_from(left).unwrap_or(usize::MAX);
         let mut taken = std::mem::take(body);
@@ -378,16 +405,13 @@ impl Downstream {
     /// Body bytes already handed out need not be kept; the head must.
     fn make_room(&mut self) {
         if self.used > self.head_bytes {
-            self.input.drain(self.head_bytes..self.used);
+            self.input.cut(self.head_bytes..self.used);
             self.used = self.head_bytes;
         }
     }
 
     fn forget_request(&mut self) {
-        let used = self.used.min(self.input.len());
-        // A bearer token was in there.
-        self.input.get_mut(..used).unwrap_or_default().zeroize();
-        self.input.drain(..used);
+        self.input.cut(0..self.used);
         self.used = 0;
         self.head_bytes = 0;
         self.body = Body::Done;
@@ -395,11 +419,11 @@ impl Downstream {
     }
 }
 
-/// Room for one read: a head, and mostly the body that came with it.
-pub const INPUT_BYTES: usize = 24 * 1024;
 const MIN_READ_BYTES: usize = 1024;
 /// A connection that was silent for this long is idle, and gives its buffer back.
 const BUSY: Duration = Duration::from_millis(200);
+/// A connection whose head is not whole by then is slow.
+const AT_ONCE: Duration = Duration::from_millis(2 * WHEEL_TICK_MS);
 /// Slower than this over the whole body is too slow.
 const BODY_BYTES_PER_SECOND_MIN: u64 = 64 * 1024;
 const DISCARD_BYTES_MAX: u64 = 64 * 1024;
@@ -408,4 +432,7 @@ const DISCARD_MS_MAX: u64 = 500;
 const LAST_CALL: Duration = Duration::from_millis(200);
 const LINGER: Duration = Duration::from_secs(1);
 
-const _: () = assert!(INPUT_BYTES < HEAD_BYTES_MAX);
+const _: () = assert!(2 * MIN_READ_BYTES <= LEAN_INPUT_BYTES);
+
+#[cfg(test)]
+mod tests;

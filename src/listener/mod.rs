@@ -2,5 +2,7 @@
 
 pub mod answer;
 pub mod downstream;
+mod inputs;
 
 pub use downstream::Downstream;
+pub use inputs::Inputs;

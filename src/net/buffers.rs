@@ -1,6 +1,7 @@
 //! Buffers of one core, lent to whoever reads or writes and taken back: a warm request allocates
 //! none.
 
+use super::wiped::wipe;
 use crate::core_cell::CoreCell;
 
 /// A stack of empty buffers of one size.
@@ -26,15 +27,14 @@ impl Buffers {
     /// An empty buffer.
     #[must_use]
     pub fn take(&self) -> Vec<u8> {
-        let mut buffer = self.kept.with(Vec::pop).unwrap_or_default();
-        buffer.reserve(self.bytes);
-        buffer
+        self.kept.with(Vec::pop).unwrap_or_else(|| Vec::with_capacity(self.bytes))
     }
 
-    /// Takes one back. What grew far beyond its size, and what nobody will need soon, is freed.
+    /// Takes one back. What is not of this size any more, and what nobody will need soon, is freed:
+    /// `count_max` times the size is all that is ever kept.
     pub fn give(&self, mut buffer: Vec<u8>) {
         buffer.clear();
-        if buffer.capacity() == 0 || buffer.capacity() > 2 * self.bytes {
+        if buffer.capacity() != self.bytes {
             return;
         }
         self.kept.with(|kept| {
@@ -46,10 +46,14 @@ impl Buffers {
 
     /// For a buffer that carried a credential: wiped before anyone can use it again. All that was
     /// written to it must still be within its length.
-    pub fn give_wiped(&self, mut buffer: Vec<u8>) {
-        zeroize::Zeroize::zeroize(buffer.as_mut_slice());
-        self.give(buffer);
+    pub fn give_wiped(&self, buffer: Vec<u8>) {
+        self.give(wiped(buffer));
     }
+}
+
+fn wiped(mut buffer: Vec<u8>) -> Vec<u8> {
+    wipe(&mut buffer);
+    buffer
 }
 
 const KEPT_MAX: usize = 256;
@@ -72,10 +76,19 @@ mod tests {
     }
 
     #[test]
+    fn what_carried_a_credential_is_zeros_when_it_is_given_back() {
+        let mut buffer = Vec::with_capacity(64);
+        buffer.extend_from_slice(b"a token");
+        let buffer = wiped(buffer);
+        assert_eq!((buffer.as_slice(), buffer.capacity()), (&[0; 7][..], 64));
+    }
+
+    #[test]
     fn what_grew_or_is_too_much_is_not_kept() {
         let buffers = Buffers::new(64);
-        buffers.give(Vec::with_capacity(1024));
-        buffers.give(Vec::new());
+        for capacity in [0, 16, 65, 128, 1024] {
+            buffers.give(Vec::with_capacity(capacity));
+        }
         assert_eq!(buffers.kept.with(|kept| kept.len()), 0);
         (0..2 * KEPT_MAX).for_each(|_| buffers.give(Vec::with_capacity(64)));
         assert_eq!(buffers.kept.with(|kept| kept.len()), KEPT_MAX);

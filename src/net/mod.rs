@@ -25,6 +25,7 @@ mod timers;
 pub mod tls;
 pub mod turns;
 mod wheel;
+mod wiped;
 mod wire;
 
 use std::future::{Future, poll_fn};
@@ -35,9 +36,10 @@ use std::task::Poll;
 pub use buffers::Buffers;
 pub use stream::{Stream, accept_tls};
 pub use timers::{Lag, Timers};
+pub use wiped::Wiped;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// Why a stream did not do what was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,30 +3,37 @@
 //! Built on rustls' unbuffered connections: the buffers are ours, so that none is held while a
 //! connection is idle and none is lost when a read is cancelled.
 
+mod message;
+
 use std::mem;
 
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::{Acceptor, UnbufferedServerConnection};
 use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError,
-    UnbufferedStatus, WriteTraffic,
+    ConnectionState, EncryptError, InsufficientSizeError, UnbufferedStatus, WriteTraffic,
 };
 
 use super::NetError;
 use super::tls::{ClientTls, ServerTls};
+use super::wiped::Wiped;
+use message::{alert, encode, goodbye};
 
 /// One TLS connection.
 pub(super) struct Session {
     connection: Connection,
-    /// Ciphertext from the peer; consumed up to `incoming_start`.
-    incoming: Vec<u8>,
+    /// Ciphertext from the peer, decrypted where it lies; consumed, and wiped, up to
+    /// `incoming_start`.
+    incoming: Wiped,
     incoming_start: usize,
     /// Ciphertext to be sent.
     outgoing: Vec<u8>,
-    /// Plaintext that did not fit into the reader's buffer; consumed up to `plain_start`.
-    plain: Vec<u8>,
+    /// Plaintext that did not fit into the reader's buffer; consumed, and wiped, up to
+    /// `plain_start`.
+    plain: Wiped,
     plain_start: usize,
+    /// Reads take little room, for a peer that may keep us waiting.
+    lean: bool,
     /// Reads the ClientHello beside the connection: the unbuffered server does not show SNI.
     hello: Option<Acceptor>,
     /// Bytes that it was given.
@@ -71,11 +78,12 @@ impl Session {
     fn new(connection: Connection) -> Self {
         Self {
             connection,
-            incoming: Vec::new(),
+            incoming: Wiped::new(),
             incoming_start: 0,
             outgoing: Vec::new(),
-            plain: Vec::new(),
+            plain: Wiped::new(),
             plain_start: 0,
+            lean: false,
             hello: None,
             hello_bytes: 0,
             incoming_known: 0,
@@ -143,7 +151,7 @@ impl Session {
                 goodbye(status, outgoing);
             }
         }
-        self.incoming_start += discard;
+        self.consume(discard);
         Ok(())
     }
 
@@ -178,14 +186,17 @@ impl Session {
 
     /// The buffer to read ciphertext into, with spare capacity.
     pub(super) fn take_incoming(&mut self) -> Result<Vec<u8>, NetError> {
-        let mut incoming = mem::take(&mut self.incoming);
+        let mut incoming = self.incoming.take();
+        // What moves, and what a growing buffer leaves behind, is ciphertext.
         incoming.drain(..mem::take(&mut self.incoming_start).min(incoming.len()));
-        let room = if self.is_handshaking() { HANDSHAKE_READ_BYTES } else { RECORD_BYTES_MAX };
+        let few = self.lean || self.is_handshaking();
+        let room = if few { FEW_BYTES } else { RECORD_BYTES_MAX };
         if incoming.len() >= INCOMING_BYTES_MAX {
-            self.incoming = incoming;
+            self.incoming.put(incoming);
             return Err(NetError::Tls);
         }
-        if incoming.capacity() < incoming.len() + room {
+        let least = if self.lean { LEAN_ROOM_BYTES } else { room };
+        if incoming.capacity() < incoming.len() + least {
             incoming.reserve_exact(room);
         }
         self.incoming_known = incoming.len();
@@ -194,8 +205,18 @@ impl Session {
 
     /// Gives that buffer back; the new bytes are at its end.
     pub(super) fn give_incoming(&mut self, incoming: Vec<u8>) {
-        self.incoming = incoming;
+        self.incoming.put(incoming);
         self.look_for_name();
+    }
+
+    /// Whether what is read from here on takes little memory beyond what has arrived, at the price
+    /// of more reads for a long record.
+    pub(super) fn be_lean(&mut self, lean: bool) {
+        self.lean = lean;
+        let held = self.incoming.len() + FEW_BYTES;
+        if lean && self.incoming.capacity() > held {
+            drop(self.incoming.swap(Vec::with_capacity(held)));
+        }
     }
 
     pub(super) fn take_outgoing(&mut self) -> Vec<u8> {
@@ -215,14 +236,14 @@ impl Session {
     /// Frees buffers that hold nothing, so that an idle connection has none.
     pub(super) fn release(&mut self) {
         if self.incoming_start >= self.incoming.len() {
-            self.incoming = Vec::new();
+            drop(self.incoming.take());
             self.incoming_start = 0;
         }
         if self.outgoing.is_empty() {
             self.outgoing = Vec::new();
         }
         if self.plain.is_empty() {
-            self.plain = Vec::new();
+            drop(self.plain.take());
         }
     }
 
@@ -249,6 +270,12 @@ impl Session {
         self.hello_bytes
     }
 
+    /// Where the records lie that were read, and what of their plaintext is kept.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> (&[u8], &[u8]) {
+        (&self.incoming[..self.incoming_start], &self.plain)
+    }
+
     #[cfg(test)]
     pub(super) fn buffered(&self) -> usize {
         self.incoming.capacity() + self.outgoing.capacity() + self.plain.capacity()
@@ -271,12 +298,18 @@ impl Session {
             Connection::Client(client) => ends.handle(client.process_tls_records(unread)),
             Connection::Server(server) => ends.handle(server.process_tls_records(unread)),
         };
-        self.incoming_start += discard;
+        self.consume(discard);
         if step.is_err() {
             self.failed = true;
             self.collect_alert();
         }
         step
+    }
+
+    fn consume(&mut self, count: usize) {
+        let end = self.incoming_start + count;
+        self.incoming.blank(self.incoming_start..end);
+        self.incoming_start = end;
     }
 
     /// After an error the connection still holds the alert that names it, behind what was to be
@@ -299,6 +332,7 @@ impl Session {
         let kept = self.plain.get(self.plain_start..).unwrap_or_default();
         let count = kept.len().min(end.saturating_sub(sink.len()));
         sink.extend_from_slice(kept.get(..count).unwrap_or_default());
+        self.plain.blank(self.plain_start..self.plain_start + count);
         self.plain_start += count;
         if self.plain_start >= self.plain.len() {
             self.plain.clear();
@@ -351,7 +385,7 @@ enum Step {
 struct Ends<'a> {
     data: &'a [u8],
     sink: Option<Sink<'a>>,
-    plain: &'a mut Vec<u8>,
+    plain: &'a mut Wiped,
     outgoing: &'a mut Vec<u8>,
     peer_closed: &'a mut bool,
     asked: &'a mut bool,
@@ -402,13 +436,14 @@ impl Ends<'_> {
     }
 
     fn store(&mut self, payload: &[u8]) {
+        // The payload is a copy of rustls' own, which it frees as it is: out of our reach.
         let mut rest = payload;
         if let Some((sink, end)) = &mut self.sink {
             let (now, later) = payload.split_at(payload.len().min(end.saturating_sub(sink.len())));
             sink.extend_from_slice(now);
             rest = later;
         }
-        self.plain.extend_from_slice(rest);
+        self.plain.extend(rest);
     }
 
     /// Encrypts the data. With none, makes rustls give out an answer to KeyUpdate, which it keeps
@@ -449,63 +484,19 @@ impl Ends<'_> {
     }
 }
 
-fn encode<D>(mut message: EncodeTlsData<'_, D>, outgoing: &mut Vec<u8>) -> Result<(), NetError> {
-    let begin = outgoing.len();
-    let mut room = 0;
-    loop {
-        outgoing.resize(begin + room, 0);
-        match message.encode(outgoing.get_mut(begin..).unwrap_or_default()) {
-            Ok(count) => {
-                outgoing.truncate(begin + count);
-                return Ok(());
-            }
-            Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size }))
-                if required_size > room =>
-            {
-                room = required_size;
-            }
-            Err(EncodeError::InsufficientSize(_) | EncodeError::AlreadyEncoded) => {
-                outgoing.truncate(begin);
-                return Err(NetError::Tls);
-            }
-        }
-    }
-}
-
-/// True when the alert is still to come. Going on after it would read the record that failed once
-/// more. The error that brought us here is reported either way.
-fn alert<D>(status: UnbufferedStatus<'_, '_, D>, outgoing: &mut Vec<u8>) -> bool {
-    let begin = outgoing.len();
-    let Ok(ConnectionState::EncodeTlsData(message)) = status.state else { return false };
-    encode(message, outgoing).is_ok()
-        && matches!(outgoing.get(begin), Some(&(CHANGE_CIPHER_SPEC | HANDSHAKE)))
-}
-
-fn goodbye<D>(status: UnbufferedStatus<'_, '_, D>, outgoing: &mut Vec<u8>) {
-    let Ok(ConnectionState::WriteTraffic(mut traffic)) = status.state else { return };
-    let begin = outgoing.len();
-    outgoing.resize(begin + ALERT_BYTES_MAX, 0);
-    let free = outgoing.get_mut(begin..).unwrap_or_default();
-    let count = traffic.queue_close_notify(free).unwrap_or(0);
-    outgoing.truncate(begin + count);
-}
-
 /// Plaintext of one record (RFC 8446 §5.1).
 const PLAIN_BYTES_MAX: usize = 16 * 1024;
 /// What protection adds to a record, at most: header, explicit nonce, content type, tag.
 const RECORD_OVERHEAD_BYTES: usize = 5 + 8 + 1 + 16;
 /// A record on the wire (RFC 5246 §6.2.3 allows 2048 more than the plaintext).
 const RECORD_BYTES_MAX: usize = 5 + PLAIN_BYTES_MAX + 2048;
-/// One read during the handshake.
-const HANDSHAKE_READ_BYTES: usize = 4096;
+/// One read during the handshake, and one of a lean session, which reads on until fewer than
+/// [`LEAN_ROOM_BYTES`] are left of it.
+const FEW_BYTES: usize = 4096;
+const LEAN_ROOM_BYTES: usize = 1024;
 /// Unconsumed ciphertext: the largest handshake message rustls joins, and a record.
 const INCOMING_BYTES_MAX: usize = 64 * 1024 + RECORD_BYTES_MAX;
 /// A ClientHello, in however many records: clients send 2 kB with post-quantum keys.
 const HELLO_BYTES_MAX: usize = RECORD_BYTES_MAX;
-/// Record types in the clear (RFC 8446 §5.1): what a last flight may hold before its alert.
-const CHANGE_CIPHER_SPEC: u8 = 20;
-const HANDSHAKE: u8 = 22;
 /// Messages that a failed connection may still have to send: its last flight and the alert.
 const LAST_MESSAGES_MAX: usize = 16;
-/// An alert on the wire.
-const ALERT_BYTES_MAX: usize = 64;

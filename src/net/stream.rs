@@ -16,8 +16,10 @@ use super::NetError;
 use super::session::{Next, Session};
 use super::timers::{Alarm, Timers};
 use super::tls::{ClientTls, ServerTls};
+use super::wiped::Wiped;
 use super::wire::Wire;
 use crate::clock::Monotonic;
+use crate::limits::WRITE_NOW_BYTES_MIN;
 
 /// A connection to an agent or an upstream, owned by one task at a time.
 ///
@@ -143,6 +145,14 @@ impl Stream {
         }
     }
 
+    /// Whether reads hold little memory while a peer takes its time; for a TLS peer, whose records
+    /// take some beside the reader's own.
+    pub fn be_lean(&mut self, lean: bool) {
+        if let Some(session) = &mut self.tls {
+            session.be_lean(lean);
+        }
+    }
+
     /// True when the beginning of something is held that a read could not hand out yet: a part of a
     /// TLS record.
     #[must_use]
@@ -182,12 +192,14 @@ impl Stream {
     /// (RFC 9112 §9.6).
     pub async fn close(mut self, until: Monotonic) {
         self.finish(until).await;
-        let mut sink = Vec::with_capacity(LINGER_BUFFER_BYTES);
+        // Another request, with another token, may be in there.
+        let mut sink = Wiped::new();
+        sink.grow(LINGER_BUFFER_BYTES);
         let mut total = 0;
         while total < LINGER_BYTES_MAX {
             sink.clear();
-            let (result, buf) = self.socket.read(sink, LINGER_BUFFER_BYTES, until).await;
-            sink = buf;
+            let (result, buf) = self.socket.read(sink.take(), LINGER_BUFFER_BYTES, until).await;
+            sink.put(buf);
             match result {
                 Ok(0) | Err(_) => return,
                 Ok(count) => total += count,
@@ -231,6 +243,12 @@ impl Stream {
             #[cfg(feature = "bench-internals")]
             Wire::Script(_) => false,
         }
+    }
+
+    /// Bytes of the memory that its TLS session holds beside the reader's own.
+    #[cfg(test)]
+    pub(crate) fn buffered(&self) -> usize {
+        self.tls.as_ref().map_or(0, |session| session.buffered())
     }
 
     #[cfg(test)]
@@ -477,8 +495,6 @@ fn meaning(error: std::io::Error) -> NetError {
     error.into()
 }
 
-/// A write of fewer bytes waits for the next turn of the loop and shares its system call.
-const WRITE_NOW_BYTES_MIN: usize = 32 * 1024;
 /// Spare capacity given to a buffer that has none.
 const READ_BYTES_MIN: usize = 4096;
 /// Plaintext encrypted at a time: two full records.

@@ -17,7 +17,7 @@ use crate::core_cell::CoreCell;
 use crate::credential::UpstreamCredential;
 use crate::fault::{self, Stage};
 use crate::http::{Method, ResponseHead};
-use crate::limits::{LONG_BUFFER_BYTES, Limits, RELAY_BUFFER_BYTES};
+use crate::limits::{COPY_BYTES_MAX, LONG_BUFFER_BYTES, Limits, RELAY_BUFFER_BYTES};
 use crate::listener::Downstream;
 use crate::net::dial::dial;
 use crate::net::pool::Pool;
@@ -273,15 +273,14 @@ impl Relay {
             self.buffers.give_wiped(head);
             return Err(NoAnswer::Refused(reject));
         }
-        let written = if leg.body.len() > COPY_BYTES_MAX {
+        let written = if join(&mut head, leg.body) {
+            let (written, returned) = stream.write_all(head, until).await;
+            head = returned;
+            written
+        } else {
             let body = std::mem::take(leg.body);
             let (written, returned, body) = stream.write_both(head, body, 0, until).await;
             (head, *leg.body) = (returned, body);
-            written
-        } else {
-            head.extend_from_slice(leg.body);
-            let (written, returned) = stream.write_all(head, until).await;
-            head = returned;
             written
         };
         self.buffers.give_wiped(head);
@@ -365,6 +364,17 @@ impl NoAnswer {
     }
 }
 
+/// Copies a short body behind its head, so that both share the event loop's system call with other
+/// writes; false when it is long, or the head would have to move: that leaves a copy of the
+/// credential behind.
+fn join(head: &mut Vec<u8>, body: &[u8]) -> bool {
+    let fits = body.len() <= COPY_BYTES_MAX.min(head.capacity() - head.len());
+    if fits {
+        head.extend_from_slice(body);
+    }
+    fits
+}
+
 fn key(leg: &Leg<'_>) -> PoolKey {
     PoolKey {
         server: leg.server_index,
@@ -377,6 +387,28 @@ const HEADS_KEPT_MAX: usize = 256;
 /// 4 MiB of buffers that nobody uses, per core.
 const KEPT_MAX: usize = 128;
 const LONG_KEPT_MAX: usize = 16;
-/// A body up to this long is copied behind its head, so that both share the event loop's system
-/// call with other writes; a longer one leaves from where it lies.
-const COPY_BYTES_MAX: usize = 24 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_is_copied_never_moves_its_head() {
+        let buffers = Buffers::new(RELAY_BUFFER_BYTES);
+        let beside = RELAY_BUFFER_BYTES - COPY_BYTES_MAX;
+        for (head_bytes, body_bytes, joined) in [
+            (beside, COPY_BYTES_MAX, true),
+            (beside + 1, COPY_BYTES_MAX, false),
+            (100, COPY_BYTES_MAX + 1, false),
+            (RELAY_BUFFER_BYTES, 0, true),
+            (RELAY_BUFFER_BYTES, 1, false),
+        ] {
+            let mut head = buffers.take();
+            head.resize(head_bytes, b'h');
+            let place = (head.as_ptr(), head.capacity());
+            assert_eq!(join(&mut head, &vec![b'b'; body_bytes]), joined);
+            assert_eq!((head.as_ptr(), head.capacity()), place);
+            assert_eq!(head.len(), head_bytes + if joined { body_bytes } else { 0 });
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! The head that goes upstream: built from the judged request, never copied from it as a whole.
 
-use super::{COPY_BYTES_MAX, Leg};
+use super::Leg;
 use crate::credential::UpstreamCredential;
 use crate::http::{Field, Method, write};
 use crate::listener::Downstream;
@@ -19,8 +19,7 @@ pub(super) fn write_head(
     let credential = leg.credential.map_or(0, UpstreamCredential::written_bytes_max);
     // Room for all of it at once: a vector that grows leaves an unwiped copy of the credential
     // behind.
-    let body = if leg.body.len() > COPY_BYTES_MAX { 0 } else { leg.body.len() };
-    out.reserve(bytes.len() + leg.server.url.target.len() + credential + body + FIXED_BYTES);
+    out.reserve(bytes.len() + leg.server.url.target.len() + credential + FIXED_BYTES);
     out.extend_from_slice(leg.method.as_str().as_bytes());
     out.push(b' ');
     let target_start = out.len();

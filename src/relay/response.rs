@@ -3,12 +3,13 @@
 use std::mem;
 
 use super::pump::{Heard, Pump};
-use super::{COPY_BYTES_MAX, Leg, NoAnswer, Oversight, Relay, Relayed, Review};
+use super::{Leg, NoAnswer, Oversight, Relay, Relayed, Review};
 use crate::clock::Monotonic;
 use crate::fault::{self, Stage};
 use crate::http::{BodyDecoder, Field, Framing, Method, ResponseHead, sse, write};
 use crate::limits::{
-    LONG_BUFFER_BYTES, RELAY_BUFFER_BYTES, UPSTREAM_HEAD_BYTES_MAX, UPSTREAM_INTERIM_MAX,
+    COPY_BYTES_MAX, LONG_BUFFER_BYTES, RELAY_BUFFER_BYTES, UPSTREAM_HEAD_BYTES_MAX,
+    UPSTREAM_INTERIM_MAX,
 };
 use crate::listener::{Downstream, answer};
 use crate::net::{Stream, Timers};

@@ -25,7 +25,7 @@ use crate::control::jwks::ProviderKeys;
 use crate::control::{Ask, Slot, Snapshot};
 use crate::event::Event;
 use crate::http::{Field, Method, host};
-use crate::listener::{Downstream, answer, downstream::Next};
+use crate::listener::{Downstream, Inputs, answer, downstream::Next};
 use crate::metrics::{AuditOutcome, Counters, ProcessCounters};
 use crate::net::listen::Acceptor;
 use crate::net::resolve::Resolver;
@@ -426,7 +426,7 @@ async fn serve_admin(control: Rc<Control>, mut acceptor: Acceptor) {
 async fn serve_admin_connection(control: &Control, stream: crate::net::Stream) {
     let mut downstream = Downstream::new(stream);
     let limits = crate::limits::Limits::default();
-    let head = downstream.next_head(&control.timers, &limits).await;
+    let head = downstream.next_head(&control.timers, &limits, &Inputs::new(0)).await;
     if matches!(head, Ok(Next::Request)) {
         let (head, bytes) = downstream.head();
         let path = String::from_utf8_lossy(head.target(bytes)).into_owned();

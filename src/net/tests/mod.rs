@@ -3,7 +3,7 @@
 mod client;
 mod plain;
 mod pool;
-mod tls;
+pub(crate) mod tls;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use super::{Stream, Timers};
 use crate::clock::{Clock, Monotonic};
 
 /// Runs `test` as a task of a core on each driver.
-fn on_every_driver<F: Future<Output = ()> + 'static>(test: impl Fn(Timers) -> F) {
+pub(crate) fn on_every_driver<F: Future<Output = ()> + 'static>(test: impl Fn(Timers) -> F) {
     for ring in [Ring::Coop, Ring::Plain, Ring::Epoll] {
         block_on(ring, async {
             let timers = Timers::new(Clock::start());
@@ -27,22 +27,22 @@ fn on_every_driver<F: Future<Output = ()> + 'static>(test: impl Fn(Timers) -> F)
     }
 }
 
-fn soon(timers: &Timers) -> Monotonic {
+pub(crate) fn soon(timers: &Timers) -> Monotonic {
     after(timers, 20_000)
 }
 
-fn after(timers: &Timers, milliseconds: u64) -> Monotonic {
+pub(crate) fn after(timers: &Timers, milliseconds: u64) -> Monotonic {
     timers.exact().after(Duration::from_millis(milliseconds))
 }
 
-fn loopback() -> (std::net::TcpListener, SocketAddr) {
+pub(crate) fn loopback() -> (std::net::TcpListener, SocketAddr) {
     let listener = bind("127.0.0.1:0".parse().unwrap(), false).unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
 }
 
 /// A connected pair: who dialled, who accepted.
-async fn pair(timers: &Timers) -> (Stream, Stream) {
+pub(crate) async fn pair(timers: &Timers) -> (Stream, Stream) {
     let (listener, address) = loopback();
     let mut acceptor = Acceptor::new(listener, timers.clone()).unwrap();
     let near = dial(&[address], None, timers, soon(timers)).await.unwrap();

@@ -13,16 +13,16 @@ use crate::net::{NetError, accept_tls};
 use crate::reject::Reject;
 use crate::secret::Secret;
 
-const NAME: &str = "mcp.example";
+pub(crate) const NAME: &str = "mcp.example";
 
 /// An authority and what it signed, as files in a directory of its own.
-struct Paper {
+pub(crate) struct Paper {
     directory: PathBuf,
     authority: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Paper {
-    fn new(label: &str) -> Self {
+    pub(crate) fn new(label: &str) -> Self {
         let label = format!("portcullis-net-{}-{label}", std::process::id());
         let directory = std::env::temp_dir().join(label);
         std::fs::create_dir_all(&directory).unwrap();
@@ -42,7 +42,7 @@ impl Paper {
         (path, Secret::new(key.serialize_pem().into_bytes()))
     }
 
-    fn server(&self, name: &str) -> ServerTls {
+    pub(crate) fn server(&self, name: &str) -> ServerTls {
         let (path, key) = self.sign(CertificateParams::new(vec![name.to_owned()]).unwrap());
         ServerTls::load(&path, &key, &Ticketer::new().unwrap()).unwrap()
     }
@@ -52,7 +52,7 @@ impl Paper {
     }
 
     /// A client that speaks one version only, as rustls has it.
-    fn client_config(&self, version: &'static SupportedProtocolVersion) -> ClientConfig {
+    pub(crate) fn client_config(&self, version: &'static SupportedProtocolVersion) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -363,6 +363,48 @@ fn s03_a_hello_that_does_not_end_is_refused() {
     assert_eq!(said, [going, going, going, going, Err(NetError::Tls)]);
 }
 
+/// What one session has to say is read by the other.
+fn hand_over(from: &mut Session, to: &mut Session) {
+    let said = from.take_outgoing();
+    let mut incoming = to.take_incoming().unwrap();
+    incoming.extend_from_slice(&said);
+    to.give_incoming(incoming);
+    from.give_outgoing(said);
+}
+
+/// Records are decrypted where they lie, so a token stays there, and in what a reader left over.
+#[test]
+fn what_was_read_is_wiped() {
+    let paper = Paper::new("wiped");
+    for version in VERSIONS {
+        let tls = ClientTls::with_config(paper.client_config(version));
+        let mut client = Session::client(&tls, NAME).unwrap();
+        let mut server = Session::server(&paper.server(NAME)).unwrap();
+        client.advance(None).unwrap();
+        for _ in 0..3 {
+            hand_over(&mut client, &mut server);
+            server.advance(None).unwrap();
+            hand_over(&mut server, &mut client);
+            client.advance(None).unwrap();
+        }
+        assert!(!client.is_handshaking() && !server.is_handshaking());
+        server.release();
+        client.encrypt(b"a token").unwrap();
+        hand_over(&mut client, &mut server);
+        let mut sink = Vec::with_capacity(64);
+        for (end, read, kept) in
+            [(3, &b"a t"[..], &b"oken"[..]), (5, b"a tok", b"\0\0en"), (64, b"a token", b"")]
+        {
+            server.advance(Some((&mut sink, end))).unwrap();
+            let (records, plain) = server.memory();
+            assert_eq!((sink.as_slice(), plain), (read, kept));
+            assert!(records.len() > 7 && records.iter().all(|byte| *byte == 0));
+        }
+        server.release();
+        assert_eq!(server.buffered(), 0);
+    }
+}
+
 #[test]
 fn s04_plain_http_on_the_tls_port_is_closed() {
     on_every_driver(|timers| async move {
@@ -379,7 +421,7 @@ fn s04_plain_http_on_the_tls_port_is_closed() {
 }
 
 /// A rustls client in a thread; `talk` gets it connected.
-fn thread_client<T: Send + 'static>(
+pub(crate) fn thread_client<T: Send + 'static>(
     config: ClientConfig,
     address: SocketAddr,
     talk: impl FnOnce(rustls::ClientConnection, std::net::TcpStream) -> T + Send + 'static,
