@@ -212,6 +212,7 @@ impl Shard {
         let now = self.clock.monotonic();
         self.credentials.sweep(now);
         self.identity.sweep(now, SWEEP_ENTRIES);
+        self.enforcer.sweep(SWEEP_ENTRIES);
         self.relay.sweep(now);
         self.count_gauges();
         self.meter.counters().heartbeat.add(1);
