@@ -1,7 +1,9 @@
-//! A token that the core has not seen: read, judged, signature checked, principal made.
+//! A token that the core has not seen: read, judged, given its place, signature checked, principal
+//! made.
 //!
-//! The `remember` step is part of it; the cache is emptied before each run. `signature_alone` is
-//! what of it cannot be saved: the same signature, its key and message at hand.
+//! It goes the way of a request, in the first of its turn. The `remember` step is part of it; the
+//! cache is emptied before each run, which is in it as well. `signature_alone` is what of it cannot
+//! be saved: the same signature, its key and message at hand.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -20,12 +22,12 @@ mod token_rig;
 fn cold(criterion: &mut Criterion) {
     let rig = Rig::new();
     counting::report("token_verify_cold/es256", || {
-        rig.identity.purge();
+        rig.forget();
         rig.judge().unwrap()
     });
     criterion.bench_function("token_verify_cold/es256", |bench| {
         bench.iter(|| {
-            rig.identity.purge();
+            rig.forget();
             rig.judge().unwrap()
         });
     });

@@ -1,7 +1,6 @@
 //! Everything one core owns, on one page. The worker drives it; a request reaches state only
 //! through `&Shard`, and no borrow of it lives across an await.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,6 +22,7 @@ use crate::mcp::session::SessionKeys;
 use crate::metrics::{Meter, NoticeKind};
 use crate::net::Timers;
 use crate::net::tls::ClientTls;
+use crate::places::{Place, Places};
 use crate::policy::Enforcer;
 use crate::relay::Relay;
 
@@ -58,8 +58,8 @@ pub struct Shard {
     world: CoreCell<Rc<World>>,
     #[expect(clippy::vec_box, reason = "a request takes the box with it; the scratch never moves")]
     scratch: CoreCell<Vec<Box<Scratch>>>,
-    connections: Cell<usize>,
-    inflight: Cell<usize>,
+    connections: Places,
+    inflight: Places,
     /// When addresses of each server were last asked for.
     asked_addresses: CoreCell<HashMap<usize, Monotonic>>,
     /// Rung when the gateway drains.
@@ -100,12 +100,14 @@ pub struct Scratch {
 }
 
 /// A request counted as in flight for as long as this lives.
-pub struct Place<'a>(&'a Cell<usize>, &'a Meter);
+pub struct InFlight<'a> {
+    meter: &'a Meter,
+    _place: Place<'a>,
+}
 
-impl Drop for Place<'_> {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
-        self.1.counters().inflight.sub(1);
+        self.meter.counters().inflight.sub(1);
     }
 }
 
@@ -114,7 +116,7 @@ pub struct Seat(Rc<Shard>);
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get().saturating_sub(1));
+        self.0.connections.leave();
         self.0.meter.counters().connections.sub(1);
     }
 }
@@ -142,7 +144,10 @@ impl Shard {
     #[must_use]
     pub fn new(parts: Parts, timers: Timers) -> Rc<Self> {
         let world = Rc::new(World::new(parts.slot.newest(), None));
-        let idle_max = world.snapshot.config.limits.upstream_idle_per_core_max;
+        let limits = &world.snapshot.config.limits;
+        let idle_max = limits.upstream_idle_per_core_max;
+        let connections = Places::new(limits.connections_per_core_max);
+        let inflight = Places::new(limits.inflight_per_core_max);
         let shard = Self {
             core: parts.core,
             clock: parts.clock,
@@ -158,10 +163,10 @@ impl Shard {
             ablation: Ablation::of_environment(),
             world: CoreCell::new(world),
             scratch: CoreCell::default(),
-            connections: Cell::new(0),
+            connections,
             asked_addresses: CoreCell::default(),
             drained: Event::default(),
-            inflight: Cell::new(0),
+            inflight,
             inbox: parts.inbox,
             asker: parts.asker,
         };
@@ -204,6 +209,7 @@ impl Shard {
         let now = self.clock.monotonic();
         self.credentials.sweep(now);
         self.identity.sweep(now, SWEEP_ENTRIES);
+        self.enforcer.sweep(SWEEP_ENTRIES);
         self.relay.sweep(now);
         self.count_gauges();
         self.meter.counters().heartbeat.add(1);
@@ -211,24 +217,18 @@ impl Shard {
 
     /// A place among the requests in flight; `None` when the core has enough of them.
     #[must_use]
-    pub fn enter(&self) -> Option<Place<'_>> {
-        let limit = self.world.with(|world| world.snapshot.config.limits.inflight_per_core_max);
-        if self.inflight.get() >= limit {
-            return None;
-        }
-        self.inflight.set(self.inflight.get() + 1);
+    pub fn enter(&self) -> Option<InFlight<'_>> {
+        let place = self.inflight.take()?;
         self.meter.counters().inflight.add(1);
-        Some(Place(&self.inflight, &self.meter))
+        Some(InFlight { meter: &self.meter, _place: place })
     }
 
     /// A place among the open connections; `None` when the core has enough of them.
     #[must_use]
     pub fn seat(self: &Rc<Self>) -> Option<Seat> {
-        let limit = self.world.with(|world| world.snapshot.config.limits.connections_per_core_max);
-        if self.connections.get() >= limit {
+        if !self.connections.enter() {
             return None;
         }
-        self.connections.set(self.connections.get() + 1);
         self.meter.counters().connections.add(1);
         Some(Seat(Rc::clone(self)))
     }
@@ -243,7 +243,7 @@ impl Shard {
     /// with what they are in the middle of.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.connections.get()
+        self.connections.taken()
     }
 
     /// Buffers for one request.
@@ -310,6 +310,9 @@ impl Shard {
             self.drained.ring();
         }
         if old.snapshot.config_generation != new.snapshot.config_generation {
+            let limits = &new.snapshot.config.limits;
+            self.connections.resize(limits.connections_per_core_max);
+            self.inflight.resize(limits.inflight_per_core_max);
             self.credentials.purge();
             self.relay.forget_connections();
             self.asked_addresses.with(HashMap::clear);

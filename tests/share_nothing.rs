@@ -25,15 +25,20 @@ const SHARED: &[(&str, usize, &str)] = &[
 
 /// Every place where a count that other cores may hold, too, goes up: the count is on a line that
 /// they share. None is on the way of a warm request.
+///
+/// Seen are `Arc::clone`, which clippy's `clone_on_ref_ptr` has everybody write, and `.cloned()`,
+/// which says nothing of what it clones; not seen is the clone of a type that holds an `Arc`.
 const HANDLES: &[(&str, usize, &str)] = &[
     ("audit/by_hand.rs", 1, "bench-internals only, at start"),
     ("audit/writer.rs", 5, "start"),
     ("bus.rs", 1, "start"),
     ("control/mod.rs", 1, "per published snapshot"),
+    ("devtoken.rs", 1, "no handle; a command of its own"),
     ("judge/policy/decide.rs", 1, "per decision that is evaluated, not remembered"),
-    ("metrics/mod.rs", 2, "start; per server that is counted for the first time"),
+    ("judge/policy/schema.rs", 2, "no handles of ours; per load of policies"),
+    ("metrics/mod.rs", 3, "start; per server that is counted for the first time"),
     ("net/resolve.rs", 2, "per name that is resolved"),
-    ("net/tls.rs", 3, "start; per TLS connection"),
+    ("net/tls.rs", 4, "start; per TLS connection"),
     ("policy/mod.rs", 1, "per request with several targets whose policies differ"),
     ("shard.rs", 4, "per published snapshot"),
 ];
@@ -64,7 +69,8 @@ fn all_that_crosses_cores_is_listed() {
 
 #[test]
 fn all_handles_are_counted_off_the_way() {
-    let found = count(|line| line.matches("Arc::clone").count());
+    let clones = ["Arc::clone", ".cloned()"];
+    let found = count(|line| clones.iter().map(|clone| line.matches(clone).count()).sum());
     assert_eq!(found, listed(HANDLES));
 }
 

@@ -1,12 +1,16 @@
 //! One issuer with an ES256 key, one provider, one identity.
 
+use std::future::pending;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use portcullis::clock::{Monotonic, Now, UnixMicros, UnixSeconds};
 use portcullis::config::{Algorithm, KeySource, TrustProvider};
 use portcullis::control::jwks::{Fetched, Next, ProviderKeys, Refresher};
 use portcullis::devtoken::{self, Request, SigningKey};
-use portcullis::identity::{Audiences, Identity, Outcome, Resource, Trust, VerifiedToken};
+use portcullis::identity::{Audiences, Door, Identity, Resource, Trust, VerifiedToken};
 use portcullis::reject::Reject;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
@@ -15,9 +19,11 @@ const URL: &str = "https://gw.example.com";
 const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
 
 pub(crate) struct Rig {
-    pub(crate) identity: Identity,
+    identity: Identity,
     key: SigningKey,
     token: String,
+    /// The field's value, as the head of a request has it.
+    authorization: Vec<u8>,
     providers: Vec<TrustProvider>,
     keys: Vec<ProviderKeys>,
 }
@@ -41,6 +47,7 @@ impl Rig {
         Self {
             identity: Identity::new(),
             key,
+            authorization: bearer(&token),
             token,
             providers: vec![provider()],
             keys: vec![refresher.snapshot(Monotonic(0))],
@@ -55,12 +62,21 @@ impl Rig {
     }
 
     pub(crate) fn judge(&self) -> Result<Rc<VerifiedToken>, Reject> {
-        self.judge_this(&self.token)
+        self.judge_this(&self.authorization)
+    }
+
+    /// Forgets the token and begins a turn, so that the next judgement has all to do and waits for
+    /// nobody.
+    #[allow(dead_code, reason = "one of its users judges what is remembered")]
+    pub(crate) fn forget(&self) {
+        self.identity.purge();
+        self.identity.new_turn();
     }
 
     #[allow(dead_code, reason = "one of its users fills the cache")]
     pub(crate) fn judge_another(&self) -> Result<Rc<VerifiedToken>, Reject> {
-        self.judge_this(&mint(&self.key))
+        self.identity.new_turn();
+        self.judge_this(&bearer(&mint(&self.key)))
     }
 
     /// The signature of the token, its key and what it signs, for who wants to check nothing else.
@@ -78,16 +94,37 @@ impl Rig {
         (point, signed.as_bytes().to_vec(), decode(signature).unwrap())
     }
 
-    fn judge_this(&self, token: &str) -> Result<Rc<VerifiedToken>, Reject> {
-        let trust = Trust { epoch: 1, providers: &self.providers, keys: &self.keys };
+    /// As a request has it judged; a verdict takes one poll, for nothing has to be waited for.
+    fn judge_this(&self, authorization: &[u8]) -> Result<Rc<VerifiedToken>, Reject> {
         let audiences = Audiences::new(URL, Resource::Server("github"));
-        let now = Now { wall: UnixMicros(NOW.0 * 1_000_000), mono: Monotonic(1) };
-        match self.identity.judge_token(token.as_bytes(), &audiences, &trust, now, false) {
-            Outcome::Verified(verified) => Ok(verified),
-            Outcome::Refused(reject) => Err(reject),
-            Outcome::NeedKeys { .. } => Err(Reject::KeysPending),
+        let wait = Duration::from_secs(4);
+        let verify = self.identity.verify(Some(authorization), &audiences, self, self.now(), wait);
+        match pin!(verify).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(verdict) => verdict,
+            Poll::Pending => Err(Reject::GatewayOverloaded),
         }
     }
+}
+
+impl Door for Rig {
+    fn with_trust<R>(&self, read: impl FnOnce(&Trust<'_>) -> R) -> R {
+        read(&Trust { epoch: 1, providers: &self.providers, keys: &self.keys })
+    }
+
+    fn now(&self) -> Now {
+        Now { wall: UnixMicros(NOW.0 * 1_000_000), mono: Monotonic(1) }
+    }
+
+    /// Nobody answers, and the judgement ends as one that waits.
+    fn ask(&self, _: u16) {}
+
+    async fn sleep_until(&self, _: Monotonic) {
+        pending().await
+    }
+}
+
+fn bearer(token: &str) -> Vec<u8> {
+    format!("Bearer {token}").into_bytes()
 }
 
 fn mint(key: &SigningKey) -> String {

@@ -11,8 +11,7 @@ use crate::clock::{Monotonic, Now};
 use crate::config::TrustProvider;
 use crate::control::jwks::{ProviderKeys, UnknownKey};
 use crate::core_cell::CoreCell;
-use crate::judge::jwt::{Claims, Fault, Unverified};
-use crate::judge::keys::KeySet;
+use crate::judge::jwt::{Claims, Fault, Unproved, Unverified};
 use crate::judge::principal::Principal;
 use crate::limits::{CACHE_SECONDS_MAX, TOKEN_CACHE_BYTES_MAX, TOKEN_CACHE_ENTRIES_MAX};
 use crate::reject::Reject;
@@ -61,7 +60,7 @@ pub trait Door {
 }
 
 /// What a judgement came to.
-pub enum Outcome {
+enum Outcome {
     /// It holds.
     Verified(Rc<VerifiedToken>),
     /// It does not.
@@ -135,42 +134,6 @@ impl Identity {
                 self.verify_cold(token, audiences, door, keys_wait).await
             }
         }
-    }
-
-    /// Judges a token at once, without waiting: remembered, or verified cold and then remembered.
-    /// `waited` = keys were already asked for, so an unknown key id is final.
-    pub fn judge_token(
-        &self,
-        token: &[u8],
-        audiences: &Audiences<'_>,
-        trust: &Trust<'_>,
-        now: Now,
-        waited: bool,
-    ) -> Outcome {
-        match self.remembered(token, audiences, trust, now) {
-            Some(verdict) => verdict.map_or_else(Outcome::Refused, Outcome::Verified),
-            None => {
-                let asked = Asked { token, digest: Digest::of(token), audiences, waited };
-                self.judge_fresh(&asked, trust, now)
-            }
-        }
-    }
-
-    fn judge_fresh(&self, asked: &Asked<'_>, trust: &Trust<'_>, now: Now) -> Outcome {
-        match Candidate::find(asked.token, trust, now.mono) {
-            Ok(found) => self.judge_found(found, asked, trust, now),
-            Err(reject) => self.settle(Err(reject.into()), asked, now),
-        }
-    }
-
-    fn judge_found(
-        &self,
-        found: Candidate<'_>,
-        asked: &Asked<'_>,
-        trust: &Trust<'_>,
-        now: Now,
-    ) -> Outcome {
-        self.settle(found.judge(asked, trust, now), asked, now)
     }
 
     /// Keeps what is worth keeping of a judgement.
@@ -281,9 +244,9 @@ impl Identity {
     }
 
     /// Judges a token that nobody waits before; `Err` is the rank in which it waits for its place.
-    /// Read before that: one that has no sound form or that nobody's keys could verify takes no
-    /// place from anybody. What was read is not kept while it waits, which would be many times its
-    /// size.
+    /// All but the signature comes before that: what is refused without one takes no place from
+    /// anybody, and costs no more than reading a request does; it is bounded as those are. What was
+    /// read is not kept while the token waits, which would be many times its size.
     fn judge_at_once(
         &self,
         asked: &Asked<'_>,
@@ -296,17 +259,17 @@ impl Identity {
         {
             return Ok((verdict.map_or_else(Outcome::Refused, Outcome::Verified), None));
         }
-        let outcome = match Candidate::find(asked.token, trust, now.mono) {
-            Err(reject) => self.settle(Err(reject.into()), asked, now),
+        let judged = match Candidate::find(asked, trust, now) {
+            Err(trouble) => Err(trouble),
             Ok(found) => {
                 let rank = self.rank(asked, now);
                 if !self.pace.admits_at_once(rank) {
                     return Err(rank);
                 }
-                self.judge_found(found, asked, trust, now)
+                found.verify(asked, trust, now)
             }
         };
-        Ok(with_seen(outcome, trust))
+        Ok(with_seen(self.settle(judged, asked, now), trust))
     }
 
     /// Judges a token that waited for its place.
@@ -316,7 +279,14 @@ impl Identity {
             self.pace.give_back();
             return (verdict.map_or_else(Outcome::Refused, Outcome::Verified), None);
         }
-        with_seen(self.judge_fresh(asked, trust, now), trust)
+        let judged = match Candidate::find(asked, trust, now) {
+            Err(trouble) => {
+                self.pace.give_back();
+                Err(trouble)
+            }
+            Ok(found) => found.verify(asked, trust, now),
+        };
+        with_seen(self.settle(judged, asked, now), trust)
     }
 
     fn rank(&self, asked: &Asked<'_>, now: Now) -> Rank {
@@ -384,37 +354,38 @@ impl From<Reject> for Trouble {
     }
 }
 
-/// A token that was read, and whose keys could verify it; nothing is proved.
+/// A token of which everything holds but the signature; nothing is proved.
 struct Candidate<'a> {
-    unverified: Unverified<'a>,
+    unproved: Unproved<'a, 'a>,
     index: u16,
     provider: &'a TrustProvider,
     keys: &'a ProviderKeys,
-    set: &'a KeySet,
 }
 
 impl<'a> Candidate<'a> {
-    fn find(token: &'a [u8], trust: &Trust<'a>, now: Monotonic) -> Result<Self, Reject> {
-        let unverified = Unverified::read(token)?;
+    fn find(asked: &Asked<'a>, trust: &Trust<'a>, now: Now) -> Result<Self, Trouble> {
+        let unverified = Unverified::read(asked.token)?;
         let (index, provider) = (0_u16..)
             .zip(trust.providers)
             .find(|(_, provider)| provider.issuer == unverified.issuer())
             .ok_or(Reject::TokenIssuer)?;
         let keys = trust.keys.get(usize::from(index)).ok_or(Reject::KeysUnavailable)?;
-        let set = keys.usable(now).ok_or(Reject::KeysUnavailable)?;
-        Ok(Self { unverified, index, provider, keys, set })
+        let set = keys.usable(now.mono).ok_or(Reject::KeysUnavailable)?;
+        let judged = unverified.judge(provider, set, now.wall.seconds());
+        let unproved =
+            judged.map_err(|fault| trouble(fault, keys, index, now.mono, asked.waited))?;
+        Ok(Self { unproved, index, provider, keys })
     }
 
-    /// The whole judgement of a token that nobody remembers.
-    fn judge(
+    /// Checks the signature, and then what counts of a token that is its issuer's.
+    fn verify(
         self,
         asked: &Asked<'_>,
         trust: &Trust<'_>,
         now: Now,
     ) -> Result<VerifiedToken, Trouble> {
-        let Self { unverified, index, provider, keys, set } = self;
-        let judged = unverified.verify(provider, set, now.wall.seconds());
-        let claims = judged.map_err(|fault| trouble(fault, keys, index, now.mono, asked.waited))?;
+        let Self { unproved, index, provider, keys } = self;
+        let claims = unproved.verify()?;
         let principal = Principal::from_claims(&claims, provider, trust.providers)?;
         let basis = Basis {
             provider: index,

@@ -30,7 +30,8 @@ pub(in crate::identity) struct Pace(CoreCell<Queue>);
 pub(in crate::identity) enum Rank {
     /// This very token was verified on this core before.
     Known,
-    /// Had a place, and then waited for keys of its issuer, which are there now.
+    /// Waited for keys of its issuer, which are there now and have the one it names. As many as
+    /// there are requests in flight, and only where an issuer has just changed its keys.
     Returning,
     /// Anybody.
     Stranger,
@@ -38,7 +39,7 @@ pub(in crate::identity) enum Rank {
 
 #[derive(Default)]
 struct Queue {
-    /// Places given in this turn.
+    /// Places given in this turn, each for one signature; those given back are not in it.
     used: u32,
     known: Lane,
     returning: Lane,
@@ -107,7 +108,8 @@ impl Pace {
         admitted
     }
 
-    /// The place was not needed: another request verified the same token meanwhile.
+    /// The place was not needed: while the token waited for it, another request verified the same
+    /// one, or it came to nothing without a signature.
     pub(in crate::identity) fn give_back(&self) {
         self.0.with(|queue| queue.used = queue.used.saturating_sub(1));
         self.serve();

@@ -81,6 +81,21 @@ impl Core {
     }
 }
 
+impl Identity {
+    /// Judges a token at once, in whatever place. `waited` = an unknown key id is final.
+    fn judge_token(
+        &self,
+        token: &[u8],
+        audiences: &Audiences<'_>,
+        trust: &Trust<'_>,
+        now: Now,
+        waited: bool,
+    ) -> Outcome {
+        let asked = super::Asked { token, digest: Digest::of(token), audiences, waited };
+        self.judge_in_turn(&asked, trust, now).0
+    }
+}
+
 impl Door for Core {
     fn with_trust<R>(&self, read: impl FnOnce(&Trust<'_>) -> R) -> R {
         let keys = self.keys.borrow();

@@ -19,6 +19,7 @@ struct Lane {
     /// Grows with every answer: a waiter is done when it differs from the one it began with.
     round: u64,
     next_id: u64,
+    /// INVARIANT: ascending by id: who begins to wait shows its waker at once.
     wakers: Vec<(u64, Waker)>,
 }
 
@@ -96,7 +97,7 @@ impl KeyWaiters {
             if lane.round != round {
                 return true;
             }
-            match lane.wakers.iter_mut().find(|(other, _)| *other == id) {
+            match lane.find(id).and_then(|at| lane.wakers.get_mut(at)) {
                 Some((_, waker)) => waker.clone_from(context.waker()),
                 None => lane.wakers.push((id, context.waker().clone())),
             }
@@ -119,6 +120,12 @@ impl KeyWaiters {
     }
 }
 
+impl Lane {
+    fn find(&self, id: u64) -> Option<usize> {
+        self.wakers.binary_search_by_key(&id, |(id, _)| *id).ok()
+    }
+}
+
 /// Takes a waiter's waker out however the wait ends: the connection may go first.
 struct Leave<'a> {
     waiters: &'a KeyWaiters,
@@ -128,7 +135,11 @@ struct Leave<'a> {
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
-        self.waiters.lane(self.provider, |lane| lane.wakers.retain(|(id, _)| *id != self.id));
+        self.waiters.lane(self.provider, |lane| {
+            if let Some(at) = lane.find(self.id) {
+                lane.wakers.remove(at);
+            }
+        });
     }
 }
 

@@ -17,7 +17,7 @@ use crate::limits::TOKEN_BYTES_MAX;
 use crate::reject::Reject;
 
 /// The claims of a token whose signature, type and times held. Only [`check`] and
-/// [`Unverified::verify`] make one.
+/// [`Unproved::verify`] make one.
 pub struct Claims {
     issuer: String,
     subject: String,
@@ -55,6 +55,13 @@ pub struct Unverified<'t> {
     claims: Claims,
 }
 
+/// A token of which everything holds but the signature, which nobody has checked.
+pub struct Unproved<'t, 'k> {
+    jws: Jws<'t>,
+    signer: Signer<'k>,
+    claims: Claims,
+}
+
 /// Reads and judges a compact JWS against one provider and its keys.
 ///
 /// # Errors
@@ -65,7 +72,7 @@ pub fn check(
     keys: &KeySet,
     now: UnixSeconds,
 ) -> Result<Claims, Fault> {
-    Unverified::read(token)?.verify(provider, keys, now)
+    Ok(Unverified::read(token)?.judge(provider, keys, now)?.verify()?)
 }
 
 impl Claims {
@@ -169,16 +176,16 @@ impl<'t> Unverified<'t> {
         &self.claims.issuer
     }
 
-    /// Judges the token against the provider of its issuer.
+    /// Judges all but the signature against the provider of its issuer, and finds the key.
     ///
     /// # Errors
     /// See [`check`].
-    pub fn verify(
-        mut self,
+    pub fn judge<'k>(
+        self,
         provider: &TrustProvider,
-        keys: &KeySet,
+        keys: &'k KeySet,
         now: UnixSeconds,
-    ) -> Result<Claims, Fault> {
+    ) -> Result<Unproved<'t, 'k>, Fault> {
         // RFC 8725 §3.8: compared as exact bytes; no normalising, no trailing slash.
         if self.claims.issuer != provider.issuer {
             return Err(Reject::TokenIssuer.into());
@@ -194,7 +201,18 @@ impl<'t> Unverified<'t> {
             return Err(Reject::TokenBound.into());
         }
         self.claims.times.judge(now, provider.leeway_seconds)?;
-        self.claims.key = self.jws.verify(keys, &provider.algorithms)?;
+        let signer = self.jws.signer(keys, &provider.algorithms)?;
+        Ok(Unproved { jws: self.jws, signer, claims: self.claims })
+    }
+}
+
+impl Unproved<'_, '_> {
+    /// Checks the signature.
+    ///
+    /// # Errors
+    /// [`Reject::TokenSignature`].
+    pub fn verify(mut self) -> Result<Claims, Reject> {
+        self.claims.key = self.jws.verify(&self.signer)?;
         Ok(self.claims)
     }
 }
@@ -213,6 +231,12 @@ struct Header {
     algorithm: String,
     key_id: Option<String>,
     typ: Option<String>,
+}
+
+/// The key that a token names, and the algorithm that both agree on.
+pub(crate) struct Signer<'k> {
+    key: &'k Key,
+    algorithm: Algorithm,
 }
 
 impl<'t> Jws<'t> {
@@ -237,16 +261,25 @@ impl<'t> Jws<'t> {
         Ok(Self { header: Header::from_object(header)?, payload, signature, signed })
     }
 
-    /// Finds the key and checks the signature. Answers which key it was.
-    pub(crate) fn verify(&self, keys: &KeySet, allowed: &[Algorithm]) -> Result<KeyDigest, Fault> {
+    /// Finds the key.
+    pub(crate) fn signer<'k>(
+        &self,
+        keys: &'k KeySet,
+        allowed: &[Algorithm],
+    ) -> Result<Signer<'k>, Fault> {
         let algorithm = named_algorithm(&self.header.algorithm)
             .filter(|named| allowed.contains(named))
             .ok_or(Reject::TokenAlgorithm)?;
-        let key = self.key(keys, algorithm)?;
+        Ok(Signer { key: self.key(keys, algorithm)?, algorithm })
+    }
+
+    /// Checks the signature. Answers which key it was.
+    pub(crate) fn verify(&self, signer: &Signer<'_>) -> Result<KeyDigest, Reject> {
+        let Signer { key, algorithm } = *signer;
         if key.verifies(algorithm, self.signed.as_bytes(), self.signature) {
             Ok(key.digest())
         } else {
-            Err(Reject::TokenSignature.into())
+            Err(Reject::TokenSignature)
         }
     }
 

@@ -362,7 +362,7 @@ impl Meter {
 
 impl Local {
     fn name(&self, server: u16) -> Arc<str> {
-        self.servers.get(usize::from(server)).cloned().unwrap_or_else(|| Arc::from(""))
+        self.servers.get(usize::from(server)).map_or_else(|| Arc::from(""), Arc::clone)
     }
 
     /// INVARIANT: slots are claimed in order, so the used ones are a prefix of the array.

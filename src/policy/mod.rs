@@ -253,9 +253,15 @@ impl Enforcer {
         Ok(Permit { server, credential, policies, identity: *ask.subject.digest })
     }
 
-    /// Forgets all decisions. Needed only to free memory: a new set has a new epoch.
+    /// Forgets all decisions. A new set needs no call of this: it has a new epoch.
     pub fn purge(&self) {
-        self.state.with(|state| state.cache.purge());
+        self.state.with(|state| state.cache.forget());
+    }
+
+    /// Frees what was forgotten, looking at `budget` places at a time. Called with the core's
+    /// timer; no decision depends on it.
+    pub fn sweep(&self, budget: usize) {
+        self.state.with(|state| state.cache.sweep(budget));
     }
 
     /// What was done so far.
@@ -264,7 +270,7 @@ impl Enforcer {
         self.state.with(|state| state.counts)
     }
 
-    /// Decisions that are kept.
+    /// Decisions whose memory is not freed.
     #[cfg(test)]
     fn kept(&self) -> usize {
         self.state.with(|state| state.cache.len())

@@ -296,8 +296,63 @@ fn a_new_epoch_is_never_answered_by_an_old_decision() {
     assert!(!judge(&new));
     assert_eq!(enforcer.kept(), 2);
     enforcer.purge();
+    let misses = enforcer.counts().misses;
+    assert!(!judge(&new));
+    assert_eq!(enforcer.counts().misses, misses + 2, "what was purged is decided anew");
+    enforcer.purge();
+    enforcer.sweep(64);
     assert_eq!(enforcer.kept(), 0);
     assert!(!judge(&new));
+}
+
+#[test]
+fn what_is_forgotten_is_freed_in_slices_and_by_no_request() {
+    const PLACES: u16 = 4096;
+    let key = |number: u16| number.to_le_bytes();
+    let mut cache = cache::Cache::new(usize::from(PLACES));
+    for number in 0..PLACES {
+        cache.put(1, &key(number), Verdict::by_default());
+    }
+    let full = cache.len();
+    assert!(full > 2048);
+    // The first decision of a newer epoch takes one place, and frees what was in it at most.
+    cache.put(2, &key(0), Verdict::by_default());
+    assert!((full..=full + 1).contains(&cache.len()));
+    for number in 0..PLACES {
+        assert_eq!(cache.get(2, &key(number)).is_some(), number == 0);
+    }
+    let before = cache.len();
+    cache.sweep(64);
+    assert!((before - 64..before).contains(&cache.len()));
+    // Another one, in the middle of that, begins a whole round from there.
+    cache.put(3, &key(1), Verdict::by_default());
+    for _ in 0..PLACES / 64 {
+        cache.sweep(64);
+    }
+    assert_eq!(cache.len(), 1);
+    assert!(cache.get(3, &key(1)).is_some());
+    // Nothing is forgotten, so nothing goes.
+    cache.sweep(usize::MAX);
+    assert_eq!(cache.len(), 1);
+}
+
+/// Large enough for what other tests take meanwhile to be little. Were the tables written to at the
+/// start, all of this would be resident.
+#[test]
+fn a_fresh_cache_takes_no_memory() {
+    const TABLES_BYTES: usize = (1 << 24) * (2 * 8 + 8);
+    let resident = || {
+        let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+        text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * rustix::param::page_size()
+    };
+    let before = resident();
+    let mut cache = cache::Cache::new(1 << 24);
+    assert!(cache.get(0, b"").is_none());
+    cache.put(0, b"", Verdict::by_default());
+    assert!(resident().saturating_sub(before) < TABLES_BYTES / 4);
+    cache.forget();
+    cache.sweep(1024);
+    assert!(resident().saturating_sub(before) < TABLES_BYTES / 4);
 }
 
 #[test]

@@ -1,10 +1,31 @@
 //! An agent of raw bytes: what it sends is exactly what the test wrote, whole or byte by byte.
 
+use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+
+thread_local! {
+    /// Where connections of this test come from, see [`super::gateway::Turn`].
+    static SOURCE: Cell<Ipv4Addr> = const { Cell::new(Ipv4Addr::LOCALHOST) };
+}
+
+pub(crate) fn come_from(source: Ipv4Addr) {
+    SOURCE.set(source);
+}
+
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let source = SOURCE.get();
+    if source != Ipv4Addr::LOCALHOST {
+        socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+    }
+    socket.connect(&address.into()).expect("the gateway accepts");
+    socket.into()
+}
 
 /// How a request travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +54,7 @@ pub(crate) struct Answer {
 
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let socket = TcpStream::connect(address).expect("the gateway accepts");
+        let socket = connect(address);
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(ANSWER_WITHIN)).unwrap();
         socket.set_write_timeout(Some(ANSWER_WITHIN)).unwrap();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::client::{Client, Way, text};
+use super::client::{Client, Way, connect, text};
 use super::gateway::{DRIVERS, Driver, Gateway, until};
 use super::identity::ok;
 use super::setup::REMOTE;
@@ -271,7 +271,7 @@ fn over_tls(
     use std::io::{Read, Write};
     let name = rustls::pki_types::ServerName::try_from(sni.to_owned()).unwrap();
     let session = rustls::ClientConnection::new(Arc::clone(config), name).unwrap();
-    let socket = std::net::TcpStream::connect(gateway.address).unwrap();
+    let socket = connect(gateway.address);
     socket.set_read_timeout(Some(std::time::Duration::from_secs(15))).unwrap();
     let mut stream = rustls::StreamOwned::new(session, socket);
     let request = format!("POST /mcp/tools HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");

@@ -2,16 +2,16 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::client::{Answer, ask, get};
+use super::client::{self, Answer, ask, get};
 use super::setup::{self, Ports};
 use super::table::Post;
 use super::token::Keys;
@@ -48,9 +48,12 @@ pub(crate) struct Gateway {
 }
 
 /// A turn alone with the gateway: what is counted meanwhile is this test's doing.
+///
+/// Connections that this thread makes meanwhile come from an address of the turn's own, by which
+/// its records are told from all others, whenever they are written.
 pub(crate) struct Turn<'a> {
     _alone: MutexGuard<'a, ()>,
-    since: String,
+    source: Ipv4Addr,
 }
 
 impl Gateway {
@@ -128,8 +131,12 @@ impl Gateway {
 
     pub(crate) fn turn(&self) -> Turn<'_> {
         let alone = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = format!("{:.6}", jiff::Timestamp::now());
-        Turn { _alone: alone, since }
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        // The first of them is 127.1.0.1; there are more than a run needs.
+        let source = Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 1).to_bits() + number);
+        client::come_from(source);
+        Turn { _alone: alone, source }
     }
 
     pub(crate) fn stderr(&self) -> String {
@@ -190,15 +197,8 @@ impl Turn<'_> {
     pub(crate) fn records(&self, gateway: &Gateway, count: usize) -> Vec<Value> {
         let mut found = Vec::new();
         until("audit records", || {
-            let text = gateway.audit_text();
-            // Only whole lines: the last one may still be under way.
-            let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-            found = whole
-                .lines()
-                .map(|line| serde_json::from_str::<Value>(line).expect("a record is JSON"))
-                .filter(|record| record["time"].as_str().unwrap() >= self.since.as_str())
-                .filter(|record| record["event"] != "gap" && record["outcome"] != "opened")
-                .collect();
+            found = self.written(gateway);
+            found.retain(|record| record["outcome"] != "opened");
             found.len() >= count
         });
         found.sort_by_key(|record| record["time"].as_str().unwrap().to_owned());
@@ -208,19 +208,32 @@ impl Turn<'_> {
 
     /// How many requests of this turn were permitted, as far as written.
     pub(crate) fn permits(&self, gateway: &Gateway) -> usize {
+        let records = self.written(gateway);
+        records.iter().filter(|record| record["decision"] == "permit").count()
+    }
+
+    fn written(&self, gateway: &Gateway) -> Vec<Value> {
         let text = gateway.audit_text();
+        // Only whole lines: the last one may still be under way.
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        let records = whole.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let source = self.source.to_string();
+        let records = whole.lines().map(serde_json::from_str::<Value>);
         records
-            .filter(|record| record["time"].as_str().unwrap() >= self.since.as_str())
-            .filter(|record| record["decision"] == "permit")
-            .count()
+            .map(|record| record.expect("a record is JSON"))
+            .filter(|record| record["source_ip"] == source)
+            .collect()
     }
 
     /// The reasons of those records.
     pub(crate) fn reasons(&self, gateway: &Gateway, count: usize) -> Vec<String> {
         let records = self.records(gateway, count);
         records.iter().map(|record| record["reason"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        client::come_from(Ipv4Addr::LOCALHOST);
     }
 }
 

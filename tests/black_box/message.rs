@@ -73,6 +73,7 @@ fn m03_duplicate_keys() {
             })
             .collect();
         // A key that a reader without regard to case takes for a known one (Go's encoding/json).
+        let _turn = gateway.turn();
         for (id, rest, reason) in [
             ("Method", r#""Method":"tools/list","params":{"name":"echo"}}"#, "rpc_invalid"),
             ("NAME", r#""params":{"name":"echo","NAME":"delete"}}"#, "rpc_params"),

@@ -148,21 +148,87 @@ fn junk_takes_no_place() {
     let key = TestKey::ec();
     let core = Core::new(key_document(&[(&key, "k")]));
     core.identity.new_turn();
-    let strange = token(&key, "k", json!({"iss": "https://other.test"}));
+    let headed = |members: Value| key.token(&with(&header("k"), members), &claims());
+    let junk = [
+        ("x".to_owned(), Reject::TokenMalformed),
+        ("a.b.c".to_owned(), Reject::TokenMalformed),
+        (token(&key, "k", json!({"iss": "https://other.test"})), Reject::TokenIssuer),
+        (headed(json!({"alg": "RS256"})), Reject::TokenAlgorithm),
+        (headed(json!({"typ": "dpop+jwt"})), Reject::TokenType),
+        (token(&key, "k", json!({"exp": NOW.0 - 3_600})), Reject::TokenExpired),
+    ];
+    let unknown = token(&key, "made-up", json!({}));
+    let mut waiting = Vec::new();
     for _ in 0..VERIFY_WAITING_MAX {
-        for (junk, wanted) in [
-            ("x", Reject::TokenMalformed),
-            ("a.b.c", Reject::TokenMalformed),
-            (strange.as_str(), Reject::TokenIssuer),
-        ] {
-            assert_eq!(poll(&mut ask(&core, junk)).unwrap().err(), Some(wanted));
+        for (junk, wanted) in &junk {
+            assert_eq!(poll(&mut ask(&core, junk)).unwrap().err(), Some(*wanted));
         }
+        let mut task = ask(&core, &unknown);
+        assert!(poll(&mut task).is_none());
+        waiting.push(task);
     }
-    // The whole turn is there for others.
+    // One question for all of them, and the whole turn is there for others.
+    assert_eq!(core.asked.get(), 1);
+    let fill_turn = |core: &Core, name: &str| {
+        for number in 0..VERIFY_PER_TURN_MAX {
+            let good = token(&key, "k", json!({"sub": format!("{name}-{number}")}));
+            assert!(poll(&mut ask(core, &good)).unwrap().is_ok());
+        }
+    };
+    fill_turn(&core, "a");
+    // What is unknown to the newest keys, too, leaves the turn whole once more.
+    core.identity.new_turn();
+    core.after(100);
+    core.answer();
+    core.with_trust(|trust| core.identity.keys_published(trust));
+    for task in &mut waiting {
+        assert_eq!(poll(task).unwrap().err(), Some(Reject::TokenKeyUnknown));
+    }
+    fill_turn(&core, "b");
+}
+
+#[test]
+fn a_token_that_comes_to_nothing_while_it_waits_gives_its_place_back() {
+    let key = TestKey::ec();
+    let core = Core::new(key_document(&[(&key, "k")]));
+    core.identity.new_turn();
     for number in 0..VERIFY_PER_TURN_MAX {
-        let good = token(&key, "k", json!({"sub": format!("u-{number}")}));
+        let good = token(&key, "k", json!({"sub": format!("first-{number}")}));
         assert!(poll(&mut ask(&core, &good)).unwrap().is_ok());
     }
+    let brief = |number| token(&key, "k", json!({"sub": format!("{number}"), "exp": NOW.0 + 10}));
+    let mut brief: Vec<_> =
+        (0..VERIFY_PER_TURN_MAX).map(|number| ask(&core, &brief(number))).collect();
+    assert!(brief.iter_mut().all(|task| poll(task).is_none()));
+    let mut last = ask(&core, &token(&key, "k", long_lived()));
+    assert!(poll(&mut last).is_none());
+    core.after(40);
+    core.identity.new_turn();
+    for task in &mut brief {
+        assert_eq!(poll(task).unwrap().err(), Some(Reject::TokenExpired));
+    }
+    assert!(poll(&mut last).unwrap().is_ok(), "in the same turn");
+}
+
+#[test]
+fn one_token_whose_key_two_wait_for_is_verified_once() {
+    let (old, new) = (TestKey::ec(), TestKey::ec());
+    let core = Core::new(key_document(&[(&old, "k")]));
+    core.after(100);
+    let token = token(&new, "new", long_lived());
+    let mut tasks = [ask(&core, &token), ask(&core, &token)];
+    for task in &mut tasks {
+        assert!(poll(task).is_none());
+    }
+    let before = core.identity.counts();
+    *core.site.borrow_mut() = Ok(key_document(&[(&new, "new")]));
+    core.answer();
+    core.with_trust(|trust| core.identity.keys_published(trust));
+    core.identity.new_turn();
+    let [first, second] = tasks.each_mut().map(|task| poll(task).unwrap().ok().unwrap());
+    assert!(Rc::ptr_eq(&first, &second));
+    let after = core.identity.counts();
+    assert_eq!((after.misses - before.misses, after.hits - before.hits), (1, 1));
 }
 
 #[test]

@@ -17,8 +17,10 @@ fn accepted(public: &Value, jws: &str) -> bool {
     let document = serde_json::json!({"keys": [public]}).to_string();
     let Ok(keys) = KeySet::parse(document.as_bytes()) else { return false };
     let all = [Algorithm::Es256, Algorithm::EdDsa, Algorithm::Ps256, Algorithm::Rs256];
-    Jws::split(jws.as_bytes())
-        .is_ok_and(|jws| jws.verify(&keys, &all).is_ok() && jws.payload().is_ok())
+    Jws::split(jws.as_bytes()).is_ok_and(|jws| {
+        let signer = jws.signer(&keys, &all);
+        signer.is_ok_and(|signer| jws.verify(&signer).is_ok()) && jws.payload().is_ok()
+    })
 }
 
 #[test]
