@@ -88,6 +88,9 @@ pub(crate) struct RunArgs {
     /// Tool to be called; the upstream does what its name says
     #[arg(long, default_value = "answer_300")]
     pub(crate) tool: String,
+    /// What that tool does, where a proxy has it under another name
+    #[arg(long, value_name = "TOOL")]
+    pub(crate) does: Option<String>,
     /// Size of the body of a call
     #[arg(long, default_value_t = 300, value_parser = bytes)]
     pub(crate) body_bytes: usize,

@@ -77,7 +77,7 @@ fn variant(args: &RunArgs, tool: &str) -> Result<Variant, Fault> {
     if args.method == ToolMethod::List {
         return Ok(Variant { request, length: None, events: 0 });
     }
-    let known = Tool::parse(tool).ok_or_else(|| {
+    let known = Tool::parse(args.does.as_deref().unwrap_or(tool)).ok_or_else(|| {
         Fault::new(format!("tool {tool}: one of answer_N, slow_MS, sse_COUNT_GAPUS (see --help)"))
     })?;
     let events = match known {
@@ -127,6 +127,7 @@ pub(crate) fn one_by_one(
         to: To { target, tls_ca: None, server_name: None },
         method: ToolMethod::Call,
         tool: "answer_300".to_owned(),
+        does: None,
         body_bytes: 300,
         connections: 1,
         seconds: SECOND,
