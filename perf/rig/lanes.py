@@ -74,6 +74,8 @@ class Lane:
     paired: list[dict[str, Any]] = field(default_factory=list)
     settings: str = ""
     audit_lines: int = 0
+    # Answers of a peer that had just begun and was not ready: a line of audit, and no request.
+    in_vain: list[str] = field(default_factory=list)
     trouble: str = ""
     own: dict[str, str] = field(default_factory=dict)
     counted: dict[str, Any] = field(default_factory=dict)
@@ -254,6 +256,7 @@ class Lane:
         refused = sum(1 for one in self.checks if one["check"] != "good")
         # Streams are cut at the end of a window: those may lack their outcome.
         open_ones = self.scenario.connections * len(self.rounds) * (self.scenario.kind == "sse")
+        open_ones += len(self.in_vain)
         wanted = int(reached) + refused
         if not wanted - open_ones <= self.audit_lines <= wanted + open_ones:
             raise Trouble(

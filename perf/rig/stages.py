@@ -17,6 +17,7 @@ WARM = {
     "policy_decide_warm": "decisions, remembered",
     "audit": "audit records of decision and outcome",
 }
+PAIRS_MIN = 6
 PEERS = ("portcullis", "nginx", "ring-relay")
 
 
@@ -31,7 +32,9 @@ def saved(book: Book, scenario: str) -> list[tuple[Cell, Spread]]:
 
 
 def _apart(less: Spread) -> str:
-    """Whether the interval leaves zero out."""
+    """Whether the interval leaves zero out; of few pairs there is no such interval."""
+    if less.count < PAIRS_MIN:
+        return "no: too few pairs"
     return "yes" if less.least > 0 or less.most < 0 else "no: within what pairs scatter"
 
 
