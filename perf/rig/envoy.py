@@ -100,7 +100,7 @@ def _upstream_tls(place: Place) -> dict[str, Any]:
     }
 
 
-def _cluster(place: Place) -> dict[str, Any]:
+def _cluster(place: Place, limit: int = 0) -> dict[str, Any]:
     address = {"socket_address": {"address": "127.0.0.1", "port_value": place.upstream}}
     endpoint = {"lb_endpoints": [{"endpoint": {"address": address}}]}
     many = {"max_connections": 100_000, "max_pending_requests": 100_000, "max_requests": 100_000}
@@ -111,13 +111,17 @@ def _cluster(place: Place) -> dict[str, Any]:
         "circuit_breakers": {"thresholds": [many]},
         "load_assignment": {"cluster_name": "mcp", "endpoints": [endpoint]},
     }
+    if limit:
+        cluster["per_connection_buffer_limit_bytes"] = limit
     if place.tls_up:
         cluster["transport_socket"] = _upstream_tls(place)
     return cluster
 
 
-def configuration(place: Place, token: bool, cache: bool, rule: bool) -> dict[str, Any]:
-    """The whole bootstrap."""
+def configuration(
+    place: Place, token: bool, cache: bool, rule: bool, limit: int = 0
+) -> dict[str, Any]:
+    """The whole bootstrap; `limit` is that of the buffers of a connection, 0 Envoy's own."""
     host: dict[str, Any] = {
         "name": "all",
         "domains": ["*"],
@@ -154,18 +158,26 @@ def configuration(place: Place, token: bool, cache: bool, rule: bool) -> dict[st
     }
     if place.tls_down:
         chain["transport_socket"] = _downstream_tls(place)
-    listener = {
+    listener: dict[str, Any] = {
         "name": "l",
         "tcp_backlog_size": 4096,
         "filter_chains": [chain],
         "address": {"socket_address": {"address": "127.0.0.1", "port_value": place.listen}},
     }
-    return {"static_resources": {"listeners": [listener], "clusters": [_cluster(place)]}}
+    if limit:
+        listener["per_connection_buffer_limit_bytes"] = limit
+    return {"static_resources": {"listeners": [listener], "clusters": [_cluster(place, limit)]}}
 
 
-def launch(place: Place, token: bool = False, cache: bool = False, rule: bool = False) -> Launch:
+def launch(
+    place: Place,
+    token: bool = False,
+    cache: bool = False,
+    rule: bool = False,
+    limit: int = 0,
+) -> Launch:
     """Envoy with one worker thread."""
-    text = json.dumps(configuration(place, token, cache, rule), indent=1)
+    text = json.dumps(configuration(place, token, cache, rule, limit), indent=1)
     path = place.write("envoy.json", text)
     argv = [
         str(place.programs.found["envoy"]),
@@ -190,6 +202,17 @@ def _peer(
         name, "envoy", "envoy", label, make, checks=token, tool_rule=rule, caches_tokens=cache
     )
 
+
+def _variant(limit: int) -> Peer:
+    def make(place: Place) -> Launch:
+        return launch(place, limit=limit)
+
+    name = f"{limit // 1024}k"
+    return Peer(f"envoy-{name}", "envoy", "envoy", f"Envoy, buffers of {name}", make)
+
+
+# Buffer limits to choose from, measured by the scenarios `variants_*`.
+VARIANTS = [_variant(32 * 1024), _variant(256 * 1024)]
 
 PEERS = [
     _peer("envoy", "Envoy, bare relay"),

@@ -169,7 +169,14 @@ def _register(place: Place, port: int) -> dict[str, str]:
     if not names:
         raise Trouble("it did not list the tools of the upstream")
     file = place.write("admin.tokens", "\n".join(tokens) + "\n")
-    return {"path": "/mcp", "tool": names[0], "tokens": str(file), "good": tokens[0]}
+    return {
+        "path": "/mcp",
+        "tool": names[0],
+        "tokens": str(file),
+        "good": tokens[0],
+        # The newest that this version of it takes.
+        "revision": "2025-11-25",
+    }
 
 
 PEERS = [

@@ -19,6 +19,12 @@ from scenarios import Scenario
 AUDIT_SETTLE_SECONDS = 2.0
 
 
+def _answer_bytes(tool: str) -> int:
+    """How long the answers of a tool are, by its name."""
+    kind, _, size = tool.partition("_")
+    return int(size) if kind == "answer" and size.isdigit() else 0
+
+
 @dataclass
 class Bench:
     """What all scenarios of a run share."""
@@ -64,8 +70,12 @@ class Lane:
     upstream: Optional[Child] = None
     checks: list[dict[str, Any]] = field(default_factory=list)
     rounds: list[dict[str, Any]] = field(default_factory=list)
+    # The neighbours of `rounds` in a scenario of pairs.
+    paired: list[dict[str, Any]] = field(default_factory=list)
     settings: str = ""
     audit_lines: int = 0
+    # Answers of a peer that had just begun and was not ready: a line of audit, and no request.
+    in_vain: list[str] = field(default_factory=list)
     trouble: str = ""
     own: dict[str, str] = field(default_factory=dict)
     counted: dict[str, Any] = field(default_factory=dict)
@@ -90,7 +100,7 @@ class Lane:
         self.start_proxy()
 
     def start_upstream(self) -> None:
-        """The upstream on the load's CPU; measured by itself it takes the place of a proxy."""
+        """The upstream on the load's CPU; where CPU is counted `direct` takes a proxy's place."""
         bench, scenario = self.bench, self.scenario
         self.upstream_port = bench.port()
         argv = [bench.load, "upstream", "--listen", f"127.0.0.1:{self.upstream_port}"]
@@ -101,7 +111,7 @@ class Lane:
                 "--tls-key",
                 str(bench.keys.certificate_key),
             ]
-        cpu = bench.load_cpu if self.peer else bench.proxy_cpu
+        cpu = bench.load_cpu if self.peer or scenario.beside else bench.proxy_cpu
         self.upstream = self.nursery.start(
             f"{self.name}-upstream", argv, [cpu], stdin=True, stdout=True
         )
@@ -121,6 +131,7 @@ class Lane:
             scenario.tls_down,
             scenario.tls_up,
             str(bench.proxy_cpu),
+            max(scenario.body, _answer_bytes(scenario.tool)),
         )
 
     def start_proxy(self) -> float:
@@ -193,6 +204,10 @@ class Lane:
         ]
         if scenario.tool:
             argv += ["--tool", self.own.get("tool", scenario.tool)]
+        if "tool" in self.own:
+            argv += ["--does", scenario.tool]
+        if "revision" in self.own:
+            argv += ["--header", f"Mcp-Protocol-Version:{self.own['revision']}"]
         if self.peer and self.peer.slack:
             argv += ["--length-slack", str(self.peer.slack)]
         if self.proxy and self.upstream:
@@ -230,6 +245,24 @@ class Lane:
             while part := file.read(1 << 20):
                 self.audit_lines += part.count(b"\n")
             file.truncate(0)
+
+    def judge_audit(self, counted: dict[str, Any]) -> None:
+        """Each request that reached the upstream, and each refusal of the checks, is one line."""
+        if self.peer is None or self.peer.family != "portcullis" or self.trouble:
+            return
+        reached = counted.get("requests")
+        if reached is None:
+            raise Trouble(f"the upstream did not say what it saw: {counted}")
+        refused = sum(1 for one in self.checks if one["check"] != "good")
+        # Streams are cut at the end of a window: those may lack their outcome.
+        open_ones = self.scenario.connections * len(self.rounds) * (self.scenario.kind == "sse")
+        open_ones += len(self.in_vain)
+        wanted = int(reached) + refused
+        if not wanted - open_ones <= self.audit_lines <= wanted + open_ones:
+            raise Trouble(
+                f"the audit file has {self.audit_lines:,} lines for {int(reached):,} requests at "
+                f"the upstream and {refused} refusals"
+            )
 
     def metrics(self) -> dict[str, float]:
         """Our own counters, where the peer is ours: cache outcomes and ring enters."""

@@ -19,6 +19,8 @@ from typing import Any
 INSIDE = "PORTCULLIS_RIG_INSIDE"
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 QUIET = 1.5
+# What must agree before figures may stand in one table; the programs' digest stands for the commit.
+SAME = ("cpu", "cpu_model", "cpus_online", "kernel")
 
 
 def _first(path: str, key: str) -> str:

@@ -21,14 +21,18 @@ from measure import Clock, Runner
 from place import Programs
 from procs import Trouble
 from scenarios import Chosen, all_peers, fitted, selected, unknown, with_rounds
-from setup import Setup
+from setup import DEBS, Setup
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "perf" / "results"
 WORK = ROOT / "perf" / "target" / "rig"
 HEADLINE_MINUTES, FULL_MINUTES = 10.0, 60.0
 MISSING = "PORTCULLIS_RIG_MISSING"
 PROBES = ("portcullis", "load")
+NEEDED = {
+    "portcullis": "it is what is measured",
+    "load": "it makes the load",
+    "nginx": "every figure is set against its bare relay, and rates are shares of what it can",
+}
 
 
 def _arguments() -> argparse.Namespace:
@@ -67,6 +71,20 @@ def _arguments() -> argparse.Namespace:
         help="draw table and plots anew from the raw files, then end",
     )
     add("--check", action="store_true", help="test the rig itself and the two traps, then end")
+    add(
+        "--results",
+        type=Path,
+        default=ROOT / "perf" / "results",
+        metavar="DIR",
+        help="where raw files, table and plots go, for figures that are not to be kept",
+    )
+    add(
+        "--unpack",
+        action="append",
+        default=[],
+        choices=sorted(DEBS),
+        help="take this program from Debian's package even where PATH has it",
+    )
     add("--no-build", action="store_true", help="take the programs that are built already")
     add("--portcullis", metavar="PATH", help="measure this binary instead of building one")
     add("--ablation", metavar="PATH", help="the binary with the feature `ablation`")
@@ -93,8 +111,8 @@ def _listing(chosen: Chosen) -> None:
     total = 0.0
     for scenario, peers in chosen:
         planned = scenario.planned(len(peers))
-        total += planned
-        mark = "headline" if scenario.headline else "full"
+        total += 0.0 if scenario.extra else planned
+        mark = "headline" if scenario.headline else "named" if scenario.extra else "full"
         print(f"{scenario.name:24} {planned:5.0f} s  {mark:8}  {', '.join(peers)}")
     print(f"{'together':24} {total:5.0f} s  ({total / 60:.1f} minutes, without building)")
 
@@ -103,7 +121,7 @@ def _wanted(chosen: Chosen) -> set[str]:
     """Programs that the chosen cells need."""
     peers = all_peers()
     names = {peers[name].program for _, listed in chosen for name in listed if name in peers}
-    names |= {"load", "portcullis"}
+    names |= set(NEEDED)
     if any(scenario.kind == "syscalls" for scenario, _ in chosen):
         names.add("strace")
     return names
@@ -161,14 +179,15 @@ def _programs(options: argparse.Namespace, chosen: Chosen) -> Programs:
     if not inside:
         print("peers and builds (a first run takes minutes for this, later ones seconds)")
     # Inside, everything is there: looked up again, not built.
-    programs = Setup(ROOT, given, build=not options.no_build and not inside).everything(
-        _wanted(chosen)
-    )
+    setup = Setup(ROOT, given, not options.no_build and not inside, tuple(options.unpack))
+    programs = setup.everything(_wanted(chosen))
     for name, reason in json.loads(os.environ.get(MISSING, "{}")).items():
         # What failed to build outside may still lie there from an older commit: not to be taken.
         programs.miss(name, reason)
     lacking = [
-        f"{name}: {programs.missing.get(name)}" for name in PROBES if name not in programs.found
+        f"{name} ({why}): {programs.missing.get(name, 'not looked for')}"
+        for name, why in NEEDED.items()
+        if name not in programs.found
     ]
     if lacking:
         raise Trouble("nothing can be measured without " + "; ".join(lacking))
@@ -195,29 +214,29 @@ def _measure(options: argparse.Namespace, chosen: Chosen) -> None:
     facts |= machine.wait_quiet(options.wait)
     facts |= {
         "private_network": namespace,
+        "programs": machine.digest([programs.found[name] for name in PROBES]),
         "cpu_proxy": cpus[0],
         "cpu_load": cpus[1],
         "versions": programs.versions,
         "missing": programs.missing,
     }
-    machine.write_json(RESULTS / "machine.json", facts, ROOT)
+    machine.write_json(options.results / "machine.json", facts, ROOT)
     os.sched_setaffinity(0, [cpus[1]])
     run = {
-        key: facts[key] for key in ("time", "commit", "dirty", "kernel", "load_average", "quiet")
+        key: facts[key]
+        for key in ("time", "commit", "dirty", *machine.SAME, "load_average", "quiet")
     }
-    run["programs"] = machine.digest([programs.found[name] for name in PROBES])
+    run["programs"] = facts["programs"]
     minutes = options.minutes or (FULL_MINUTES if options.full else HEADLINE_MINUTES)
     # Headline figures are taken anew each time: they belong to one run. The long table is resumed.
     again = options.again or not options.full
-    _scenarios(bench, run, chosen, minutes, again)
+    _scenarios(Runner(bench, options.results, run, Clock(0.0)), chosen, minutes, again)
 
 
-def _scenarios(
-    bench: Bench, run: dict[str, Any], chosen: Chosen, minutes: float, again: bool
-) -> None:
-    runner = Runner(bench, RESULTS, run, Clock(0.0))
+def _scenarios(runner: Runner, chosen: Chosen, minutes: float, again: bool) -> None:
+    """What is not finished yet, in order, as far as the minutes reach."""
     todo = [
-        (scenario, runner.beside(peers, wanted), wanted)
+        (scenario, runner.beside(scenario, peers, wanted), wanted)
         for scenario, peers in chosen
         if (wanted := runner.missing(scenario, peers, again))
     ]
@@ -251,7 +270,7 @@ def _scenarios(
             left.append(scenario.name)
     if left:
         print("not measured: " + ", ".join(left))
-    machine.write_json(RESULTS / "left.json", {"not_measured": left}, ROOT)
+    machine.write_json(runner.results / "left.json", {"not_measured": left}, ROOT)
 
 
 def _interrupted(number: int, _: Any) -> None:
@@ -261,13 +280,14 @@ def _interrupted(number: int, _: Any) -> None:
 def main() -> int:
     """Exit codes: 0 done, 1 something failed, 64 wrong usage, 130 interrupted."""
     options = _arguments()
+    options.results = options.results.resolve()
     wrong: Optional[str] = unknown(options.only)
     if wrong:
         print(f"perf/run: nothing here is called {wrong!r}; --list names all", file=sys.stderr)
         return 64
     chosen = with_rounds(selected(options.full, options.only), options.rounds)
     if options.list:
-        _listing(selected(True, options.only))
+        _listing(selected(True, options.only, extra=True))
         return 0
     if options.check:
         return _check()
@@ -280,10 +300,10 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted: children ended; finished cells are kept")
-        report.draw(RESULTS, ROOT)
+        report.draw(options.results, ROOT)
         return 130
     finally:
         shutil.rmtree(WORK, ignore_errors=True)
-    report.draw(RESULTS, ROOT)
-    print(f"table: {(RESULTS / 'table.md').relative_to(ROOT)}")
+    report.draw(options.results, ROOT)
+    print(f"table: {os.path.relpath(options.results / 'table.md')}")
     return 0

@@ -14,7 +14,7 @@ from lanes import Bench, Lane
 from machine import digest, load_average, write_json
 from place import Peer
 from procs import Child, Nursery, Trouble
-from scenarios import ANCHORS, Scenario, all_peers
+from scenarios import BASE, Scenario, all_peers
 from stats import middle, per_event, per_request
 
 
@@ -57,9 +57,12 @@ class Runner:
             name for name in self.ready(peers) if again or not self._finished(scenario, name)
         )
 
-    def beside(self, peers: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, ...]:
+    def beside(
+        self, scenario: Scenario, peers: tuple[str, ...], wanted: tuple[str, ...]
+    ) -> tuple[str, ...]:
         """Those wanted with the anchors that their ratios need, in the scenario's order."""
-        return tuple(name for name in self.ready(peers) if name in wanted or name in ANCHORS)
+        kept = {*wanted, *scenario.anchors}
+        return tuple(name for name in self.ready(peers) if name in kept)
 
     def _finished(self, scenario: Scenario, peer: str) -> bool:
         """Whether a cell is there, of the programs, load and rounds of now."""
@@ -68,7 +71,7 @@ class Runner:
             return bool(
                 cell["run"]["programs"] == self.run["programs"]
                 and cell["scenario"] == json.loads(json.dumps(scenario.record()))
-                and len(cell["rounds"]) == scenario.rounds
+                and len(cell["rounds"]) >= scenario.rounds
                 and cell["binary"] == self._binary(peer)
             )
         except (OSError, ValueError, KeyError, TypeError):
@@ -99,7 +102,7 @@ class Runner:
         """Measures a scenario for `peers` and writes the cells that are `wanted`."""
         work = self.bench.work / scenario.name
         shutil.rmtree(work, ignore_errors=True)
-        load_begin = load_average()
+        load_begin, self.rate = load_average(), 0.0
         with Nursery(work) as nursery:
             lanes = [
                 Lane(name, self.peers.get(name), scenario, self.bench, nursery, work / name)
@@ -107,6 +110,8 @@ class Runner:
             ]
             if scenario.kind in ("start", "idle", "syscalls"):
                 self._one_after_another(scenario, lanes)
+            elif scenario.kind == "pairs":
+                self._in_pairs(scenario, lanes)
             else:
                 self._in_turns(scenario, lanes, nursery)
             self._write(scenario, lanes, load_begin, wanted)
@@ -132,17 +137,46 @@ class Runner:
             lane.counted = self._guard_finish(lane)
             lane.nursery.stop_all()
 
-    def _in_turns(self, scenario: Scenario, lanes: list[Lane], nursery: Nursery) -> None:
-        self.rate = 0.0
+    def _in_pairs(self, scenario: Scenario, lanes: list[Lane]) -> None:
+        """Each lane against the one with nothing off: none X, X none, …, neighbours in time.
+
+        All of them wait idle, which takes no CPU; of a pair just turned to, both are warmed first.
+        """
+        self._start(lanes)
+        base = next((lane for lane in lanes if lane.name == BASE and not lane.trouble), None)
+        if base is None:
+            raise Trouble(f"{BASE} does not run, and each pair is measured against it")
+        for lane in (one for one in lanes if one is not base and not one.trouble):
+            for one in (base, lane):
+                self._guard(one, lambda one=one: one.turn(0, [], scenario.first_warm))
+                if one.rounds:
+                    one.rounds.pop()
+            for number in range(scenario.rounds):
+                self.clock.say(f"{scenario.name}: {lane.name}: pair {number + 1}/{scenario.rounds}")
+                for one in (base, lane) if number % 2 == 0 else (lane, base):
+                    if not lane.trouble and not base.trouble:
+                        self._guard(one, lambda one=one: one.turn(0, [], scenario.warm))
+                if lane.trouble or base.trouble:
+                    break
+                lane.paired.append(base.rounds[-1])
+            if base.trouble:
+                raise Trouble(f"{BASE}: {base.trouble}")
+
+    def _start(self, lanes: list[Lane]) -> None:
+        """All of them up, and asked what they must refuse."""
         for lane in lanes:
-            self.clock.say(f"{scenario.name}: starting {lane.name}")
+            self.clock.say(f"{lane.scenario.name}: starting {lane.name}")
             self._guard(lane, lane.start)
             if not lane.trouble:
                 self._guard(lane, lane.check)
+
+    def _in_turns(self, scenario: Scenario, lanes: list[Lane], nursery: Nursery) -> None:
+        self._start(lanes)
         extra = self._arguments(scenario, lanes)
         spinner: Optional[Child] = None
         if scenario.spin:
-            cpus = f"{self.bench.proxy_cpu},{self.bench.load_cpu}"
+            # On the proxy's CPU only: on its own the load never sleeps, and so needs none.
+            cpus = str(self.bench.proxy_cpu)
             spinner = nursery.start("spin", [self.bench.load, "spin", "--cpus", cpus])
         for number in range(scenario.rounds):
             # There and back: who is always after the same neighbour inherits its warmth.
@@ -185,7 +219,7 @@ class Runner:
         """What the kind of the scenario adds to the load's command line."""
         if scenario.kind == "rate":
             self.rate = scenario.rate or scenario.share * self._capacity(lanes)
-            return ["--rate", f"{self.rate:.0f}"]
+            return ["--rate", f"{self.rate:.0f}", "--busy"]
         if scenario.kind == "sse":
             return ["--streams"]
         if scenario.kind == "new":
@@ -211,9 +245,11 @@ class Runner:
     ) -> None:
         """One file per cell, with the rounds of the anchors from the same minutes."""
         upstream = {lane.name: lane.counted or self._guard_finish(lane) for lane in lanes}
-        anchors = {lane.name: lane.rounds for lane in lanes if lane.name in ANCHORS and lane.rounds}
+        anchors = {lane.name: lane.rounds for lane in lanes if lane.name in scenario.anchors}
         load = {"begin": round(load_begin, 2), "end": round(load_average(), 2)}
         for lane in (one for one in lanes if one.name in wanted):
+            self._guard(lane, lambda lane=lane: lane.judge_audit(upstream[lane.name]))
+            paired = {BASE: lane.paired} if scenario.kind == "pairs" else anchors
             cell = {
                 "scenario": scenario.record(),
                 "name": lane.name,
@@ -228,8 +264,9 @@ class Runner:
                 "settings": lane.settings,
                 "load_average": load,
                 "audit_lines": lane.audit_lines,
+                "upstream_beside_load": scenario.beside or lane.peer is not None,
                 "rate": self.rate,
-                "anchors": {name: _slim(rounds) for name, rounds in anchors.items()},
+                "anchors": {name: _slim(rounds) for name, rounds in paired.items() if rounds},
             }
             path = self.cell_path(scenario, lane.name)
             if lane.trouble:

@@ -38,6 +38,8 @@ class Place:
     tls_down: bool = False
     tls_up: bool = False
     cpus: str = "0"
+    # The longest body of the load either way: some settings pay at one size and cost at another.
+    longest: int = 300
 
     def write(self, name: str, text: str) -> Path:
         """Writes a file of the peer's configuration."""
@@ -72,7 +74,7 @@ class Peer:
     # Ablations leave out a check on purpose: what they answer is recorded and not judged.
     judged: bool = True
     # Programs that need a conversation before the first call (a registration) hold it here; it
-    # gives what the load must say: `path`, `tool`, `tokens` (a file), `good` (a token).
+    # gives what the load must say: `path`, `tool`, `tokens` (a file), `good` (a token), `revision`.
     prepare: "Callable[[Place, int], dict[str, str]] | None" = None
     # Bytes that an answer may be longer or shorter by, for those that write the JSON anew.
     slack: int = 0

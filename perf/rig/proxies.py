@@ -5,15 +5,37 @@ from __future__ import annotations
 from keys import AUDIENCE, ISSUER, KEY_VALUE, NAME
 from place import Launch, Peer, Place
 
+# Up to here head and body stand in HAProxy's own buffer with room to spare.
+HAPROXY_SMALL = 8 * 1024
 ALLOWED_TOOLS = ("answer_", "slow_", "sse_")
 
 
-def nginx(place: Place) -> Launch:
-    """A bare relay: keep-alive both ways, nothing logged.
+# Ways tried beside each other (perf/NOTES.md): 64k is the cheapest, or as cheap, at every size.
+NGINX_BUFFERS = {
+    "default": "proxy_buffering off;",
+    "default-head": "client_header_buffer_size 4k; proxy_buffering off;",
+    "16k": (
+        "client_body_buffer_size 64k; proxy_buffering off; proxy_buffer_size 16k;"
+        " proxy_buffers 8 16k;"
+    ),
+    "64k": (
+        "client_body_buffer_size 64k; proxy_buffering off; proxy_buffer_size 64k;"
+        " proxy_buffers 8 64k;"
+    ),
+    "64k-head": (
+        "client_header_buffer_size 32k; client_body_buffer_size 64k; proxy_buffering off;"
+        " proxy_buffer_size 64k; proxy_buffers 8 64k;"
+    ),
+    "buffered": "client_body_buffer_size 64k; proxy_buffering on; proxy_max_temp_file_size 0;",
+    "buffered-64k": (
+        "client_body_buffer_size 64k; proxy_buffering on; proxy_max_temp_file_size 0;"
+        " proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;"
+    ),
+}
 
-    Unbuffered with a buffer of 64 KiB, the cheapest of three ways tried for answers of 1 MiB
-    (against the default 4 KiB, and against buffering in 16 × 64 KiB).
-    """
+
+def nginx(place: Place, buffers: str = NGINX_BUFFERS["64k"]) -> Launch:
+    """A bare relay: keep-alive both ways, nothing logged."""
     here, keys = place.directory, place.keys
     listen = f"listen 127.0.0.1:{place.listen}" + (" ssl" if place.tls_down else "")
     tls = ""
@@ -37,8 +59,7 @@ http {{
   access_log off; keepalive_requests 100000000; keepalive_timeout 300s;
   client_body_temp_path {here}/b; proxy_temp_path {here}/p; fastcgi_temp_path {here}/f;
   uwsgi_temp_path {here}/u; scgi_temp_path {here}/s;
-  client_body_buffer_size 64k; client_max_body_size 8m;
-  proxy_buffering off; proxy_buffer_size 64k; proxy_buffers 8 64k;
+  client_max_body_size 8m; {buffers}
   upstream mcp {{ server 127.0.0.1:{place.upstream}; keepalive 256; keepalive_requests 100000000; }}
   server {{
     {listen} backlog=4096;
@@ -50,7 +71,10 @@ http {{
 }}
 """
     path = place.write("nginx.conf", text)
-    return Launch([str(place.programs.found["nginx"]), "-c", str(path)], settings=text)
+    # Without -e it first tries a log that only root may write.
+    argv = [str(place.programs.found["nginx"]), "-e", f"{here}/error.log", "-c", str(path)]
+    libraries = place.programs.libraries.get("nginx", "")
+    return Launch(argv, {"LD_LIBRARY_PATH": libraries} if libraries else {}, text)
 
 
 def _haproxy_token(place: Place) -> str:
@@ -85,8 +109,19 @@ def _haproxy_rule() -> str:
   http-request deny deny_status 403 unless allowed_tool or list_call"""
 
 
-def haproxy(place: Place, token: bool = False, rule: bool = False) -> Launch:
-    """HAProxy as a relay; with `token` it validates, with `rule` it also judges the tool."""
+def haproxy(
+    place: Place,
+    token: bool = False,
+    rule: bool = False,
+    bufsize: int = 0,
+    splice: bool = False,
+) -> Launch:
+    """HAProxy as a relay; with `token` it validates, with `rule` it also judges the tool.
+
+    Its own buffer of 16 KiB is the cheapest for small messages and one of 64 KiB for large ones, by
+    half at 16 KiB; splicing makes no difference there (perf/NOTES.md). `bufsize` overrides that.
+    The rule reads the whole body, which fits into either.
+    """
     keys = place.keys
     bind = f"bind 127.0.0.1:{place.listen} backlog 4096"
     if place.tls_down:
@@ -98,20 +133,20 @@ def haproxy(place: Place, token: bool = False, rule: bool = False) -> Launch:
             " ssl-min-ver TLSv1.3"
         )
     checks = (_haproxy_token(place) if token else "") + (_haproxy_rule() if rule else "")
-    # The rule reads the whole body, so that must fit; a bare relay may pass bytes unread.
-    buffers = "\n  tune.bufsize 65536" if rule else ""
-    splice = "" if token or rule else "\n  option splice-auto"
+    bufsize = bufsize or (65_536 if place.longest > HAPROXY_SMALL else 16_384)
+    splicing = "\n  option splice-auto" if splice else ""
     text = f"""global
   nbthread 1
   no strict-limits
-  maxconn 12000{buffers}
+  maxconn 12000
+  tune.bufsize {bufsize}
 defaults
   mode http
   timeout connect 5s
   timeout client 300s
   timeout server 300s
   timeout http-keep-alive 300s
-  option http-no-delay{splice}
+  option http-no-delay{splicing}
   http-reuse always
 frontend f
   {bind}{checks}
@@ -133,6 +168,20 @@ def haproxy_jwt(place: Place) -> Launch:
 def haproxy_tool(place: Place) -> Launch:
     """HAProxy with token validation and the rule on tools."""
     return haproxy(place, token=True, rule=True)
+
+
+def _nginx_variant(name: str) -> Peer:
+    def make(place: Place) -> Launch:
+        return nginx(place, NGINX_BUFFERS[name])
+
+    return Peer(f"nginx-{name}", "nginx", "nginx", f"nginx, buffers: {name}", make)
+
+
+def _haproxy_variant(name: str, bufsize: int, splice: bool) -> Peer:
+    def make(place: Place) -> Launch:
+        return haproxy(place, bufsize=bufsize, splice=splice)
+
+    return Peer(f"haproxy-{name}", "haproxy", "haproxy", f"HAProxy, {name}", make)
 
 
 def _relay(name: str) -> Peer:
@@ -172,4 +221,13 @@ PEERS = [
     _relay("hyper-relay"),
     _relay("monoio-http-relay"),
     _relay("ring-relay"),
+]
+
+# Settings to choose from, measured beside each other by the scenarios `variants_*`.
+VARIANTS = [
+    *(_nginx_variant(name) for name in NGINX_BUFFERS),
+    _haproxy_variant("16k", 16_384, False),
+    _haproxy_variant("16k-splice", 16_384, True),
+    _haproxy_variant("64k", 65_536, False),
+    _haproxy_variant("64k-splice", 65_536, True),
 ]

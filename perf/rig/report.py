@@ -9,31 +9,10 @@ from typing import Any, Callable, Optional, Sequence
 import svg
 from cells import Book, Cell
 from scenarios import Scenario, scenarios
-from stats import Spread, errors
-from targets import BASELINE, targets
-
-WARM = {
-    "http_head": "head of the request, with the fields that go upstream",
-    "token_verify_warm": "token, remembered",
-    "mcp_envelope_300B": "message",
-    "policy_decide_warm": "decisions, remembered",
-    "audit": "audit records of decision and outcome",
-}
-ABSENT = "–"
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first column is text, the others figures."""
-    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
-def shown(spread: Optional[Spread], digits: int = 1, wide: bool = True) -> str:
-    """A figure with its spread, or the sign for none."""
-    if spread is None:
-        return ABSENT
-    return spread.text(digits) if wide else f"{spread.middle:,.{digits}f}"
+from stages import saved, stages
+from stats import errors
+from targets import targets
+from words import ABSENT, shown, table
 
 
 def group(cell: Cell) -> str:
@@ -130,8 +109,14 @@ def _order(scenario: str) -> tuple[str, ...]:
 Column = tuple[str, Callable[[Cell], str]]
 
 
-def _columns(kind: str) -> list[Column]:
+def _columns(kind: str, tls: bool = False) -> list[Column]:
     """What is shown of a scenario of this kind."""
+    found = _figures(kind)
+    return [*found, ("TLS", lambda cell: cell.tls() or ABSENT)] if tls else found
+
+
+def _figures(kind: str) -> list[Column]:
+    """The figures among it."""
     cost: Column = ("CPU-µs, middle (least–most)", lambda cell: shown(cell.cost(), 2))
     over: Column = ("over nginx", lambda cell: shown(cell.to_nginx(), 2))
     rps: Column = ("requests/s", lambda cell: shown(cell.rps(), 0))
@@ -158,6 +143,9 @@ def _columns(kind: str) -> list[Column]:
             ),
             ("the most frequent", _frequent),
         ]
+    if kind == "pairs":
+        saves = "saves, CPU-µs, and its 95 % interval"
+        return [cost, (saves, lambda cell: shown(cell.saves(), 2))]
     if kind == "sse":
         delays: list[Column] = [
             (f"event delay {name}, µs", lambda cell, name=name: shown(cell.delay(name), 0))
@@ -194,6 +182,11 @@ def _columns(kind: str) -> list[Column]:
             over,
             *more,
             *late,
+            (
+                "the load's lag p50 / p99, µs",
+                lambda cell: f"{shown(cell.lag('p50'), 1, False)} / "
+                f"{shown(cell.lag('p99'), 0, False)}",
+            ),
             ("rate kept", lambda cell: "no" if cell.saturated() else "yes"),
             wrong,
         ]
@@ -214,7 +207,7 @@ def _section(book: Book, scenario: Scenario) -> str:
     cells = {cell.name: cell for cell in book.of(scenario.name)}
     if not cells:
         return ""
-    columns = _columns(scenario.kind)
+    columns = _columns(scenario.kind, any(cell.tls() for cell in cells.values()))
     rows, reasons = [], []
     for name in (*scenario.peers, *(extra for extra in cells if extra not in scenario.peers)):
         cell = cells.get(name)
@@ -224,58 +217,32 @@ def _section(book: Book, scenario: Scenario) -> str:
             reasons.append(f"* {cell.label}: not measured: {cell.failed or 'no rounds'}")
         else:
             rows.append([cell.label, *(column[1](cell) for column in columns)])
+    done = sorted({len(cell.rounds) for cell in cells.values() if cell.rounds})
     load = next(iter(cells.values())).raw.get("load_average", {})
     head = (
-        f"\n### {scenario.title} (`{scenario.name}`)\n\n{_terms(scenario)}; load average "
+        f"\n### {scenario.title} (`{scenario.name}`)\n\n{_terms(scenario, done)}; load average "
         f"{load.get('begin')} → {load.get('end')}.\n\n"
     )
     body = table(["", *(column[0] for column in columns)], rows) if rows else ""
     return head + body + ("\n" + "\n".join(reasons) + "\n" if reasons else "")
 
 
-def _saved(book: Book) -> list[tuple[Cell, Spread]]:
-    """What the absence of each stage saves, round by round against the build with nothing off."""
-    none = book.cell("ablation", "ablation-none")
-    cells = [cell for cell in book.of("ablation") if cell.name.startswith("ablation-")]
-    return [
-        (cell, less)
-        for cell in cells
-        if none and not cell.failed and cell is not none
-        if (less := none.less(cell.rounds))
-    ]
-
-
-def _stages(book: Book) -> str:
-    """Where the CPU of a request goes: ablation, and the instructions that CI counts."""
-    rows = [
-        [cell.label, shown(less, 2)]
-        for cell, less in sorted(_saved(book), key=lambda row: row[0].name)
-    ]
-    parts = [table(["", "saves, CPU-µs of a request"], rows)] if rows else []
-    try:
-        counts = json.loads(BASELINE.read_text(encoding="utf-8"))["instructions"]
-    except (OSError, ValueError, KeyError, TypeError):
-        counts = {}
-    whole = float(counts.get("whole_way") or 0)
-    if whole:
-        warm = [[name, f"{counts[key]:,.0f}"] for key, name in WARM.items() if key in counts]
-        rest = whole - sum(float(counts[key]) for key in WARM if key in counts)
-        warm += [["the rest: connection, relay, buffers, answer", f"{rest:,.0f}"]]
-        warm += [["all of it in user space, event loop aside (`whole_way`)", f"{whole:,.0f}"]]
-        parts.append(table(["warm, 300 B", "instructions of the worker (perf/gate)"], warm))
-    return "\n".join(parts) if parts else "Not measured.\n"
-
-
-def _terms(scenario: Scenario) -> str:
-    """The load in words."""
+def _terms(scenario: Scenario, done: Sequence[int]) -> str:
+    """The load in words, with the rounds that were done, whatever was planned."""
+    rounds = " to ".join(str(count) for count in dict.fromkeys((*done[:1], *done[-1:]))) or "0"
     if scenario.kind in ("start", "idle"):
-        return f"{scenario.rounds} × in a row"
+        return f"{rounds} × in a row"
     loop = (
-        f"{scenario.connections} connections, {scenario.rounds} rounds of {scenario.seconds:g} s "
-        "in turns"
+        f"{scenario.connections} connections, {rounds} rounds of {scenario.seconds:g} s "
+        + ("in pairs" if scenario.kind == "pairs" else "in turns")
     )
     if scenario.spin:
-        loop += ", SCHED_IDLE spinners on both CPUs (no idle wake-ups)"
+        loop += (
+            ", a SCHED_IDLE spinner on the proxy's CPU and a load that never sleeps (no idle "
+            "wake-ups)"
+        )
+    if scenario.beside:
+        loop += "; `direct` has its upstream on the load's CPU, as the others have"
     if scenario.cold:
         loop += ", no token seen twice (a hit in our cache says that they ran out)"
     if scenario.kind == "closed":
@@ -317,6 +284,8 @@ def _missing(book: Book, machine: dict[str, Any]) -> str:
     for cell in book.cells.values():
         if cell.failed:
             reasons.setdefault(f"{cell.name} in {cell.scenario['name']}", cell.failed)
+    for (scenario, name), why in book.left_out.items():
+        reasons[f"{name} in {scenario}"] = f"left out, for it is of another {why}"
     for name in machine.get("left", []):
         reasons[str(name)] = "did not fit into the minutes given, or failed as a whole"
     if not reasons:
@@ -333,10 +302,11 @@ def _targets(book: Book) -> str:
             or (f"{one.measured:.2f} {one.unit}" if one.measured is not None else ABSENT),
             (f"{one.measured:.2f}" if one.measured is not None else ABSENT),
             one.verdict(),
+            one.reason() or ABSENT,
         ]
         for one in targets(book)
     ]
-    return table(["target", "limit", "measured", "as a figure", "verdict"], rows)
+    return table(["target", "limit", "measured", "as a figure", "verdict", "reason"], rows)
 
 
 def _plots(book: Book, results: Path) -> list[str]:
@@ -375,18 +345,18 @@ def _plots(book: Book, results: Path) -> list[str]:
             drawn[f"latency_{name}.svg"] = svg.percentiles(
                 "Latency added over direct", f"{name}: open loop, from the scheduled instant", late
             )
-    whole, saved = book.cost("ablation", "ablation-none"), _saved(book)
-    if whole and saved:
-        stages = [
+    whole, saves = book.cost("ablation", "ablation-none"), saved(book, "ablation")
+    if whole and saves:
+        parts = [
             (cell.label.replace("Portcullis without ", ""), max(0.0, less.middle))
-            for cell, less in saved
+            for cell, less in saves
             if cell.name != "ablation-all"
         ]
         drawn["ablation.svg"] = svg.stack(
             "Where the CPU of a request goes",
-            "each stage: what its absence saves; the rest: relay, kernel " "and what stages share",
+            "each stage: what its absence saves; the rest: relay, kernel and what stages share",
             "CPU-µs",
-            [*stages, ("the rest", whole - sum(value for _, value in stages))],
+            [*parts, ("the rest", whole - sum(value for _, value in parts))],
         )
     for file, text in drawn.items():
         (results / file).write_text(text, encoding="utf-8")
@@ -420,9 +390,7 @@ def draw(results: Path, root: Path) -> None:
         "\n## Targets\n",
         _targets(book),
         "\n## Where it goes\n",
-        "Differences of rounds of the same number; what scatters more than it saves is not told "
-        "apart here, and the instructions below tell it.\n",
-        _stages(book),
+        stages(book),
         "\n## Plots\n",
         "\n".join(f"![{name}]({name})" for name in plots) + "\n" if plots else "None yet.\n",
         "\n## Function checks before measuring\n",

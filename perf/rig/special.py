@@ -30,6 +30,7 @@ def _first_answer(lane: Lane, token: str, began: float) -> float:
             answer = ask(lane.port, wire.request("answer_300", token), lane.context(), NAME, 2.0)
             if wire.permitted(answer):
                 return (time.monotonic() - began) * 1_000
+            lane.in_vain.append(wire.short(answer))
         except Trouble:
             pass
         time.sleep(0.001)
@@ -63,6 +64,7 @@ def starts(lane: Lane) -> None:
         lane.nursery.stop(lane.proxy)
     program = lane.bench.programs.found[lane.peer.program]
     lane.rounds[0]["program_bytes"] = program.stat().st_size
+    lane.rounds[0]["in_vain"] = lane.in_vain
 
 
 def _ready(child: Child, count: int) -> None:

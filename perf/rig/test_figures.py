@@ -9,19 +9,22 @@ import unittest
 import xml.etree.ElementTree as xml
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Optional
 
 import cells
 import keys
+import lanes
 import measure
 import report
 import scenarios
 import special
+import stages
 import stats
 import svg
 import targets
 from machine import write_json
 from place import Programs
+from procs import Trouble
 from stats import Spread
 
 
@@ -52,6 +55,7 @@ def write_cell(
     reason: str = "",
     run: str = "now",
     binary: str = "",
+    machine: Optional[dict[str, Any]] = None,
 ) -> None:
     """A raw file as the runner writes it."""
     peer = scenarios.all_peers().get(name)
@@ -59,7 +63,7 @@ def write_cell(
     cell = {
         "scenario": scenario.record(),
         "name": name,
-        "run": {"time": run, "programs": "x"},
+        "run": {"time": run, "programs": "x", **(machine or {})},
         "binary": binary,
         "peer": {
             "label": peer.label if peer else "direct",
@@ -106,6 +110,19 @@ class Statistics(unittest.TestCase):
         self.assertEqual(stats.ratio([10.0, 20.0], [10.0, 20.0]), Spread(1.0, 1.0, 1.0, 2))
         self.assertIsNone(stats.ratio([1.0], []))
         self.assertIsNone(stats.ratio([1.0], [0.0]))
+
+    def test_interval_of_the_median(self) -> None:
+        """Order statistics: of 16 values the fourth from both ends; of few the ends."""
+        found = stats.median_interval([float(value) for value in range(1, 17)])
+        self.assertEqual(found, Spread(4.0, 8.5, 13.0, 16))
+        self.assertEqual(stats.median_interval([3.0, 1.0]), Spread(1.0, 2.0, 3.0, 2))
+        self.assertIsNone(stats.median_interval([]))
+
+    def test_kernel_share(self) -> None:
+        """Of ticks; none without any."""
+        watch = {"proxy": {"cpu_ns": 1, "user_ms": 10, "system_ms": 30}}
+        self.assertEqual(stats.kernel_share({"watch": watch}), 0.75)
+        self.assertIsNone(stats.kernel_share({}))
 
     def test_added_is_over_the_middle_of_the_base(self) -> None:
         """Not over its best."""
@@ -219,6 +236,9 @@ class Reporting(unittest.TestCase):
         )
         missed = targets.Target("x", 10, "µs", 15.0)
         self.assertEqual(missed.verdict(), "missed by 50 %")
+        self.assertEqual(missed.reason(), "none is known")
+        self.assertEqual(targets.Target("x", 20, "µs", 15.0).reason(), "")
+        self.assertLessEqual(set(targets.REASONS), set(found))
         self.assertEqual(found["allocations per warm request"].limit, 0.0)
 
     def test_a_doubtful_verdict_says_so(self) -> None:
@@ -233,6 +253,62 @@ class Reporting(unittest.TestCase):
         one = targets.Target("x", 2.0, "×", 0.95, spread=spread)
         self.assertEqual(one.verdict(), "met")
 
+    def test_a_load_that_was_late_gives_no_verdict(self) -> None:
+        """What the load itself lacked is in the latency that is judged."""
+        one = targets.Target("x", 0.8, "×", 0.5, late=21.0, added=40.0)
+        self.assertEqual(one.verdict(), "no verdict: the load itself was late by 21 µs")
+        one = targets.Target("x", 0.8, "×", 0.5, late=19.0, added=40.0)
+        self.assertEqual(one.verdict(), "met")
+
+    def test_other_machines_are_left_out(self) -> None:
+        """A cell of another kernel, machine or build is named, and neither shown nor compared."""
+        here = {"kernel": "6", "cpu": "c", "cpu_model": "1", "cpus_online": 2, "programs": "x"}
+        write_json(self.results / "machine.json", here, self.results)
+        scenario = scenarios.scenarios()[0]
+        for name, other in (("nginx", {}), ("envoy", {"kernel": "5"}), ("direct", {"cpu": "d"})):
+            write_cell(self.results, scenario, name, [1.0], machine={**here, **other})
+        write_cell(self.results, scenario, "haproxy", [1.0], machine={**here, "programs": "y"})
+        book = cells.Book(self.results)
+        self.assertEqual([cell.name for cell in book.of("call_300")], ["nginx"])
+        self.assertEqual(book.left_out[("call_300", "envoy")], "kernel")
+        report.draw(self.results, self.results)
+        text = (self.results / "table.md").read_text(encoding="utf-8")
+        self.assertIn("direct in call_300: left out, for it is of another cpu", text)
+        self.assertIn("haproxy in call_300: left out, for it is of another commit", text)
+
+    def test_pairs(self) -> None:
+        """Neighbours are subtracted, and what scatters is not told apart."""
+        one = next(one for one in scenarios.scenarios() if one.name == "ablation")
+        for name, costs in (("ablation-token", [9.0] * 8), ("ablation-audit", [9.0, 11.0] * 4)):
+            write_cell(self.results, one, name, costs)
+            path = self.results / "raw" / "ablation" / f"{name}.json"
+            cell = json.loads(path.read_text(encoding="utf-8"))
+            cell["anchors"] = {"ablation-none": [one_round(10.0) for _ in costs]}
+            write_json(path, cell, self.results)
+        text = stages.stages(cells.Book(self.results))
+        self.assertIn("| Portcullis without token | 1.00 (1.00–1.00) | 8 | yes |", text)
+        self.assertIn("| Portcullis without audit | 0.00 (-1.00–1.00) | 8 | no: within", text)
+
+    def test_rounds_done_are_told(self) -> None:
+        """Not those that were planned."""
+        report.draw(self.results, self.results)
+        text = (self.results / "table.md").read_text(encoding="utf-8")
+        self.assertIn("32 connections, 3 rounds of 2 s", text)
+
+    def test_audit_lines_are_judged(self) -> None:
+        """A line for each request at the upstream and each refusal, or the cell fails."""
+        ours = scenarios.all_peers()["portcullis"]
+        lane = lanes.Lane(
+            "portcullis", ours, scenarios.scenarios()[0], None, None, self.results  # type: ignore
+        )
+        lane.checks = [{"check": name} for name in ("good", "expired", "denied tool")]
+        lane.audit_lines = 12
+        lane.judge_audit({"requests": 10})
+        with self.assertRaisesRegex(Trouble, "12 lines for 11 requests"):
+            lane.judge_audit({"requests": 11})
+        with self.assertRaisesRegex(Trouble, "did not say"):
+            lane.judge_audit({})
+
     def test_ratio_only_within_a_run(self) -> None:
         """Cells of different runs are never divided."""
         write_cell(self.results, scenarios.scenarios()[0], "haproxy-tool", [100.0], run="yesterday")
@@ -240,11 +316,8 @@ class Reporting(unittest.TestCase):
         self.assertEqual(found["over HAProxy with JWT and rule"].verdict(), "not measured")
         # nginx is taken from the rounds beside ours, whatever its own file says.
         write_cell(self.results, scenarios.scenarios()[0], "nginx", [1.0], run="yesterday")
-        book = cells.Book(self.results)
-        found = {one.text: one for one in targets.targets(book)}
+        found = {one.text: one for one in targets.targets(cells.Book(self.results))}
         self.assertEqual(found["CPU per request over nginx's bare relay"].measured, 0.9)
-        self.assertTrue(book.strange(book.cells[("call_300", "nginx")]))
-        self.assertFalse(book.strange(book.cells[("call_300", "portcullis")]))
 
     def test_the_best_is_of_the_same_run(self) -> None:
         """A cheaper cell of yesterday does not count."""
@@ -271,7 +344,7 @@ class Reporting(unittest.TestCase):
             write_cell(self.results, scenario, name, [1.0, 2.0, 3.0], binary=runner._binary(name))
         self.assertEqual(runner.missing(scenario, peers, False), ())
         self.assertEqual(runner.missing(scenario, peers, True), peers[:3])
-        self.assertEqual(runner.beside(peers, ("portcullis",)), peers[:3])
+        self.assertEqual(runner.beside(scenario, peers, ("portcullis",)), peers[:3])
         other = dataclasses.replace(scenario, seconds=9.0)
         self.assertEqual(runner.missing(other, peers, False), peers[:3])
         program.write_bytes(b"2")

@@ -35,7 +35,12 @@ def call_body(tool: str, size: int = 300, ident: int = 7) -> bytes:
 
 
 def request(
-    tool: str, token: Optional[str], size: int = 300, close: bool = True, path: str = PATH
+    tool: str,
+    token: Optional[str],
+    size: int = 300,
+    close: bool = True,
+    path: str = PATH,
+    revision: str = REVISION,
 ) -> bytes:
     """The head that MCP clients send in the modern era, and the body."""
     body = call_body(tool, size)
@@ -44,7 +49,7 @@ def request(
         f"Host: {NAME}",
         "Content-Type: application/json",
         "Accept: application/json, text/event-stream",
-        f"Mcp-Protocol-Version: {REVISION}",
+        f"Mcp-Protocol-Version: {revision}",
         "Mcp-Method: tools/call",
         f"Mcp-Name: {tool}",
         "Traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
@@ -78,11 +83,12 @@ def function_checks(
 ) -> list[dict[str, Any]]:
     """Asks what must be answered and what must be refused; records answers and verdicts."""
     found = []
-    path, tool = own.get("path", PATH), own.get("tool", "answer_300")
+    tool = own.get("tool", "answer_300")
+    way = {"path": own.get("path", PATH), "revision": own.get("revision", REVISION)}
     if "good" in own:
         tokens = {**tokens, "good": own["good"]}
     for kind, token in tokens.items():
-        answer = ask(port, request(tool, token, path=path), context, NAME, 20.0)
+        answer = ask(port, request(tool, token, **way), context, NAME, 20.0)
         wanted = kind == "good" or not peer.checks
         found.append(
             {
@@ -92,7 +98,7 @@ def function_checks(
                 "as_wanted": permitted(answer) == wanted or not peer.judged,
             }
         )
-    answer = ask(port, request(DENIED_TOOL, tokens["good"], path=path), context, NAME, 20.0)
+    answer = ask(port, request(DENIED_TOOL, tokens["good"], **way), context, NAME, 20.0)
     wanted = not peer.tool_rule
     # A bare relay passes the call on, and the upstream may know no such tool: not judged.
     found.append(

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::clock::{Nanos, SECOND};
+
 /// Measuring instrument of the performance rig: load, upstream, tokens, idle clients, handshakes,
 /// spinners.
 #[derive(Debug, Parser)]
@@ -86,20 +88,27 @@ pub(crate) struct RunArgs {
     /// Tool to be called; the upstream does what its name says
     #[arg(long, default_value = "answer_300")]
     pub(crate) tool: String,
+    /// What that tool does, where a proxy has it under another name
+    #[arg(long, value_name = "TOOL")]
+    pub(crate) does: Option<String>,
     /// Size of the body of a call
     #[arg(long, default_value_t = 300, value_parser = bytes)]
     pub(crate) body_bytes: usize,
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub(crate) connections: u32,
-    /// Length of the measured window
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600))]
-    pub(crate) seconds: u64,
+    /// Length of the measured window, in seconds; 0.5 is a short one
+    #[arg(long, value_parser = window)]
+    pub(crate) seconds: Nanos,
     /// Seconds of the same load before the window
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=600))]
-    pub(crate) warm: u64,
+    #[arg(long, default_value = "1", value_parser = span)]
+    pub(crate) warm: Nanos,
     /// Open loop: so many requests per second, whatever the answers do
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) rate: Option<u64>,
+    /// Never sleeps: looks at clock and sockets again and again, and yields its CPU to whoever else
+    /// wants it
+    #[arg(long, requires = "rate")]
+    pub(crate) busy: bool,
     /// Opens a connection for every request
     #[arg(long)]
     pub(crate) new_connections: bool,
@@ -168,10 +177,10 @@ pub(crate) struct IdleArgs {
 pub(crate) struct HandshakesArgs {
     #[command(flatten)]
     pub(crate) to: To,
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600))]
-    pub(crate) seconds: u64,
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=600))]
-    pub(crate) warm: u64,
+    #[arg(long, value_parser = window)]
+    pub(crate) seconds: Nanos,
+    #[arg(long, default_value = "1", value_parser = span)]
+    pub(crate) warm: Nanos,
     #[arg(long, value_name = "NAME=PID", value_parser = watched)]
     pub(crate) watch: Vec<(String, u32)>,
     #[arg(long, default_value = "/mcp/bench")]
@@ -211,6 +220,20 @@ fn header(text: &str) -> Result<(String, String), String> {
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
+/// Seconds, parts of them too.
+fn span(text: &str) -> Result<Nanos, String> {
+    let seconds: f64 = text.parse().map_err(|_| "a number of seconds".to_owned())?;
+    if !(0.0..=SECONDS_MAX).contains(&seconds) {
+        return Err(format!("0 to {SECONDS_MAX} seconds"));
+    }
+    Ok((seconds * SECOND as f64) as Nanos)
+}
+
+fn window(text: &str) -> Result<Nanos, String> {
+    let span = span(text)?;
+    if span < WINDOW_MIN { Err("at least 0.1 seconds".to_owned()) } else { Ok(span) }
+}
+
 fn bytes(text: &str) -> Result<usize, String> {
     let size: usize = text.parse().map_err(|_| "a number of bytes".to_owned())?;
     if size > BODY_BYTES_MAX {
@@ -219,4 +242,6 @@ fn bytes(text: &str) -> Result<usize, String> {
     Ok(size)
 }
 
+const SECONDS_MAX: f64 = 600.0;
+const WINDOW_MIN: Nanos = SECOND / 10;
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -89,6 +89,14 @@ impl Link {
         })
     }
 
+    /// What a finished handshake agreed on: version, cipher, key exchange.
+    pub(crate) fn agreed(&self) -> Option<String> {
+        let tls = self.tls.as_ref()?;
+        let (version, suite) = (tls.protocol_version()?, tls.negotiated_cipher_suite()?.suite());
+        let group = tls.negotiated_key_exchange_group()?.name();
+        Some(format!("{version:?} {suite:?} {group:?}"))
+    }
+
     /// Sends as much as the socket takes now and says how much of `bytes` that was.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(tls) = self.tls.as_mut() else { return unblocked(self.socket.write(bytes)) };

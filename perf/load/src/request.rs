@@ -61,7 +61,10 @@ impl Request {
         head.push_str("User-Agent: mcp-client/2.4.0\r\n");
         head.push_str("Accept: application/json, text/event-stream\r\n");
         head.push_str("Content-Type: application/json\r\n");
-        head.push_str("Mcp-Protocol-Version: 2026-07-28\r\n");
+        let older = |(name, _): &(String, String)| name.eq_ignore_ascii_case(VERSION);
+        if !args.header.iter().any(older) {
+            head.push_str(&format!("{VERSION}: 2026-07-28\r\n"));
+        }
         match args.method {
             ToolMethod::Call => {
                 head.push_str(&format!("Mcp-Method: tools/call\r\nMcp-Name: {tool}\r\n"));
@@ -183,6 +186,8 @@ fn list_body() -> String {
     format!("{{\"method\":\"tools/list\",\"params\":{{{META}}},{TAIL}")
 }
 
+/// A peer of an older era gets its own by `--header`.
+const VERSION: &str = "Mcp-Protocol-Version";
 const META: &str = "\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\",\
     \"io.modelcontextprotocol/clientCapabilities\":{}}";
 const TAIL: &str = "\"jsonrpc\":\"2.0\",\"id\":0000000000}";

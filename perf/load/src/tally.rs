@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::answer::Wrong;
 use crate::clock::{Nanos, SECOND};
 use crate::fault::{Doing, Fault};
+use crate::link::Link;
 
 /// Everything counted. Only what falls into the window gets into the figures; before it opens
 /// nothing does.
@@ -27,6 +28,7 @@ pub(crate) struct Tally {
     reordered: u64,
     bytes_in: u64,
     reconnects: u64,
+    tls: Option<String>,
 }
 
 impl Tally {
@@ -45,6 +47,7 @@ impl Tally {
             reordered: 0,
             bytes_in: 0,
             reconnects: 0,
+            tls: None,
         })
     }
 
@@ -130,6 +133,13 @@ impl Tally {
         }
     }
 
+    /// A connection stands; the first one's handshake is told of.
+    pub(crate) fn agreed(&mut self, link: &Link) {
+        if self.tls.is_none() {
+            self.tls = link.agreed();
+        }
+    }
+
     pub(crate) fn reconnected(&mut self, at: Nanos) {
         if self.covers(at) {
             self.reconnects += 1;
@@ -171,6 +181,9 @@ impl Tally {
         put("hdr", json!(encoded(&self.latency)?));
         put("bytes_in", json!(self.bytes_in));
         put("reconnects", json!(self.reconnects));
+        if let Some(tls) = &self.tls {
+            put("tls", json!(tls));
+        }
         if !self.slow.is_empty() {
             put("slow_latency_us", quantiles(&self.slow));
         }

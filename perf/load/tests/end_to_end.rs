@@ -44,6 +44,16 @@ fn an_open_loop_sends_exactly_what_is_due() {
 }
 
 #[test]
+fn a_busy_generator_keeps_its_rate_over_a_short_window() {
+    let upstream = Upstream::start(&[]);
+    let fixed = ["run", "--target", &upstream.address, "--seconds", "0.5", "--warm", "0"];
+    let arguments = ["--connections", "8", "--rate", "500", "--busy"];
+    let report: Value = serde_json::from_str(&ask(&[&fixed[..], &arguments].concat())).unwrap();
+    assert_eq!((&report["errors"], &report["seconds"]), (&json!({}), &json!(0.5)), "{report}");
+    assert!((200..=300).contains(&report["requests"].as_u64().unwrap()), "{report}");
+}
+
+#[test]
 fn a_server_that_stalls_once_shows_in_the_p99_of_an_open_loop() {
     // The 50th request takes 400 ms; a closed loop would see one slow request, here 400 ms of them
     // wait.

@@ -181,9 +181,18 @@ impl Engine {
         };
         let retry = self.retries.front().map(|(at, _)| *at);
         let deadline = [due, retry].into_iter().flatten().fold(until, Nanos::min);
-        self.poll.wait(Some(deadline), ready)?;
+        let busy = self.plan.busy && self.phase != Phase::Opening;
+        self.poll.wait(Some(if busy { now } else { deadline }), ready)?;
+        if busy && ready.is_empty() {
+            // The upstream may want this CPU; a generator that slept would get it back late.
+            std::thread::yield_now();
+        }
         for event in ready.iter() {
             self.on_event(*event);
+            // What became due while answers were read goes out between them, not after them.
+            if self.schedule.is_some() {
+                self.dispatch(clock::now());
+            }
         }
         Ok(())
     }
@@ -322,6 +331,7 @@ impl Engine {
             self.fail(index, now, "not_full_tls13", "another version, or a resumed session");
             return;
         }
+        self.tally.agreed(link);
         slot.established = true;
         self.established += 1;
         self.failures_in_a_row = 0;

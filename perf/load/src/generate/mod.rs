@@ -38,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) slow_percent: u32,
     pub(crate) length_slack: u64,
     pub(crate) new_connections: bool,
+    /// Looks again and again instead of sleeping.
+    pub(crate) busy: bool,
     /// Every connection must have come by a whole TLS 1.3 handshake.
     pub(crate) full_handshakes: bool,
 }
@@ -64,6 +66,7 @@ impl Plan {
             slow_percent: args.slow_percent.unwrap_or(0),
             length_slack: args.length_slack,
             new_connections: args.new_connections,
+            busy: args.busy,
             full_handshakes: false,
         })
     }
@@ -74,7 +77,7 @@ fn variant(args: &RunArgs, tool: &str) -> Result<Variant, Fault> {
     if args.method == ToolMethod::List {
         return Ok(Variant { request, length: None, events: 0 });
     }
-    let known = Tool::parse(tool).ok_or_else(|| {
+    let known = Tool::parse(args.does.as_deref().unwrap_or(tool)).ok_or_else(|| {
         Fault::new(format!("tool {tool}: one of answer_N, slow_MS, sse_COUNT_GAPUS (see --help)"))
     })?;
     let events = match known {
@@ -124,11 +127,13 @@ pub(crate) fn one_by_one(
         to: To { target, tls_ca: None, server_name: None },
         method: ToolMethod::Call,
         tool: "answer_300".to_owned(),
+        does: None,
         body_bytes: 300,
         connections: 1,
-        seconds: 1,
+        seconds: SECOND,
         warm: 0,
         rate: None,
+        busy: false,
         new_connections: false,
         slow_percent: None,
         slow_tool: None,
@@ -151,14 +156,14 @@ fn measure(plan: Plan, args: &RunArgs) -> Result<(), Fault> {
     let start = clock::now();
     // A margin, because the first reading moves the window a little.
     let schedule = args.rate.map(|rate| {
-        let last = start + (args.warm + args.seconds) * SECOND + SECOND;
+        let last = start + args.warm + args.seconds + SECOND;
         Schedule::new(start, last, rate)
     });
     engine.start(start, schedule)?;
-    engine.drive(start + args.warm * SECOND)?;
+    engine.drive(start + args.warm)?;
     watch.begin()?;
     let begin = clock::now();
-    let end = begin + args.seconds * SECOND;
+    let end = begin + args.seconds;
     engine.tally.open(begin, end);
     engine.drive(end)?;
     engine.stop(end);
@@ -168,9 +173,9 @@ fn measure(plan: Plan, args: &RunArgs) -> Result<(), Fault> {
     }
     if engine.tally.is_empty() {
         return Err(Fault::new(format!(
-            "nothing was answered in {} s ({} errors before, the last one: {}): is {} up, does it \
+            "nothing was answered in {:.1} s ({} errors before, the last one: {}): is {} up, does it \
              take these requests?",
-            args.seconds,
+            args.seconds as f64 / SECOND as f64,
             engine.tally.outside(),
             engine.last_failure(),
             args.to.target

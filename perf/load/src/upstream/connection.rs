@@ -147,6 +147,9 @@ impl Connection {
             return Ok(0);
         };
         shared.seen.requests += 1;
+        if shared.seen.tls.is_none() {
+            shared.seen.tls = self.link.agreed();
+        }
         shared.seen.with_key += u64::from(asked.with_key);
         shared.seen.with_authorization += u64::from(asked.with_authorization);
         self.close = asked.close;

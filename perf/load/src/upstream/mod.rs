@@ -38,6 +38,8 @@ struct Seen {
     requests: u64,
     with_key: u64,
     with_authorization: u64,
+    /// What the first handshake agreed on.
+    tls: Option<String>,
 }
 
 /// `load upstream`.
@@ -62,11 +64,12 @@ pub(crate) fn serve(args: &UpstreamArgs) -> Result<(), Fault> {
     let mut server =
         Server { listener, tls, poll, stop, connections: Vec::new(), free: Vec::new(), shared };
     server.run()?;
-    let Seen { requests, with_key, with_authorization } = server.shared.seen;
+    let Seen { requests, with_key, with_authorization, tls } = server.shared.seen;
     let line = json!({
         "requests": requests,
         "with_key": with_key,
         "with_authorization": with_authorization,
+        "tls": tls,
     });
     crate::say(&line.to_string())
 }
