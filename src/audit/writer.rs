@@ -454,8 +454,8 @@ pub(super) fn next_pause(pause: Duration, lines: u64) -> Duration {
 pub(super) const POLL_MAX: Duration = Duration::from_millis(50);
 /// And at most this often: each time costs a timer, a wake-up and a write.
 pub(super) const POLL_MIN: Duration = Duration::from_millis(2);
-/// Lines of one turn, if the pause allows. Where the writer shares a CPU with a worker, its requests
-/// wait for as long as a turn takes: about 1 µs for each line.
+/// Lines of one turn, if the pause allows. Where the writer shares a CPU with a worker, its
+/// requests wait for as long as a turn takes: about 1 µs for each line.
 pub(super) const TURN_LINES: u32 = 128;
 /// Bytes of lines after which a batch is written.
 pub(super) const BATCH_BYTES: usize = 256 * 1024;

@@ -120,6 +120,8 @@ fn start(mut config: Config, clock: Clock) -> Result<Running, Vec<String>> {
         first_round,
     };
     let control = control::start(control).map_err(one)?;
+    // Who connects meanwhile waits in the backlog, which is better than a refusal.
+    wait_for_first_round(&first_answers, clock);
     let parts = inboxes.into_iter().zip(audit.rings).zip(meters).zip(bells);
     for (((((inbox, ring_file), meter), doorbell), cpu), (core, listeners)) in
         parts.zip(&cpus).zip((0_u16..).zip(listeners.per_worker))
@@ -132,7 +134,6 @@ fn start(mut config: Config, clock: Clock) -> Result<Running, Vec<String>> {
             .map_err(one)?;
     }
     wait_until_ready(&reports, cpus.len()).map_err(one)?;
-    wait_for_first_round(&first_answers, clock);
     announce(scheme, address, cpus.len(), ring, &control);
     Ok(Running { reports, workers: cpus.len(), control })
 }
@@ -173,8 +174,8 @@ fn wait_until_ready(reports: &Receiver<Report>, workers: usize) -> Result<(), St
     Ok(())
 }
 
-/// Keys and addresses are asked for once before the gateway calls itself ready, so that the first
-/// requests need not fail. What does not answer in time is reported by `/readyz`.
+/// Keys and addresses are asked for once before the workers accept, so that the first requests need
+/// not fail. What does not answer in time is reported by `/readyz`.
 fn wait_for_first_round(answers: &Receiver<()>, clock: Clock) {
     let until = clock.monotonic().after(FIRST_ROUND_WITHIN);
     while clock.monotonic() < until {
