@@ -24,6 +24,7 @@ mod json;
 mod line;
 mod name;
 mod parked;
+mod pauses;
 mod recovery;
 mod ring;
 mod sink;

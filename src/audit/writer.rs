@@ -17,6 +17,7 @@ use std::time::Duration;
 use super::directory::RingDirectory;
 use super::join::Joiner;
 use super::line::Key;
+use super::pauses::{POLL_MAX, Pauses};
 use super::recovery;
 use super::ring::{AuditRing, RingFile};
 use super::sink::Sink;
@@ -202,13 +203,13 @@ impl Run {
     }
 
     fn until_stopped(mut self) -> bool {
-        let mut pause = POLL_MAX;
+        let mut pauses = Pauses::new();
         loop {
             // Read before the rings are: what was committed before the order is taken after it.
             let stopping = self.orders.stop.load(Ordering::Acquire);
             self.reopen_if_asked();
             let turn = self.drain.turn(self.clock.now());
-            let lines = turn.as_ref().map_or(0, |(_, lines)| *lines);
+            pauses.wrote(turn.as_ref().map_or(0, |(_, lines)| *lines));
             let outcome = self.account(turn);
             match outcome {
                 Some(Turn::More) => continue,
@@ -217,8 +218,7 @@ impl Run {
                 None if stopping && self.out_of_time() => return false,
                 None => {}
             }
-            pause = next_pause(pause, lines);
-            thread::park_timeout(pause);
+            thread::park_timeout(pauses.next());
         }
         self.end()
     }
@@ -442,21 +442,6 @@ fn random_instance() -> Result<u64, String> {
     Ok(u64::from_le_bytes(bytes.expose()))
 }
 
-/// After a turn that wrote `lines` and came `pause` after the one before: the next one is to find
-/// about [`TURN_LINES`].
-pub(super) fn next_pause(pause: Duration, lines: u64) -> Duration {
-    let lines = u32::try_from(lines).unwrap_or(u32::MAX).max(1);
-    (pause * TURN_LINES / lines).clamp(POLL_MIN, POLL_MAX)
-}
-
-/// The writer looks into the rings at least this often; workers never wake it, which would be a
-/// system call.
-pub(super) const POLL_MAX: Duration = Duration::from_millis(50);
-/// And at most this often: each time costs a timer, a wake-up and a write.
-pub(super) const POLL_MIN: Duration = Duration::from_millis(2);
-/// Lines of one turn, if the pause allows. Where the writer shares a CPU with a worker, its
-/// requests wait for as long as a turn takes: about 1 µs for each line.
-pub(super) const TURN_LINES: u32 = 128;
 /// Bytes of lines after which a batch is written.
 pub(super) const BATCH_BYTES: usize = 256 * 1024;
 /// An open decision holds a quarter of its ring at most: three quarters are for what comes.

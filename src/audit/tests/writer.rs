@@ -8,9 +8,7 @@ use super::super::directory::RingDirectory;
 use super::super::recovery::recover;
 use super::super::ring::{AuditRing, RingFile};
 use super::super::sink::Sink;
-use super::super::writer::{
-    Drain, Health, Lane, POLL_MAX, POLL_MIN, Started, TURN_LINES, Turn, Writer, next_pause,
-};
+use super::super::writer::{Drain, Health, Lane, Started, Turn, Writer};
 use super::{Room, assert_gap_free, deny, done, lines, permit, until};
 use crate::clock::{Clock, Monotonic, Now, UnixMicros};
 use crate::config::{AuditMode, AuditSink};
@@ -37,25 +35,6 @@ fn by_hand(room: &Room, clock: Clock) -> (RingDirectory, Drain, Arc<RingFile>, A
 
 fn at(seconds: u64) -> Now {
     Now { wall: UnixMicros(seconds * 1_000_000), mono: Monotonic(seconds * 1_000_000) }
-}
-
-/// A worker on the same CPU waits for as long as a turn of the writer takes.
-#[test]
-fn the_busier_the_rings_the_shorter_the_writers_pauses() {
-    assert_eq!(next_pause(POLL_MAX, 0), POLL_MAX);
-    assert_eq!(next_pause(POLL_MIN, 0), POLL_MAX);
-    assert_eq!(next_pause(POLL_MAX, u64::MAX), POLL_MIN);
-    for per_millisecond in [3, 20, 60] {
-        let mut pause = POLL_MAX;
-        let mut lines = 0;
-        for _ in 0..4 {
-            lines = u64::try_from(pause.as_micros()).unwrap() * per_millisecond / 1000;
-            pause = next_pause(pause, lines);
-        }
-        let wanted = u64::from(TURN_LINES);
-        assert!((wanted - 30..wanted + 30).contains(&lines), "{lines} lines in a turn");
-    }
-    assert_eq!(next_pause(POLL_MAX, 1), POLL_MAX, "a quiet gateway stays quiet");
 }
 
 #[test]
