@@ -120,8 +120,9 @@ fn start(mut config: Config, clock: Clock) -> Result<Running, Vec<String>> {
         first_round,
     };
     let control = control::start(control).map_err(one)?;
-    // Who connects meanwhile waits in the backlog, which is better than a refusal.
-    wait_for_first_round(&first_answers, clock);
+    // Keys from a file are there at once: whoever connects meanwhile waits in the backlog instead
+    // of being refused. For a slow issuer nobody of another one is kept waiting.
+    wait_for_first_round(&first_answers, clock, ACCEPT_WITHIN);
     let parts = inboxes.into_iter().zip(audit.rings).zip(meters).zip(bells);
     for (((((inbox, ring_file), meter), doorbell), cpu), (core, listeners)) in
         parts.zip(&cpus).zip((0_u16..).zip(listeners.per_worker))
@@ -134,6 +135,7 @@ fn start(mut config: Config, clock: Clock) -> Result<Running, Vec<String>> {
             .map_err(one)?;
     }
     wait_until_ready(&reports, cpus.len()).map_err(one)?;
+    wait_for_first_round(&first_answers, clock, FIRST_ROUND_WITHIN);
     announce(scheme, address, cpus.len(), ring, &control);
     Ok(Running { reports, workers: cpus.len(), control })
 }
@@ -174,14 +176,15 @@ fn wait_until_ready(reports: &Receiver<Report>, workers: usize) -> Result<(), St
     Ok(())
 }
 
-/// Keys and addresses are asked for once before the workers accept, so that the first requests need
-/// not fail. What does not answer in time is reported by `/readyz`.
-fn wait_for_first_round(answers: &Receiver<()>, clock: Clock) {
-    let until = clock.monotonic().after(FIRST_ROUND_WITHIN);
-    while clock.monotonic() < until {
-        match answers.recv_timeout(FIRST_ROUND_WITHIN) {
+/// Keys and addresses are asked for once before the gateway calls itself ready, so that the first
+/// requests need not fail. What does not answer `within` that time is reported by `/readyz`.
+fn wait_for_first_round(answers: &Receiver<()>, clock: Clock, within: Duration) {
+    let until = clock.monotonic().after(within);
+    loop {
+        let left = until.micros_since(clock.monotonic());
+        match answers.recv_timeout(Duration::from_micros(left)) {
             Ok(()) => {}
-            // Disconnected: every task had its first answer. Timeout: the loop ends.
+            // Disconnected: every task had its first answer. Timeout: that was the time.
             Err(_) => return,
         }
     }
@@ -243,6 +246,7 @@ fn lines(faults: &impl ToString) -> Vec<String> {
 }
 
 const FIRST_EPOCH: u64 = 1;
+const ACCEPT_WITHIN: Duration = Duration::from_millis(250);
 const FIRST_ROUND_WITHIN: Duration = Duration::from_secs(4);
 const START_WITHIN: Duration = Duration::from_secs(10);
 /// sysexits: internal software error.
