@@ -15,6 +15,7 @@ from stats import (
     busy,
     kept_up,
     kernel_share,
+    less,
     median_interval,
     middle,
     per_event,
@@ -139,6 +140,34 @@ class Cell:
         if not self.anchor_kept("nginx") or not self.anchor_kept("direct"):
             return None
         return added(self.anchor("nginx"), self.anchor("direct"), name)
+
+    def added_over_nginx(self, name: str) -> tuple[Optional[Spread], int]:
+        """What a percentile adds to direct over what nginx adds, round by round.
+
+        And the rounds in which nginx adds nothing, where such a ratio means nothing: none is
+        given then, for one of the other rounds alone would be a choice.
+        """
+        if self.over_direct(name) is None or self.nginx_over_direct(name) is None:
+            return None, 0
+        direct = self.anchor("direct")
+        ours, theirs = less(self.rounds, direct, name), less(self.anchor("nginx"), direct, name)
+        pairs = [
+            (one, two) for one, two in zip(ours, theirs) if one is not None and two is not None
+        ]
+        nothing = sum(two <= 0 for _, two in pairs)
+        return None if nothing else Spread.of(one / two for one, two in pairs), nothing
+
+    def delay_over(self, other: "Cell", name: str) -> Optional[Spread]:
+        """A percentile over another cell's, round by round."""
+        part = "events" if self.scenario["kind"] == "sse" else "latency_us"
+        sides = (self.rounds, other.rounds)
+        return ratio(*([percentile(one, name, part) for one in side] for side in sides))
+
+    def lag_beside(self, name: str) -> Optional[float]:
+        """How late the load was, at the worst of this cell, nginx and direct."""
+        sides = (self.rounds, self.anchor("nginx"), self.anchor("direct"))
+        lags = [Spread.of(percentile(one, name, "lag_us") for one in side) for side in sides]
+        return max((lag.middle for lag in lags if lag), default=None)
 
     @property
     def run(self) -> str:

@@ -109,18 +109,28 @@ def percentile(one: dict[str, Any], name: str, part: str = "latency_us") -> Opti
     return float(value) if value is not None else None
 
 
+def less(
+    rounds: Sequence[dict[str, Any]],
+    base: Sequence[dict[str, Any]],
+    name: str,
+    part: str = "latency_us",
+) -> list[Optional[float]]:
+    """What a percentile lies above that of the base's round of the same number; None without it."""
+    pairs = [
+        (percentile(one, name, part), percentile(two, name, part))
+        for one, two in zip(rounds, base)
+    ]
+    return [one - two if one is not None and two is not None else None for one, two in pairs]
+
+
 def added(
     rounds: Sequence[dict[str, Any]],
     base: Sequence[dict[str, Any]],
     name: str,
     part: str = "latency_us",
 ) -> Optional[Spread]:
-    """What a percentile lies above the median of the same percentile of `base`, per round."""
-    bases = [value for value in (percentile(one, name, part) for one in base) if value is not None]
-    if not bases:
-        return None
-    values = (percentile(one, name, part) for one in rounds)
-    return Spread.of(value - middle(bases) for value in values if value is not None)
+    """The spread of it."""
+    return Spread.of(less(rounds, base, name, part))
 
 
 def kept_up(one: dict[str, Any], rate: float) -> bool:

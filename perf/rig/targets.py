@@ -140,63 +140,75 @@ def _ratio(
 
 
 def _latency(book: Book, text: str, scenario: str, name: str) -> list[Target]:
-    """Added latency against nginx's own, both over direct, all of the same minutes; and in µs."""
+    """Added latency against nginx's own, both over direct, round by round; and in µs."""
     mine = book.cell(scenario, OURS)
-    ours = mine.over_direct(name) if mine else None
-    theirs = mine.nginx_over_direct(name) if mine else None
-    lag = mine.lag(name) if mine else None
-    late = {"late": lag.middle if lag else 0.0, "added": ours.middle if ours else 0.0}
-    spread = ours.divided(theirs.middle) if ours and theirs and theirs.middle > 0 else None
+    if mine is None:
+        spread, nothing, ours, theirs, lag = None, 0, None, None, None
+    else:
+        spread, nothing = mine.added_over_nginx(name)
+        ours, theirs = mine.over_direct(name), mine.nginx_over_direct(name)
+        lag = mine.lag_beside(name)
     detail = f"{ours.middle:.0f} µs against {theirs.middle:.0f}" if ours and theirs else ""
+    detail = f"{spread.text(2)}: {detail}" if spread else detail
     raw = book.beside(mine, scenario, FLOOR)
     floor = raw.over_direct(name) if raw else None
     detail += f"; {FLOOR}, which checks nothing: {floor.middle:.0f}" if detail and floor else ""
-    detail += f"; the load's own lag: {lag.middle:.1f}" if detail and lag else ""
+    detail += f"; the load's own lag: {lag:.1f}" if detail and lag is not None else ""
     title = f"{text}: {name} added, over what nginx adds"
-    found = [replace(_target(title, 0.8, "×", spread, detail, mine), **late)]
+    one = _target(title, 0.8, "×", spread, detail, mine)
+    if nothing:
+        one = replace(one, instead=f"no verdict: nginx adds nothing measurable ({nothing} rounds)")
+    found = [one]
     if name == "p50" and scenario == "rate_2000":
         shown = ours.text(0) if ours else ""
-        found.append(replace(_target(f"{text}: p50 added", 45, "µs", ours, shown, mine), **late))
-    return found
+        found.append(_target(f"{text}: p50 added", 45, "µs", ours, shown, mine))
+    # Neither side of a ratio may be made of lateness or of answers that were none.
+    least = min((side.middle for side in (ours, theirs) if side), default=0.0)
+    wrong = sum(errors(mine.anchor(side)) for side in ("nginx", "direct")) if mine else 0
+    return [
+        replace(one, late=lag or 0.0, added=least, wrong=one.wrong + wrong) for one in found
+    ]
 
 
 def _best(
     book: Book, mine: Optional[Cell], scenario: str, peers: tuple[str, ...]
-) -> tuple[Optional[float], str]:
+) -> Optional[Cell]:
     """The cheapest of those that the run of `mine` measured."""
-    costs = {
-        peer: cost.middle
+    costs = [
+        (cost.middle, cell)
         for peer in peers
         if (cell := book.beside(mine, scenario, peer)) and (cost := cell.cost())
-    }
-    if not costs:
-        return None, ""
-    best = min(costs, key=lambda peer: costs[peer])
-    return costs[best], best
+    ]
+    return min(costs, key=lambda one: one[0])[1] if costs else None
 
 
 def _over_best(
     book: Book, text: str, limit: float, scenario: str, ours: str, peers: tuple[str, ...]
 ) -> Target:
-    """Our cost over that of the best of `peers` in the same run."""
+    """Our cost over that of the best of `peers` in the same run, round by round."""
     mine = book.cell(scenario, ours)
-    best, name = _best(book, mine, scenario, peers)
-    cost = mine.cost() if mine else None
-    spread = cost.divided(best) if cost and best else None
-    detail = f"{cost.middle:.1f} against {best:.1f} µs ({name})" if cost and best else ""
-    return _target(text, limit, "×", spread, detail, mine, book.cell(scenario, name))
+    best = _best(book, mine, scenario, peers)
+    spread = mine.over(best.rounds) if mine and best else None
+    costs = [cell.cost() if cell else None for cell in (mine, best)]
+    detail = ""
+    if spread and best and costs[0] and costs[1]:
+        detail = f"{spread.text(2)}: {costs[0].middle:.1f} against {costs[1].middle:.1f} µs"
+        detail += f" ({best.name})"
+    return _target(text, limit, "×", spread, detail, mine, best)
 
 
 def _streams(book: Book) -> list[Target]:
-    """Event delay against HAProxy's, few streams and many."""
+    """Event delay against HAProxy's, few streams and many, round by round."""
     found = []
     for scenario, count in (("sse_16", "16"), ("sse_1000", "1,000")):
         mine = book.cell(scenario, OURS)
         base = book.beside(mine, scenario, "haproxy")
         for name in ("p50", "p99"):
+            spread = mine.delay_over(base, name) if mine and base else None
             ours, theirs = (cell.delay(name) if cell else None for cell in (mine, base))
-            spread = ours.divided(theirs.middle) if ours and theirs and theirs.middle else None
-            detail = f"{ours.middle:.0f} µs against {theirs.middle:.0f}" if ours and theirs else ""
+            detail = ""
+            if spread and ours and theirs:
+                detail = f"{spread.text(2)}: {ours.middle:.0f} µs against {theirs.middle:.0f}"
             text = f"{count} event streams: {name} of the delay, over HAProxy's"
             found.append(_target(text, 1.0, "×", spread, detail, mine, base))
     return found

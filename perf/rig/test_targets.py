@@ -1,0 +1,110 @@
+"""Verdicts and their reasons, on rounds made up for them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import unittest
+from pathlib import Path
+from typing import Any, Optional
+
+import cells
+import scenarios
+import targets
+from machine import write_json
+from stats import Spread
+from test_figures import one_round, write_cell
+
+TWO_THOUSAND = "2,000 requests/s: p50 added, over what nginx adds"
+
+
+def scenario(name: str) -> scenarios.Scenario:
+    """By its name."""
+    return next(one for one in scenarios.scenarios() if one.name == name)
+
+
+class Judging(unittest.TestCase):
+    """From raw files to a verdict."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.results = Path(folder.name)
+
+    def found(self) -> dict[str, targets.Target]:
+        """All targets by their text."""
+        return {one.text: one for one in targets.targets(cells.Book(self.results))}
+
+    def rounds(self, costs: list[float], **more: Any) -> list[dict[str, Any]]:
+        """Rounds that keep the rate."""
+        return [{**one_round(cost, **more), "rps": 2_000.0} for cost in costs]
+
+    def rate(
+        self,
+        name: str,
+        costs: list[float],
+        nginx: list[float],
+        direct: list[float],
+        late: Optional[dict[str, float]] = None,
+    ) -> None:
+        """A cell of the open loop with its anchors, and how late the load was with each."""
+        write_cell(self.results, scenario("rate_2000"), name, costs)
+        path = self.results / "raw" / "rate_2000" / f"{name}.json"
+        cell = json.loads(path.read_text(encoding="utf-8"))
+        late = late or {}
+
+        def side(who: str, values: list[float]) -> list[dict[str, Any]]:
+            return self.rounds(values, lag_us={"p50": late.get(who, 0.0), "p99": 0.0})
+
+        cell["rounds"] = side("ours", costs)
+        cell["anchors"] = {"nginx": side("nginx", nginx), "direct": side("direct", direct)}
+        write_json(path, cell, self.results)
+
+    def test_added_latency_is_paired(self) -> None:
+        """A round that is slow for all three leaves its ratio alone; a bad one is in the spread."""
+        self.rate("portcullis", [7.0, 57.0, 7.0], [10.0, 60.0, 10.0], [0.0, 50.0, 0.0])
+        one = self.found()[TWO_THOUSAND]
+        self.assertEqual(one.spread, Spread(0.7, 0.7, 0.7, 3))
+        self.assertEqual(one.verdict(), "met")
+        self.rate("portcullis", [7.0, 7.0, 9.0], [10.0] * 3, [0.0] * 3)
+        self.assertEqual(self.found()[TWO_THOUSAND].verdict(), "met (within spread)")
+
+    def test_nginx_that_adds_nothing_gives_no_ratio(self) -> None:
+        """Nor do the rounds that are left."""
+        self.rate("portcullis", [7.0, 7.0], [10.0, 0.0], [0.0, 0.0])
+        one = self.found()[TWO_THOUSAND]
+        self.assertIsNone(one.spread)
+        self.assertIn("nginx adds nothing measurable", one.verdict())
+
+    def test_the_other_sides_count(self) -> None:
+        """A late load or an error beside nginx or direct spoils the verdict as well."""
+        self.rate("portcullis", [7.0], [10.0], [0.0], {"direct": 6.0})
+        self.assertIn("late by 6", self.found()[TWO_THOUSAND].verdict())
+        self.rate("portcullis", [7.0], [10.0], [0.0])
+        path = self.results / "raw" / "rate_2000" / "portcullis.json"
+        cell = json.loads(path.read_text(encoding="utf-8"))
+        cell["anchors"]["nginx"][0]["errors"] = {"status": 2}
+        write_json(path, cell, self.results)
+        self.assertEqual(self.found()[TWO_THOUSAND].verdict(), "no verdict: 2 errors")
+
+    def test_streams_and_the_best_are_paired(self) -> None:
+        """By rounds of the same number."""
+        for name, costs in (("portcullis", [5.0, 50.0]), ("haproxy", [10.0, 100.0])):
+            write_cell(self.results, scenario("handshakes"), name, costs)
+            write_cell(self.results, scenario("sse_16"), name, costs)
+            path = self.results / "raw" / "sse_16" / f"{name}.json"
+            cell = json.loads(path.read_text(encoding="utf-8"))
+            cell["rounds"] = [
+                one_round(cost, events={"p50": cost, "p99": cost, "count": 9}) for cost in costs
+            ]
+            write_json(path, cell, self.results)
+        found = self.found()
+        for text in (
+            "full TLS 1.3 handshake: over the best peer's",
+            "16 event streams: p50 of the delay, over HAProxy's",
+        ):
+            self.assertEqual(found[text].spread, Spread(0.5, 0.5, 0.5, 2))
+
+
+if __name__ == "__main__":
+    unittest.main()
