@@ -13,8 +13,8 @@ from stats import (
     Spread,
     added,
     busy,
+    halves,
     kept_up,
-    kernel_share,
     less,
     median_interval,
     middle,
@@ -92,15 +92,7 @@ class Cell:
 
     def split(self) -> Optional[tuple[float, float]]:
         """CPU-µs of a request in user space and in the kernel, middle of the rounds."""
-        costing = self.costing()
-        parts = [(costing(one), kernel_share(one)) for one in self.rounds]
-        pairs = [(cost, share) for cost, share in parts if cost and share is not None]
-        if not pairs:
-            return None
-        # Ticks are coarse: their share is taken of all rounds, not of each.
-        share = sum(share for _, share in pairs) / len(pairs)
-        cost = middle([cost for cost, _ in pairs])
-        return cost * (1 - share), cost * share
+        return halves(self.rounds, self.costing())
 
     def lag(self, name: str) -> Optional[Spread]:
         """How late the load itself was with requests that it could have sent."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Iterable, Optional, Sequence
+from typing import Any, Callable, Iterable, Optional, Sequence
 
 
 def middle(values: Sequence[float]) -> float:
@@ -101,6 +101,20 @@ def ratio(rounds: Sequence[Optional[float]], anchor: Sequence[Optional[float]]) 
     """Round by round against the anchor's round of the same number: neighbours in time."""
     pairs = [one / base for one, base in zip(rounds, anchor) if one is not None and base]
     return Spread.of(pairs)
+
+
+def halves(
+    rounds: Sequence[dict[str, Any]], costing: Callable[[dict[str, Any]], Optional[float]]
+) -> Optional[tuple[float, float]]:
+    """CPU-µs of a request in user space and in the kernel, middle of the rounds."""
+    parts = [(costing(one), kernel_share(one)) for one in rounds]
+    pairs = [(cost, share) for cost, share in parts if cost and share is not None]
+    if not pairs:
+        return None
+    # Ticks are coarse: their share is taken of all rounds, not of each.
+    share = sum(share for _, share in pairs) / len(pairs)
+    cost = middle([cost for cost, _ in pairs])
+    return cost * (1 - share), cost * share
 
 
 def percentile(one: dict[str, Any], name: str, part: str = "latency_us") -> Optional[float]:

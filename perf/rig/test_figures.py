@@ -236,7 +236,7 @@ class Reporting(unittest.TestCase):
         )
         missed = targets.Target("x", 10, "µs", 15.0)
         self.assertEqual(missed.verdict(), "missed by 50 %")
-        self.assertEqual(missed.reason(), "none is known")
+        self.assertEqual(missed.reason(), "not known")
         self.assertEqual(targets.Target("x", 20, "µs", 15.0).reason(), "")
         self.assertLessEqual(set(targets.REASONS), set(found))
         self.assertEqual(found["allocations per warm request"].limit, 0.0)

@@ -105,6 +105,76 @@ class Judging(unittest.TestCase):
         ):
             self.assertEqual(found[text].spread, Spread(0.5, 0.5, 0.5, 2))
 
+    def test_the_floor_is_a_reason_only_above_the_limit(self) -> None:
+        """And only of the same run."""
+        text = "over HAProxy with JWT and rule"
+        call = scenario("call_300")
+        write_cell(self.results, call, "portcullis", [16.0] * 3)
+        write_cell(self.results, call, "haproxy-tool", [100.0] * 3)
+        for cost, run, reason in (
+            (12.0, "now", f"{targets.FLOOR_ABOVE}: 0.12 ×"),
+            (9.0, "now", "not known"),
+            (12.0, "yesterday", "not known"),
+        ):
+            write_cell(self.results, call, "ring-relay", [cost] * 3, run=run)
+            self.assertEqual(self.found()[text].reason(), reason)
+
+    def test_what_is_known_gives_way_to_figures(self) -> None:
+        """A text of the table stands only where nothing measured is against it."""
+        text = "16 KiB: over nginx's bare relay"
+        one = targets.Target(text, 1.0, "×", 1.5, cause="figures")
+        self.assertEqual(one.reason(), f"figures; {targets.COPIES}")
+        one = targets.Target(text, 1.0, "×", 1.5, cause="figures", contradicted=True)
+        self.assertEqual(one.reason(), "figures")
+        one = targets.Target(text, 1.0, "×", 1.5, contradicted=True)
+        self.assertEqual(one.reason(), "not known")
+
+    def test_a_miss_is_told_by_its_parts(self) -> None:
+        """User space and kernel beside what would do."""
+        write_cell(self.results, scenario("call_300"), "portcullis", [16.0] * 3)
+        path = self.results / "raw" / "call_300" / "portcullis.json"
+        cell = json.loads(path.read_text(encoding="utf-8"))
+        for one in cell["rounds"]:
+            one["watch"]["proxy"] |= {"user_ms": 25, "system_ms": 75}
+        cell["anchors"]["nginx"] = [one_round(15.0)] * 3
+        write_json(path, cell, self.results)
+        found = self.found()
+        parts = "it takes 4.0 in user space and 12.0 in the kernel"
+        self.assertEqual(
+            found["CPU per request"].reason(),
+            f"12.0 µs would meet it; {parts}; "
+            "nginx's bare relay takes 15.0 here, where the aim was set 12.2",
+        )
+        one = found["CPU per request over nginx's bare relay"]
+        self.assertEqual(one.reason(), f"15.0 µs would meet it; {parts}")
+
+    def test_what_is_not_measured_says_why(self) -> None:
+        """The peer's own reason, or that of its program."""
+        machine = {"programs": "x", "missing": {"agentgateway": "no binary was given"}}
+        write_json(self.results / "machine.json", machine, self.results)
+        call = scenario("call_300")
+        write_cell(self.results, call, "portcullis", [16.0] * 3)
+        write_cell(self.results, call, "haproxy-tool", [], "it let an expired token through")
+        write_cell(self.results, call, "envoy-tool-cache", [90.0], run="yesterday")
+        found = self.found()
+        for text, why in (
+            ("over agentgateway's MCP route", "agentgateway-mcp: no binary was given"),
+            ("over HAProxy", "haproxy-tool: it let an expired token through"),
+            ("over Envoy", "envoy-tool-cache: not from the same run"),
+            ("1 MiB: over nginx", "portcullis: no cell of it"),
+            ("full TLS", "portcullis: no cell of it"),
+            ("16 event streams: p50", "portcullis: no cell of it"),
+        ):
+            one = next(one for name, one in found.items() if name.startswith(text))
+            self.assertEqual((one.verdict(), one.reason()), (targets.UNMEASURED, why))
+
+    def test_allocations_are_the_gates(self) -> None:
+        """Of both drivers, and said to be no figure of this run."""
+        one = self.found()["allocations per warm request"]
+        self.assertIn("from the gate's baseline, held in CI for each commit", one.detail)
+        for driver in targets.DRIVERS:
+            self.assertIn(f"({driver})", one.detail)
+
 
 if __name__ == "__main__":
     unittest.main()
