@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from machine import SAME
-from scenarios import BASE
+from scenarios import BASE, all_peers
 from stats import (
     Spread,
     added,
@@ -25,6 +25,7 @@ from stats import (
 )
 
 Round = dict[str, Any]
+WORDS = ("title", "headline", "extra", "peers")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,22 @@ class Cell:
     def scenario(self) -> dict[str, Any]:
         """The settings of the load."""
         return dict(self.raw["scenario"])
+
+    @property
+    def load(self) -> dict[str, Any]:
+        """What of the settings makes figures; the title and where it is listed do not."""
+        return {name: value for name, value in self.scenario.items() if name not in WORDS}
+
+    @property
+    def binary(self) -> str:
+        """The digest of the peer's program; none for `direct`, which is the load's own."""
+        return str(self.raw.get("binary") or "")
+
+    @property
+    def program(self) -> str:
+        """What its program is called: several peers may be one."""
+        peer = all_peers().get(self.name)
+        return peer.program if peer else self.name
 
     @property
     def rounds(self) -> list[Round]:
@@ -220,6 +237,32 @@ class Book:
                     self.cells[key] = cell
                 except (OSError, ValueError, KeyError, TypeError):
                     continue
+        self._leave_out_other_settings()
+
+    def _leave_out_other_settings(self) -> None:
+        """Cells of a scenario stand together only with one load, and those of a program as one.
+
+        What counts is what the newest cell has. `programs` is the digest of ours and of the load;
+        the build for ablation, the relays and the peers have each their own.
+        """
+        loads: dict[str, dict[str, Any]] = {}
+        binaries: dict[str, str] = {}
+        for (scenario, _), cell in sorted(self.cells.items(), key=lambda item: item[1].run):
+            loads[scenario] = cell.load
+            if cell.binary:
+                binaries[cell.program] = cell.binary
+        for key, cell in list(self.cells.items()):
+            newest = loads[key[0]]
+            other = [
+                f"{name} ({cell.load.get(name)}, not {newest.get(name)})"
+                for name in sorted({*newest, *cell.load})
+                if cell.load.get(name) != newest.get(name)
+            ]
+            if cell.binary and cell.binary != binaries[cell.program]:
+                other.append(f"build of {cell.program}")
+            if other:
+                self.left_out[key] = ", ".join(other)
+                del self.cells[key]
 
     def cell(self, scenario: str, peer: str) -> Optional[Cell]:
         """A cell that has figures."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tempfile
 import unittest
@@ -174,6 +175,35 @@ class Judging(unittest.TestCase):
         self.assertIn("from the gate's baseline, held in CI for each commit", one.detail)
         for driver in targets.DRIVERS:
             self.assertIn(f"({driver})", one.detail)
+
+    def test_other_settings_do_not_stand_together(self) -> None:
+        """Neither loads nor builds; the newest counts, and what is left out is named."""
+        call = scenario("call_300")
+        pairs = scenario("ablation")
+        shorter = dataclasses.replace(call, seconds=0.5, connections=8)
+        write_cell(self.results, call, "portcullis", [16.0], run="2")
+        write_cell(self.results, dataclasses.replace(call, title="x"), "nginx", [18.0], run="1")
+        write_cell(self.results, shorter, "envoy", [50.0], run="1")
+        write_cell(self.results, pairs, "ablation-none", [15.0], run="2", binary="b")
+        write_cell(self.results, pairs, "ablation-token", [15.0], run="1", binary="a")
+        write_cell(self.results, call, "ring-relay", [9.0], run="1", binary="c")
+        book = cells.Book(self.results)
+        self.assertEqual(
+            set(book.cells),
+            {
+                ("call_300", "portcullis"),
+                ("call_300", "nginx"),
+                ("call_300", "ring-relay"),
+                ("ablation", "ablation-none"),
+            },
+        )
+        self.assertEqual(
+            book.left_out,
+            {
+                ("call_300", "envoy"): "connections (8, not 32), seconds (0.5, not 2.0)",
+                ("ablation", "ablation-token"): "build of portcullis-ablation",
+            },
+        )
 
 
 if __name__ == "__main__":
