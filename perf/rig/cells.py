@@ -296,15 +296,3 @@ class Book:
     def of(self, scenario: str) -> list[Cell]:
         """All cells of a scenario, failed ones too."""
         return [cell for (name, _), cell in self.cells.items() if name == scenario]
-
-    def cost(self, scenario: str, peer: str) -> Optional[float]:
-        """The middle cost of a cell."""
-        cell = self.cell(scenario, peer)
-        spread = cell.cost() if cell else None
-        return spread.middle if spread else None
-
-    def middle(self, scenario: str, peer: str, figure: str) -> Optional[float]:
-        """The middle of a named figure of a cell."""
-        cell = self.cell(scenario, peer)
-        spread = cell.figure(figure) if cell else None
-        return spread.middle if spread else None

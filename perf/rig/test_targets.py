@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, Optional
 
 import cells
+import report
 import scenarios
+import stages
 import targets
 from machine import write_json
 from stats import Spread
@@ -204,6 +206,58 @@ class Judging(unittest.TestCase):
                 ("ablation", "ablation-token"): "build of portcullis-ablation",
             },
         )
+
+    def amend(self, one: str, name: str, **more: Any) -> None:
+        """A raw file with other anchors, and with ticks: a quarter of them in user space."""
+        path = self.results / "raw" / one / f"{name}.json"
+        cell = json.loads(path.read_text(encoding="utf-8"))
+        cell["anchors"] |= more
+        for kept in (cell["rounds"], *cell["anchors"].values()):
+            for each in kept:
+                each["watch"]["proxy"] |= {"user_ms": 25, "system_ms": 75}
+        write_json(path, cell, self.results)
+
+    def test_the_headline_is_of_one_run(self) -> None:
+        """Memory and start of yesterday do not stand under it."""
+        write_cell(self.results, scenario("call_300"), "portcullis", [16.0])
+        for run, there in (("now", True), ("yesterday", False)):
+            write_cell(self.results, scenario("start"), "portcullis", [1.0], run=run)
+            path = self.results / "raw" / "start" / "portcullis.json"
+            cell = json.loads(path.read_text(encoding="utf-8"))
+            cell["rounds"] = [{"rss_kb": 20_480, "answers_ms": 17.0}]
+            write_json(path, cell, self.results)
+            text = report._headline(cells.Book(self.results))
+            self.assertEqual("| 20.0 | 17 |" in text, there)
+
+    def test_user_and_kernel_of_one_run(self) -> None:
+        """A row of two runs is left out, with a word; parse is split within its own scenario."""
+        for size, run in (("call_300", "now"), ("call_16k", "now")):
+            write_cell(self.results, scenario(size), "nginx", [20.0], run=run)
+            self.amend(size, "nginx")
+        write_cell(self.results, scenario("call_300"), "ring-relay", [12.0])
+        write_cell(self.results, scenario("call_16k"), "ring-relay", [16.0], run="yesterday")
+        write_cell(self.results, scenario("ablation_16k"), "ablation-inspect", [27.0] * 8)
+        self.amend("ablation_16k", "ablation-inspect", **{"ablation-none": [one_round(32.0)] * 8})
+        text = stages.stages(cells.Book(self.results))
+        self.assertIn("| nginx | 5.0 | 15.0 | 5.0 | 15.0 |", text)
+        self.assertNotIn("| ring-relay", text)
+        self.assertIn("Left out: ring-relay (300 B and 16 KiB are not both", text)
+        self.assertIn("| ablation-none | 8.0 | 24.0 | 5.0 | 3.0 |", text)
+        self.assertNotIn("copies in user space", text)
+
+    def test_only_stages_told_apart_are_drawn(self) -> None:
+        """The others are in the rest, by name."""
+        one = scenario("ablation")
+        write_cell(self.results, one, "ablation-none", [10.0] * 8)
+        for name, costs in (("ablation-token", [9.0] * 8), ("ablation-audit", [8.0, 11.0] * 4)):
+            write_cell(self.results, one, name, costs)
+            self.amend("ablation", name, **{"ablation-none": [one_round(10.0)] * 8})
+        parts = stages.shares(cells.Book(self.results))
+        rest = "the rest, and stages with no saving told apart: audit"
+        self.assertEqual(parts, [("token", 1.0), (rest, 9.0)])
+        write_cell(self.results, one, "ablation-token", [9.0] * 8, run="yesterday")
+        parts = stages.shares(cells.Book(self.results))
+        self.assertEqual(parts, [(rest, 10.0)])
 
 
 if __name__ == "__main__":
