@@ -117,12 +117,8 @@ def _columns(kind: str, tls: bool = False) -> list[Column]:
     return [*found, ("TLS", lambda cell: cell.tls() or ABSENT)] if tls else found
 
 
-def _figures(kind: str) -> list[Column]:
-    """The figures among it."""
-    cost: Column = ("CPU-µs, middle (least–most)", lambda cell: shown(cell.cost(), 2))
-    over: Column = ("over nginx", lambda cell: shown(cell.to_nginx(), 2))
-    rps: Column = ("requests/s", lambda cell: shown(cell.rps(), 0))
-    wrong: Column = ("errors", lambda cell: str(errors(cell.rounds)))
+def _counted(kind: str) -> list[Column]:
+    """What is shown where no load is in turns: starts, memory and system calls."""
     if kind == "start":
         return [
             ("accepts, ms", lambda cell: shown(cell.figure("accepts_ms"), 0)),
@@ -145,6 +141,17 @@ def _figures(kind: str) -> list[Column]:
             ),
             ("the most frequent", _frequent),
         ]
+    return []
+
+
+def _figures(kind: str) -> list[Column]:
+    """The figures among it."""
+    cost: Column = ("CPU-µs, middle (least–most)", lambda cell: shown(cell.cost(), 2))
+    over: Column = ("over nginx", lambda cell: shown(cell.to_nginx(), 2))
+    rps: Column = ("requests/s", lambda cell: shown(cell.rps(), 0))
+    wrong: Column = ("errors", lambda cell: str(errors(cell.rounds)))
+    if counted := _counted(kind):
+        return counted
     if kind == "pairs":
         saves = "saves, CPU-µs, and its 95 % interval"
         return [cost, (saves, lambda cell: shown(cell.saves(), 2))]
