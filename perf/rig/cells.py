@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from machine import SAME
-from scenarios import BASE
+from scenarios import BASE, all_peers
 from stats import (
     Spread,
     added,
     busy,
+    halves,
     kept_up,
-    kernel_share,
+    less,
     median_interval,
     middle,
     per_event,
@@ -24,6 +25,7 @@ from stats import (
 )
 
 Round = dict[str, Any]
+WORDS = ("title", "headline", "extra", "peers")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,22 @@ class Cell:
     def scenario(self) -> dict[str, Any]:
         """The settings of the load."""
         return dict(self.raw["scenario"])
+
+    @property
+    def load(self) -> dict[str, Any]:
+        """What of the settings makes figures; the title and where it is listed do not."""
+        return {name: value for name, value in self.scenario.items() if name not in WORDS}
+
+    @property
+    def binary(self) -> str:
+        """The digest of the peer's program; none for `direct`, which is the load's own."""
+        return str(self.raw.get("binary") or "")
+
+    @property
+    def program(self) -> str:
+        """What its program is called: several peers may be one."""
+        peer = all_peers().get(self.name)
+        return peer.program if peer else self.name
 
     @property
     def rounds(self) -> list[Round]:
@@ -91,15 +109,7 @@ class Cell:
 
     def split(self) -> Optional[tuple[float, float]]:
         """CPU-µs of a request in user space and in the kernel, middle of the rounds."""
-        costing = self.costing()
-        parts = [(costing(one), kernel_share(one)) for one in self.rounds]
-        pairs = [(cost, share) for cost, share in parts if cost and share is not None]
-        if not pairs:
-            return None
-        # Ticks are coarse: their share is taken of all rounds, not of each.
-        share = sum(share for _, share in pairs) / len(pairs)
-        cost = middle([cost for cost, _ in pairs])
-        return cost * (1 - share), cost * share
+        return halves(self.rounds, self.costing())
 
     def lag(self, name: str) -> Optional[Spread]:
         """How late the load itself was with requests that it could have sent."""
@@ -139,6 +149,34 @@ class Cell:
         if not self.anchor_kept("nginx") or not self.anchor_kept("direct"):
             return None
         return added(self.anchor("nginx"), self.anchor("direct"), name)
+
+    def added_over_nginx(self, name: str) -> tuple[Optional[Spread], int]:
+        """What a percentile adds to direct over what nginx adds, round by round.
+
+        And the rounds in which nginx adds nothing, where such a ratio means nothing: none is
+        given then, for one of the other rounds alone would be a choice.
+        """
+        if self.over_direct(name) is None or self.nginx_over_direct(name) is None:
+            return None, 0
+        direct = self.anchor("direct")
+        ours, theirs = less(self.rounds, direct, name), less(self.anchor("nginx"), direct, name)
+        pairs = [
+            (one, two) for one, two in zip(ours, theirs) if one is not None and two is not None
+        ]
+        nothing = sum(two <= 0 for _, two in pairs)
+        return None if nothing else Spread.of(one / two for one, two in pairs), nothing
+
+    def delay_over(self, other: "Cell", name: str) -> Optional[Spread]:
+        """A percentile over another cell's, round by round."""
+        part = "events" if self.scenario["kind"] == "sse" else "latency_us"
+        sides = (self.rounds, other.rounds)
+        return ratio(*([percentile(one, name, part) for one in side] for side in sides))
+
+    def lag_beside(self, name: str) -> Optional[float]:
+        """How late the load was, at the worst of this cell, nginx and direct."""
+        sides = (self.rounds, self.anchor("nginx"), self.anchor("direct"))
+        lags = [Spread.of(percentile(one, name, "lag_us") for one in side) for side in sides]
+        return max((lag.middle for lag in lags if lag), default=None)
 
     @property
     def run(self) -> str:
@@ -199,6 +237,32 @@ class Book:
                     self.cells[key] = cell
                 except (OSError, ValueError, KeyError, TypeError):
                     continue
+        self._leave_out_other_settings()
+
+    def _leave_out_other_settings(self) -> None:
+        """Cells of a scenario stand together only with one load, and those of a program as one.
+
+        What counts is what the newest cell has. `programs` is the digest of ours and of the load;
+        the build for ablation, the relays and the peers have each their own.
+        """
+        loads: dict[str, dict[str, Any]] = {}
+        binaries: dict[str, str] = {}
+        for (scenario, _), cell in sorted(self.cells.items(), key=lambda item: item[1].run):
+            loads[scenario] = cell.load
+            if cell.binary:
+                binaries[cell.program] = cell.binary
+        for key, cell in list(self.cells.items()):
+            newest = loads[key[0]]
+            other = [
+                f"{name} ({cell.load.get(name)}, not {newest.get(name)})"
+                for name in sorted({*newest, *cell.load})
+                if cell.load.get(name) != newest.get(name)
+            ]
+            if cell.binary and cell.binary != binaries[cell.program]:
+                other.append(f"build of {cell.program}")
+            if other:
+                self.left_out[key] = ", ".join(other)
+                del self.cells[key]
 
     def cell(self, scenario: str, peer: str) -> Optional[Cell]:
         """A cell that has figures."""
@@ -232,15 +296,3 @@ class Book:
     def of(self, scenario: str) -> list[Cell]:
         """All cells of a scenario, failed ones too."""
         return [cell for (name, _), cell in self.cells.items() if name == scenario]
-
-    def cost(self, scenario: str, peer: str) -> Optional[float]:
-        """The middle cost of a cell."""
-        cell = self.cell(scenario, peer)
-        spread = cell.cost() if cell else None
-        return spread.middle if spread else None
-
-    def middle(self, scenario: str, peer: str, figure: str) -> Optional[float]:
-        """The middle of a named figure of a cell."""
-        cell = self.cell(scenario, peer)
-        spread = cell.figure(figure) if cell else None
-        return spread.middle if spread else None

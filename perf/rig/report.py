@@ -9,7 +9,7 @@ from typing import Any, Callable, Optional, Sequence
 import svg
 from cells import Book, Cell
 from scenarios import Scenario, scenarios
-from stages import saved, stages
+from stages import shares, stages
 from stats import errors
 from targets import targets
 from words import ABSENT, shown, table
@@ -66,8 +66,10 @@ def _headline(book: Book) -> str:
             continue
         late = book.beside(cell, "rate_2000", name)
         added = [late.over_direct(part) if late else None for part in ("p50", "p99")]
-        resident = book.middle("start", name, "rss_kb")
-        answers = book.middle("start", name, "answers_ms")
+        start = book.beside(cell, "start", name)
+        resident, answers = (
+            start.figure(part) if start else None for part in ("rss_kb", "answers_ms")
+        )
         rows.append(
             (
                 name,
@@ -89,8 +91,8 @@ def _headline(book: Book) -> str:
                         )
                         for scenario in ("call_16k", "tls_down")
                     ),
-                    f"{resident / 1_024:.1f}" if resident else ABSENT,
-                    f"{answers:.0f}" if answers else ABSENT,
+                    shown(resident.divided(1_024) if resident else None, 1, False),
+                    shown(answers, 0, False),
                 ],
             )
         )
@@ -115,12 +117,8 @@ def _columns(kind: str, tls: bool = False) -> list[Column]:
     return [*found, ("TLS", lambda cell: cell.tls() or ABSENT)] if tls else found
 
 
-def _figures(kind: str) -> list[Column]:
-    """The figures among it."""
-    cost: Column = ("CPU-µs, middle (least–most)", lambda cell: shown(cell.cost(), 2))
-    over: Column = ("over nginx", lambda cell: shown(cell.to_nginx(), 2))
-    rps: Column = ("requests/s", lambda cell: shown(cell.rps(), 0))
-    wrong: Column = ("errors", lambda cell: str(errors(cell.rounds)))
+def _counted(kind: str) -> list[Column]:
+    """What is shown where no load is in turns: starts, memory and system calls."""
     if kind == "start":
         return [
             ("accepts, ms", lambda cell: shown(cell.figure("accepts_ms"), 0)),
@@ -143,6 +141,17 @@ def _figures(kind: str) -> list[Column]:
             ),
             ("the most frequent", _frequent),
         ]
+    return []
+
+
+def _figures(kind: str) -> list[Column]:
+    """The figures among it."""
+    cost: Column = ("CPU-µs, middle (least–most)", lambda cell: shown(cell.cost(), 2))
+    over: Column = ("over nginx", lambda cell: shown(cell.to_nginx(), 2))
+    rps: Column = ("requests/s", lambda cell: shown(cell.rps(), 0))
+    wrong: Column = ("errors", lambda cell: str(errors(cell.rounds)))
+    if counted := _counted(kind):
+        return counted
     if kind == "pairs":
         saves = "saves, CPU-µs, and its 95 % interval"
         return [cost, (saves, lambda cell: shown(cell.saves(), 2))]
@@ -345,18 +354,12 @@ def _plots(book: Book, results: Path) -> list[str]:
             drawn[f"latency_{name}.svg"] = svg.percentiles(
                 "Latency added over direct", f"{name}: open loop, from the scheduled instant", late
             )
-    whole, saves = book.cost("ablation", "ablation-none"), saved(book, "ablation")
-    if whole and saves:
-        parts = [
-            (cell.label.replace("Portcullis without ", ""), max(0.0, less.middle))
-            for cell, less in saves
-            if cell.name != "ablation-all"
-        ]
+    if parts := shares(book):
         drawn["ablation.svg"] = svg.stack(
             "Where the CPU of a request goes",
             "each stage: what its absence saves; the rest: relay, kernel and what stages share",
             "CPU-µs",
-            [*parts, ("the rest", whole - sum(value for _, value in parts))],
+            parts,
         )
     for file, text in drawn.items():
         (results / file).write_text(text, encoding="utf-8")

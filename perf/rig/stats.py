@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Iterable, Optional, Sequence
+from typing import Any, Callable, Iterable, Optional, Sequence
 
 
 def middle(values: Sequence[float]) -> float:
@@ -103,10 +103,38 @@ def ratio(rounds: Sequence[Optional[float]], anchor: Sequence[Optional[float]]) 
     return Spread.of(pairs)
 
 
+def halves(
+    rounds: Sequence[dict[str, Any]], costing: Callable[[dict[str, Any]], Optional[float]]
+) -> Optional[tuple[float, float]]:
+    """CPU-µs of a request in user space and in the kernel, middle of the rounds."""
+    parts = [(costing(one), kernel_share(one)) for one in rounds]
+    pairs = [(cost, share) for cost, share in parts if cost and share is not None]
+    if not pairs:
+        return None
+    # Ticks are coarse: their share is taken of all rounds, not of each.
+    share = sum(share for _, share in pairs) / len(pairs)
+    cost = middle([cost for cost, _ in pairs])
+    return cost * (1 - share), cost * share
+
+
 def percentile(one: dict[str, Any], name: str, part: str = "latency_us") -> Optional[float]:
     """A percentile of a round, or None."""
     value = (one.get(part) or {}).get(name)
     return float(value) if value is not None else None
+
+
+def less(
+    rounds: Sequence[dict[str, Any]],
+    base: Sequence[dict[str, Any]],
+    name: str,
+    part: str = "latency_us",
+) -> list[Optional[float]]:
+    """What a percentile lies above that of the base's round of the same number; None without it."""
+    pairs = [
+        (percentile(one, name, part), percentile(two, name, part))
+        for one, two in zip(rounds, base)
+    ]
+    return [one - two if one is not None and two is not None else None for one, two in pairs]
 
 
 def added(
@@ -115,12 +143,8 @@ def added(
     name: str,
     part: str = "latency_us",
 ) -> Optional[Spread]:
-    """What a percentile lies above the median of the same percentile of `base`, per round."""
-    bases = [value for value in (percentile(one, name, part) for one in base) if value is not None]
-    if not bases:
-        return None
-    values = (percentile(one, name, part) for one in rounds)
-    return Spread.of(value - middle(bases) for value in values if value is not None)
+    """The spread of it."""
+    return Spread.of(less(rounds, base, name, part))
 
 
 def kept_up(one: dict[str, Any], rate: float) -> bool:
