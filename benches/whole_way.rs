@@ -21,7 +21,7 @@ mod counting;
 mod way_rig;
 
 fn whole_way(criterion: &mut Criterion) {
-    let mut rig = Rig::new();
+    let mut rig = Rig::new(|_| ());
     counting::report("whole_way/warm_300B", || rig.turn());
     rig.drain();
     criterion.bench_function("whole_way/warm_300B", |bench| {

@@ -145,6 +145,12 @@ pub const VERIFY_PER_TURN_MAX: u32 = 4;
 /// with 503. The signatures of so many take about 60 ms; what else the turns do meanwhile, and
 /// whoever is served first, comes on top.
 pub const VERIFY_WAITING_MAX: usize = 1024;
+/// Requests that wait for newer keys of one provider; more are refused with 503. Each holds a place
+/// among those in flight for as long as a fetch takes, and anybody can make up a key id: so they are
+/// a sixteenth of those places.
+pub const KEYS_WAITING_MAX: usize = 256;
+/// The same for all providers together: a quarter of the places, however many providers there are.
+pub const KEYS_WAITING_ALL_MAX: usize = 1024;
 
 // -- policy --
 /// Bytes of one policy file.
@@ -261,5 +267,6 @@ const _: () = assert!(RELAY_BUFFER_BYTES < LONG_BUFFER_BYTES, "or a relay cannot
 const _: () = assert!(JWKS_FRESH_SECONDS_MIN <= JWKS_FRESH_SECONDS_DEFAULT);
 const _: () = assert!(JWKS_FRESH_SECONDS_DEFAULT <= JWKS_FRESH_SECONDS_MAX);
 const _: () = assert!(JWKS_RETRY_SECONDS_MIN <= JWKS_RETRY_SECONDS_MAX);
+const _: () = assert!(KEYS_WAITING_MAX < KEYS_WAITING_ALL_MAX, "one provider is not all of them");
 const _: () = assert!(TOKEN_BYTES_MAX * 1024 <= TOKEN_CACHE_BYTES_MAX);
 const _: () = assert!(AUDIT_RECORD_BYTES_MAX * 1024 <= AUDIT_RING_BYTES);

@@ -83,7 +83,8 @@ pub enum Reject {
     TokenBound,
     /// The keys of the issuer cannot be had.
     KeysUnavailable,
-    /// An unknown `kid` while refetching is throttled: possibly valid, try again.
+    /// An unknown `kid` while refetching is throttled, fails, or has too many waiting for it:
+    /// possibly valid, try again.
     KeysPending,
 
     // -- the JSON-RPC message and MCP --

@@ -14,7 +14,7 @@ mod way_rig;
 
 #[test]
 fn a_warm_call_allocates_nothing_all_the_way() {
-    let mut rig = Rig::new();
+    let mut rig = Rig::new(|_| ());
     let allocations = counting::report("whole_way/warm_300B", || rig.turn());
     // Every turn was a permitted call, answered with 200 and written to the audit file.
     rig.check();

@@ -93,7 +93,7 @@ fn measure<T>(runs: u64, mut once: impl FnMut() -> T) {
 }
 
 fn whole_way(runs: u64) {
-    let mut rig = way_rig::Rig::new();
+    let mut rig = way_rig::Rig::new(|_| ());
     measure(runs, || rig.turn());
     rig.check();
 }

@@ -32,7 +32,8 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    pub(crate) fn new() -> Self {
+    /// Shows the agent's token to `see`.
+    pub(crate) fn new(see: impl FnOnce(&str)) -> Self {
         let directory = std::env::temp_dir().join(format!("portcullis-way-{}", std::process::id()));
         fs::create_dir_all(directory.join("policies")).unwrap();
         devtoken::init(&directory).unwrap();
@@ -61,6 +62,7 @@ impl Rig {
         };
         let shard = Shard::new(parts, Timers::new(clock));
         let token = mint(&key, clock);
+        see(&token);
         let way = WholeWay::new(shard, request(&token), answer(), 0, Some(0));
         let control = (outbox, asks, [far, ask_far]);
         let writer = audit.writer;

@@ -30,8 +30,8 @@ pub(in crate::identity) struct Pace(CoreCell<Queue>);
 pub(in crate::identity) enum Rank {
     /// This very token was verified on this core before.
     Known,
-    /// Waited for keys of its issuer, which are there now and have the one it names. As many as
-    /// there are requests in flight, and only where an issuer has just changed its keys.
+    /// Waited for keys of its issuer, which are there now and have the one it names. At
+    /// most `KEYS_WAITING_ALL_MAX`, and only where an issuer has just changed its keys.
     Returning,
     /// Anybody.
     Stranger,

@@ -6,8 +6,13 @@ use std::task::{Context, Poll, Waker};
 
 use crate::clock::Monotonic;
 use crate::core_cell::CoreCell;
+use crate::limits::{KEYS_WAITING_ALL_MAX, KEYS_WAITING_MAX};
 
 /// Who waits for the keys of which provider. One question per provider is under way at a time.
+///
+/// # Security
+/// Whoever makes up a key id can wait here, so the waiters are bounded: else they would fill the
+/// places of requests in flight while an issuer is slow, and lock out those whose tokens are known.
 #[derive(Default)]
 pub(in crate::identity) struct KeyWaiters(CoreCell<Vec<Lane>>);
 
@@ -19,7 +24,7 @@ struct Lane {
     /// Grows with every answer: a waiter is done when it differs from the one it began with.
     round: u64,
     next_id: u64,
-    /// INVARIANT: ascending by id: who begins to wait shows its waker at once.
+    /// INVARIANT: at most `KEYS_WAITING_MAX`, ascending by id: who begins to wait shows its waker at once.
     wakers: Vec<(u64, Waker)>,
 }
 
@@ -31,8 +36,9 @@ pub(in crate::identity) struct Seen {
 }
 
 impl KeyWaiters {
-    /// Asks (unless somebody did) and waits for the answer; false when `deadline` came first, after
-    /// which the next one asks anew, so that a lost answer cannot block for ever.
+    /// Asks (unless somebody did) and waits for the answer; false at once when too many wait, or
+    /// when `deadline` came first, after which the next one asks anew, so that a lost answer cannot
+    /// block for ever.
     pub(in crate::identity) async fn wait(
         &self,
         provider: u16,
@@ -40,6 +46,9 @@ impl KeyWaiters {
         ask: impl FnOnce(),
         deadline: impl Future<Output = ()>,
     ) -> bool {
+        if self.is_full(provider) {
+            return false;
+        }
         let (first, round, id) = self.lane(provider, |lane| {
             let first = lane.question.replace(seen) != Some(seen);
             lane.next_id += 1;
@@ -102,6 +111,14 @@ impl KeyWaiters {
                 None => lane.wakers.push((id, context.waker().clone())),
             }
             false
+        })
+    }
+
+    fn is_full(&self, provider: u16) -> bool {
+        self.0.with(|lanes| {
+            let own = lanes.get(usize::from(provider)).map_or(0, |lane| lane.wakers.len());
+            let all: usize = lanes.iter().map(|lane| lane.wakers.len()).sum();
+            own >= KEYS_WAITING_MAX || all >= KEYS_WAITING_ALL_MAX
         })
     }
 

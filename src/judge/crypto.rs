@@ -19,6 +19,11 @@ pub fn install() {
     let _ = PROVIDER.install_default();
 }
 
+/// True when `mark` is the signature of `message` under a key of that algorithm's family.
+pub fn verifies(algorithm: Algorithm, key: &DecodingKey, message: &[u8], mark: &Vec<u8>) -> bool {
+    verifier(&algorithm, key).is_ok_and(|verifier| verifier.verify(message, mark).is_ok())
+}
+
 struct RingVerifier {
     algorithm: Algorithm,
     key: VerifyingKey,

@@ -5,6 +5,7 @@
 //! Cheap rules come first: a token that cannot be valid does not buy a signature check.
 
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -299,7 +300,7 @@ impl<'t> Jws<'t> {
 
     /// The decoded payload, for callers that judge the signature alone.
     #[cfg(test)]
-    pub(crate) fn payload(&self) -> Result<Vec<u8>, Reject> {
+    pub(crate) fn payload(&self) -> Result<Zeroizing<Vec<u8>>, Reject> {
         decode(self.payload)
     }
 }
@@ -389,9 +390,14 @@ fn is_base64url(part: &str) -> bool {
 }
 
 /// Strict: no padding, no white space, no set bits after the last octet (RFC 7515 §2, RFC 4648
-/// §3.5), so that one token has one spelling.
-fn decode(part: &str) -> Result<Vec<u8>, Reject> {
-    URL_SAFE_NO_PAD.decode(part).map_err(|_| Reject::TokenMalformed)
+/// §3.5), so that one token has one spelling. Wiped when it goes: encoded once more, it is the token.
+fn decode(part: &str) -> Result<Zeroizing<Vec<u8>>, Reject> {
+    // Enough from the start, for what is written before a fault must not stay behind either.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(part.len()));
+    match URL_SAFE_NO_PAD.decode_vec(part, &mut bytes) {
+        Ok(()) => Ok(bytes),
+        Err(_) => Err(Reject::TokenMalformed),
+    }
 }
 
 fn json_reject(fault: JsonFault) -> Reject {

@@ -11,6 +11,7 @@ use jsonwebtoken::jwk::{
 };
 use ring::digest;
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use crate::config::Algorithm;
 use crate::judge::{crypto, json};
@@ -151,9 +152,11 @@ impl Key {
             Algorithm::Ps256 => jsonwebtoken::Algorithm::PS256,
             Algorithm::Rs256 => jsonwebtoken::Algorithm::RS256,
         };
+        // Decoded here and not by jsonwebtoken, which frees its copy unwiped.
+        let mut mark = Zeroizing::new(Vec::with_capacity(signature.len()));
         self.serves(algorithm)
-            && jsonwebtoken::crypto::verify(signature, message, &self.decoding, wire)
-                .unwrap_or(false)
+            && URL_SAFE_NO_PAD.decode_vec(signature, &mut mark).is_ok()
+            && crypto::verifies(wire, &self.decoding, message, &mark)
     }
 
     fn from_entry(entry: Value) -> Option<Self> {

@@ -83,3 +83,28 @@ fn a_waiter_that_leaves_takes_its_waker_along() {
     waiters.answer(0);
     assert_eq!(poll(&mut stays), Some(true));
 }
+
+/// Made-up key ids while an issuer is slow: those with known tokens keep their places.
+#[test]
+fn only_so_many_wait_for_one_issuer_and_for_all() {
+    let (waiters, asked) = (Rc::new(KeyWaiters::default()), Rc::new(Cell::new(0)));
+    let mut tasks: Vec<Task<bool>> = Vec::new();
+    for provider in 0..4 {
+        for _ in 0..KEYS_WAITING_MAX {
+            tasks.push(waiter(&waiters, provider, &asked));
+            assert_eq!(tasks.last_mut().and_then(poll), None);
+        }
+        // Refused at once, and the question under way is still the same.
+        assert_eq!(poll(&mut waiter(&waiters, provider, &asked)), Some(false));
+        assert_eq!(asked.get(), u32::from(provider) + 1);
+    }
+    assert_eq!(tasks.len(), KEYS_WAITING_ALL_MAX);
+    assert_eq!(poll(&mut waiter(&waiters, 4, &asked)), Some(false));
+    assert_eq!(asked.get(), 4);
+    // One that leaves, or an answer, makes room.
+    drop(tasks.remove(0));
+    assert_eq!(poll(&mut waiter(&waiters, 4, &asked)), None);
+    waiters.answer(0);
+    assert_eq!(poll(&mut waiter(&waiters, 0, &asked)), None);
+    assert!(4 * KEYS_WAITING_ALL_MAX <= crate::limits::Limits::default().inflight_per_core_max);
+}
