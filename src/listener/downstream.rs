@@ -107,8 +107,9 @@ impl Downstream {
 
     /// Waits for the first bytes of the next request for as long as the connection is busy: its
     /// next request is near, so it is read straight away, as one operation. One that stays silent,
-    /// or finds no place among those that wait like this, gives its memory back; a new one that does
-    /// not speak at once is silent, or few of those a second would keep everybody from a place.
+    /// or finds no place among those that wait like this, gives its memory back; a new one is
+    /// silent if it does not speak at once, or few of those a second would keep everybody from a
+    /// place.
     pub async fn wakes(&mut self, timers: &Timers, limits: &Limits, inputs: &Inputs) -> Wake {
         self.forget_request();
         self.idle_since = timers.now();
