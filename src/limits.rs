@@ -146,8 +146,8 @@ pub const VERIFY_PER_TURN_MAX: u32 = 4;
 /// whoever is served first, comes on top.
 pub const VERIFY_WAITING_MAX: usize = 1024;
 /// Requests that wait for newer keys of one provider; more are refused with 503. Each holds a place
-/// among those in flight for as long as a fetch takes, and anybody can make up a key id: so they are
-/// a sixteenth of those places.
+/// among those in flight for as long as a fetch takes, and anybody can make up a key id: so these
+/// are a sixteenth of those places.
 pub const KEYS_WAITING_MAX: usize = 256;
 /// The same for all providers together: a quarter of the places, however many providers there are.
 pub const KEYS_WAITING_ALL_MAX: usize = 1024;

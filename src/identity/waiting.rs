@@ -24,7 +24,8 @@ struct Lane {
     /// Grows with every answer: a waiter is done when it differs from the one it began with.
     round: u64,
     next_id: u64,
-    /// INVARIANT: at most `KEYS_WAITING_MAX`, ascending by id: who begins to wait shows its waker at once.
+    /// INVARIANT: at most `KEYS_WAITING_MAX`, ascending by id: who begins to wait shows its waker
+    /// at once.
     wakers: Vec<(u64, Waker)>,
 }
 

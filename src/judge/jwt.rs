@@ -390,7 +390,7 @@ fn is_base64url(part: &str) -> bool {
 }
 
 /// Strict: no padding, no white space, no set bits after the last octet (RFC 7515 §2, RFC 4648
-/// §3.5), so that one token has one spelling. Wiped when it goes: encoded once more, it is the token.
+/// §3.5), so that one token has one spelling. Wiped when it goes: encoded again, it is the token.
 fn decode(part: &str) -> Result<Zeroizing<Vec<u8>>, Reject> {
     // Enough from the start, for what is written before a fault must not stay behind either.
     let mut bytes = Zeroizing::new(Vec::with_capacity(part.len()));

@@ -35,6 +35,8 @@ pub struct Downstream {
     gone: bool,
     /// [`Downstream::waits`] saw that there is something to read.
     woken: bool,
+    /// It sent a request before, so another one is near.
+    busy: bool,
     /// Since when it waits for its next request.
     idle_since: Monotonic,
 }
@@ -81,6 +83,7 @@ impl Downstream {
             silent: false,
             gone: false,
             woken: false,
+            busy: false,
         }
     }
 
@@ -104,7 +107,9 @@ impl Downstream {
 
     /// Waits for the first bytes of the next request for as long as the connection is busy: its
     /// next request is near, so it is read straight away, as one operation. One that stays silent,
-    /// or finds no place among those that wait like this, gives its memory back.
+    /// or finds no place among those that wait like this, gives its memory back; a new one is
+    /// silent if it does not speak at once, or few of those a second would keep everybody from a
+    /// place.
     pub async fn wakes(&mut self, timers: &Timers, limits: &Limits, inputs: &Inputs) -> Wake {
         self.forget_request();
         self.idle_since = timers.now();
@@ -114,7 +119,9 @@ impl Downstream {
         if !timers.leaving() {
             if let Some(_place) = inputs.place() {
                 inputs.widen(&mut self.input);
-                let soon = timers.now().after(BUSY.min(Duration::from_millis(limits.idle_ms_max)));
+                let patience = if self.busy { BUSY } else { AT_ONCE };
+                let idle = Duration::from_millis(limits.idle_ms_max);
+                let soon = timers.now().after(patience.min(idle));
                 match self.fill(usize::MAX, soon).await {
                     Err(NetError::Timeout) => {}
                     Ok(1..) => return Wake::Ready,
@@ -411,6 +418,7 @@ impl Downstream {
     }
 
     fn forget_request(&mut self) {
+        self.busy |= self.used > 0;
         self.input.cut(0..self.used);
         self.used = 0;
         self.head_bytes = 0;
@@ -422,7 +430,7 @@ impl Downstream {
 const MIN_READ_BYTES: usize = 1024;
 /// A connection that was silent for this long is idle, and gives its buffer back.
 const BUSY: Duration = Duration::from_millis(200);
-/// A connection whose head is not whole by then is slow.
+/// A connection whose head is not whole by then is slow; a new one that has not begun is idle.
 const AT_ONCE: Duration = Duration::from_millis(2 * WHEEL_TICK_MS);
 /// Slower than this over the whole body is too slow.
 const BODY_BYTES_PER_SECOND_MIN: u64 = 64 * 1024;

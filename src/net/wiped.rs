@@ -9,7 +9,8 @@ use std::ops::{Deref, DerefMut, Range};
 use zeroize::Zeroize;
 
 /// Bytes that are wiped before their memory serves anything else. INVARIANT: behind its length lies
-/// nothing that was ever part of it.
+/// nothing that was ever part of it. The one exception is what a TLS session has not decrypted: it
+/// is lent out, moved and grown unwiped, for it is ciphertext.
 #[derive(Default)]
 pub struct Wiped(Vec<u8>);
 

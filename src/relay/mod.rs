@@ -10,6 +10,8 @@ mod response;
 
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use crate::clock::Monotonic;
 use crate::config::Server;
 use crate::control::Upstream;
@@ -268,11 +270,7 @@ impl Relay {
         oversight: &impl Oversight,
     ) -> Result<response::Answered, NoAnswer> {
         let until = self.timers.now().after(Duration::from_secs(leg.server.timeout_seconds));
-        let mut head = self.buffers.take();
-        if let Err(reject) = request::write_head(leg, downstream, &mut head) {
-            self.buffers.give_wiped(head);
-            return Err(NoAnswer::Refused(reject));
-        }
+        let mut head = self.write_head(leg, downstream).map_err(NoAnswer::Refused)?;
         let written = if join(&mut head, leg.body) {
             let (written, returned) = stream.write_all(head, until).await;
             head = returned;
@@ -288,6 +286,20 @@ impl Relay {
         let input = self.buffers.take();
         let head = self.take_head();
         response::read(stream, (head, input), leg, downstream, oversight, &self.timers, until).await
+    }
+
+    fn write_head(&self, leg: &Leg<'_>, downstream: &Downstream) -> Result<Vec<u8>, Reject> {
+        // The credential is wiped also if this panics; else there is nothing left to wipe in here.
+        let mut guarded = Zeroizing::new(self.buffers.take());
+        let written = request::write_head(leg, downstream, &mut guarded);
+        let head = std::mem::take(&mut *guarded);
+        match written {
+            Ok(()) => Ok(head),
+            Err(reject) => {
+                self.buffers.give_wiped(head);
+                Err(reject)
+            }
+        }
     }
 
     /// Takes back a buffer of either kind.

@@ -74,6 +74,7 @@ fn a_connection_without_a_place_is_served() {
     on_every_driver(|timers| async move {
         let inputs = Inputs::new(1);
         let (mut near, mut placed) = connection(&timers).await;
+        placed.busy = true;
         let (mut other, mut unplaced) = connection(&timers).await;
         let soon = limits(10_000);
         for _ in 0..3 {
@@ -96,6 +97,34 @@ fn a_connection_without_a_place_is_served() {
             let next = placed.next_head(&timers, &soon, &inputs).await;
             assert!(matches!(next, Ok(Next::Request)));
         }
+    });
+}
+
+/// How long a connection waits in its place for what does not come.
+async fn silence(downstream: &mut Downstream, timers: &Timers, inputs: &Inputs) -> Duration {
+    let begun = timers.now();
+    let woke = downstream.wakes(timers, &limits(10_000), inputs).await;
+    assert!(matches!(woke, Wake::Silent));
+    Duration::from_micros(timers.now().0 - begun.0)
+}
+
+#[test]
+fn a_new_connection_that_is_silent_leaves_its_place_soon() {
+    on_every_driver(|timers| async move {
+        let inputs = Inputs::new(1);
+        let mut soonest = Duration::MAX;
+        for _ in 0..5 {
+            let (_near, mut new) = connection(&timers).await;
+            soonest = soonest.min(silence(&mut new, &timers, &inputs).await);
+        }
+        assert!(soonest < BUSY / 2, "{soonest:?}");
+        // One that was served is waited for longer.
+        let (mut near, mut served) = connection(&timers).await;
+        say(&mut near, REQUEST).await;
+        until_ready(&mut served, &timers, &inputs).await;
+        let next = served.next_head(&timers, &limits(10_000), &inputs).await;
+        assert!(matches!(next, Ok(Next::Request)));
+        assert!(silence(&mut served, &timers, &inputs).await >= BUSY / 2);
     });
 }
 
