@@ -37,8 +37,45 @@ def _first_answer(lane: Lane, token: str, began: float) -> float:
     raise Trouble("no call was answered within 20 s of the start")
 
 
+def resident_kb(pid: int) -> dict[str, int]:
+    """Resident memory of a process tree by what backs it; `audit_ring` is our mapped ring file's
+    part, which the kernel may write back and drop."""
+    found = {"anon": 0, "file": 0, "shmem": 0, "audit_ring": 0}
+    for one in tree(pid):
+        try:
+            status = Path(f"/proc/{one}/status").read_text(encoding="utf-8", errors="replace")
+            smaps = Path(f"/proc/{one}/smaps").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        for name, size in re.findall(r"^Rss(Anon|File|Shmem):\s+(\d+) kB", status, re.MULTILINE):
+            found[name.lower()] += int(size)
+        ring = False
+        for line in smaps.splitlines():
+            if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+                ring = line.endswith(".ring")
+            elif ring and line.startswith("Rss:"):
+                found["audit_ring"] += int(line.split()[1])
+    return found
+
+
+def _warm(lane: Lane) -> dict[str, int]:
+    """Memory after a saturated window: buffers grown, caches filled, the ring's pages touched."""
+    lane.turn(0, [], lane.scenario.first_warm)
+    window = lane.rounds.pop()
+    if not window["requests"]:
+        raise Trouble("nothing was answered in the window before its memory is read")
+    memory, parts = memory_kb(lane.watched()), resident_kb(lane.watched())
+    return {
+        "requests_before": window["requests"],
+        "rss_kb_end": memory["rss"],
+        "pss_kb_end": memory["pss"],
+        **{f"rss_{name}_kb_end": size for name, size in parts.items()},
+    }
+
+
 def starts(lane: Lane) -> None:
-    """Cold starts to the first answered call, memory after it, and the size of the program."""
+    """Cold starts to the first answered call, memory after it and after a saturated window, and
+    the size of the program."""
     if lane.peer is None:
         raise Trouble("direct has no start of its own")
     lane.start_upstream()
@@ -61,6 +98,8 @@ def starts(lane: Lane) -> None:
                 "pss_kb": memory["pss"],
             }
         )
+        if number == lane.scenario.rounds - 1:
+            lane.rounds[-1] |= _warm(lane)
         lane.nursery.stop(lane.proxy)
     program = lane.bench.programs.found[lane.peer.program]
     lane.rounds[0]["program_bytes"] = program.stat().st_size
