@@ -186,27 +186,29 @@ class Runner:
                 self.clock.say(
                     f"{scenario.name}: round {number + 1}/{scenario.rounds}: {lane.name}"
                 )
-                warm = scenario.warm
-                if number == 0:
-                    # A long one is for caches of tokens; who has none needs a second at most.
-                    caches = lane.peer is not None and lane.peer.caches_tokens
-                    warm = max(
-                        warm, scenario.first_warm if caches else min(1.0, scenario.first_warm)
-                    )
-                before = self._guard(lane, lane.metrics)
                 self._guard(
                     lane,
-                    lambda lane=lane, number=number, warm=warm: self._turn(
-                        lane, number, extra, warm
-                    ),
+                    lambda lane=lane, number=number: self._round(lane, number, extra),
                 )
-                if not lane.trouble and before:
-                    after = self._guard(lane, lane.metrics) or {}
-                    lane.rounds[-1]["counters"] = {
-                        key: value - before.get(key, 0.0) for key, value in after.items()
-                    }
         if spinner is not None:
             nursery.stop(spinner)
+
+    def _round(self, lane: Lane, number: int, extra: list[str]) -> None:
+        """One lane's turn, with what its own counters say of the same time."""
+        scenario, warm = lane.scenario, lane.scenario.warm
+        caches = lane.peer is not None and lane.peer.caches_tokens
+        if number == 0 and scenario.passed_once and caches:
+            lane.pass_tokens(extra)
+        elif number == 0:
+            # A long one is for caches of tokens; who has none needs a second at most.
+            warm = max(warm, scenario.first_warm if caches else min(1.0, scenario.first_warm))
+        before = lane.metrics()
+        self._turn(lane, number, extra, warm)
+        if before:
+            after = lane.metrics()
+            lane.rounds[-1]["counters"] = {
+                key: value - before.get(key, 0.0) for key, value in after.items()
+            }
 
     @staticmethod
     def _turn(lane: Lane, number: int, extra: list[str], warm: float) -> None:
