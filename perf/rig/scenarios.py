@@ -101,7 +101,8 @@ class Scenario:
         if self.kind == "idle":
             return peers * (3.0 + self.connections / (1_500 if self.tls_down else 5_000))
         if self.kind == "syscalls":
-            return peers * (START_SECONDS + self.seconds + 2.0)
+            # Rings are counted twice more, without strace; two of the peers have one.
+            return peers * (START_SECONDS + self.seconds + 2.0) + 2 * (2 * self.seconds + 2.0)
         turn = self.warm + self.seconds + SPACE_SECONDS
         if self.kind == "pairs":
             both = 2 * (turn + PAIR_SECONDS)
