@@ -12,6 +12,7 @@ from typing import Any, Optional
 import keys as keyring
 import wire
 from keys import NAME, Keys
+from machine import Instant, noise
 from place import Peer, Place, Programs
 from procs import Child, Nursery, Trouble, ask, run, wait_port
 from scenarios import Scenario
@@ -230,9 +231,20 @@ class Lane:
             argv += ["--watch", f"upstream={self.upstream.pid}"]
         argv += self.tls_arguments() + extra
         limit = warm + window + (90 if "--warm-requests" in extra else 30)
+        begin = self.instant()
         self.rounds.append(json.loads(run(argv, limit, [bench.load_cpu], name="load run")))
+        self.rounds[-1]["machine"] = self.noise_since(begin)
         self.next_token = int((self.rounds[-1].get("tokens") or {}).get("next", 0))
         self.settle_audit()
+
+    def instant(self) -> Optional[Instant]:
+        """What the two CPUs and all our processes have spent so far."""
+        cpus = (self.bench.proxy_cpu, self.bench.load_cpu)
+        return Instant.of(cpus, [child.pid for child in self.nursery.children])
+
+    def noise_since(self, begin: Optional[Instant]) -> dict[str, Any]:
+        """What others took of our CPUs since then."""
+        return noise(begin, self.instant(), 2)
 
     def path(self) -> str:
         """The path of the MCP server at this peer."""
