@@ -12,11 +12,13 @@ from typing import Any, Optional
 import keys as keyring
 import wire
 from keys import NAME, Keys
+from machine import Instant, noise
 from place import Peer, Place, Programs
 from procs import Child, Nursery, Trouble, ask, run, wait_port
 from scenarios import Scenario
 
 AUDIT_SETTLE_SECONDS = 2.0
+PASS_WINDOW_SECONDS = 0.1
 
 
 def _answer_bytes(tool: str) -> int:
@@ -74,6 +76,8 @@ class Lane:
     paired: list[dict[str, Any]] = field(default_factory=list)
     settings: str = ""
     audit_lines: int = 0
+    # Which token is next: a window goes on where the one before ended.
+    next_token: int = 0
     # Answers of a peer that had just begun and was not ready: a line of audit, and no request.
     in_vain: list[str] = field(default_factory=list)
     trouble: str = ""
@@ -166,11 +170,22 @@ class Lane:
         self.checks = wire.function_checks(self.peer, self.port, tokens, self.context(), self.own)
         wire.require(self.checks)
 
-    def turn(self, number: int, extra: list[str], warm: float) -> None:
-        """One round of the load."""
+    def pass_tokens(self, extra: list[str]) -> None:
+        """Every token once, by count: what a cache holds then does not hang on how fast it is."""
+        count = self.scenario.tokens
+        self.turn(0, [*extra, "--warm-requests", str(count)], 0.0, PASS_WINDOW_SECONDS)
+        warmed = self.rounds.pop().get("tokens", {}).get("warmed", 0)
+        if warmed < count:
+            raise Trouble(f"{warmed:,} of {count:,} tokens were sent in the time for one pass")
+
+    def turn(
+        self, number: int, extra: list[str], warm: float, seconds: Optional[float] = None
+    ) -> None:
+        """One round of the load; `seconds` for another window than the scenario's."""
         if self.proxy is not None and not self.proxy.running():
             raise Trouble(f"ended while measured: {self.proxy.said()}")
         scenario, bench = self.scenario, self.bench
+        window = scenario.seconds if seconds is None else seconds
         tokens = self.own.get("tokens") or keyring.token_file(
             bench.keys,
             Path(bench.load),
@@ -189,6 +204,8 @@ class Lane:
             NAME,
             "--tokens",
             str(tokens),
+            "--first-token",
+            str(0 if scenario.cold else self.next_token),
             "--method",
             scenario.method,
             "--body-bytes",
@@ -196,7 +213,7 @@ class Lane:
             "--connections",
             str(scenario.connections),
             "--seconds",
-            f"{scenario.seconds:g}",
+            f"{window:g}",
             "--warm",
             f"{warm:g}",
             "--watch",
@@ -213,9 +230,21 @@ class Lane:
         if self.proxy and self.upstream:
             argv += ["--watch", f"upstream={self.upstream.pid}"]
         argv += self.tls_arguments() + extra
-        limit = warm + scenario.seconds + 30
+        limit = warm + window + (90 if "--warm-requests" in extra else 30)
+        begin = self.instant()
         self.rounds.append(json.loads(run(argv, limit, [bench.load_cpu], name="load run")))
+        self.rounds[-1]["machine"] = self.noise_since(begin)
+        self.next_token = int((self.rounds[-1].get("tokens") or {}).get("next", 0))
         self.settle_audit()
+
+    def instant(self) -> Optional[Instant]:
+        """What the two CPUs and all our processes have spent so far."""
+        cpus = (self.bench.proxy_cpu, self.bench.load_cpu)
+        return Instant.of(cpus, [child.pid for child in self.nursery.children])
+
+    def noise_since(self, begin: Optional[Instant]) -> dict[str, Any]:
+        """What others took of our CPUs since then."""
+        return noise(begin, self.instant(), 2)
 
     def path(self) -> str:
         """The path of the MCP server at this peer."""

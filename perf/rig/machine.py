@@ -7,18 +7,24 @@ import hashlib
 import json
 import os
 import platform
+import resource
 import shutil
 import socket
 import struct
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterable, Optional
+
+from procs import cpu_ns
 
 INSIDE = "PORTCULLIS_RIG_INSIDE"
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 QUIET = 1.5
+# A round is noisy when others take more than this of the CPUs that are used.
+NOISY = 0.03
 # What must agree before figures may stand in one table; the programs' digest stands for the commit.
 SAME = ("cpu", "cpu_model", "cpus_online", "kernel")
 
@@ -118,6 +124,58 @@ def wait_quiet(seconds: float) -> dict[str, Any]:
         start = "\r" if shown else ""
         print(f"{start}  load average {average:.2f}: NOT quiet, and the record says so." + " " * 20)
     return {"load_average": round(average, 2), "quiet": average < QUIET}
+
+
+@dataclass(frozen=True)
+class Instant:
+    """What CPUs and our processes had spent at one moment, in ns."""
+
+    at: int
+    idle: int
+    steal: int
+    ours: int
+
+    @staticmethod
+    def of(cpus: tuple[int, ...], pids: Iterable[int]) -> "Optional[Instant]":
+        """Now, on these CPUs; `pids` are our children that live. None where it cannot be told."""
+        names = {f"cpu{cpu}" for cpu in cpus}
+        try:
+            lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+        except OSError:
+            return None
+        used = [words[1:] for line in lines if (words := line.split())[:1] and words[0] in names]
+        if len(used) != len(cpus) or any(len(words) < 8 for words in used):
+            return None
+        tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+        # Idle time is taken at its ends; busy time is what a tick happens to meet, and no use here.
+        idle = sum(int(words[3]) + int(words[4]) for words in used) * tick
+        steal = sum(int(words[7]) for words in used) * tick
+        whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        usage = [resource.getrusage(who) for who in whose]
+        ours = sum(int((one.ru_utime + one.ru_stime) * 1e9) for one in usage)
+        ours += sum(cpu_ns(pid) for pid in pids)
+        return Instant(time.monotonic_ns(), idle, steal, ours)
+
+
+def noise(begin: Optional[Instant], end: Optional[Instant], cpus: int) -> dict[str, Any]:
+    """What others took of our CPUs between two instants: the host (steal), and whatever is neither
+    idle nor ours (foreign; kernel threads are in it). Nothing where it cannot be told."""
+    if begin is None or end is None or end.at <= begin.at:
+        return {}
+    whole = (end.at - begin.at) * cpus
+    steal, ours = end.steal - begin.steal, end.ours - begin.ours
+    foreign = max(0, whole - (end.idle - begin.idle) - steal - ours)
+    return {
+        "steal_percent": round(100 * steal / whole, 2),
+        "foreign_percent": round(100 * foreign / whole, 2),
+        "noisy": (steal + foreign) / whole > NOISY,
+    }
+
+
+def quiet_rounds(rounds: Iterable[dict[str, Any]], otherwise: bool) -> bool:
+    """Whether at most a quarter of the rounds are noisy; `otherwise` where none was watched."""
+    noisy = [bool(one["machine"]["noisy"]) for one in rounds if one.get("machine")]
+    return sum(noisy) <= len(noisy) / 4 if noisy else otherwise
 
 
 def bring_loopback_up() -> None:

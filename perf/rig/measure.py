@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional
 
 import special
 from lanes import Bench, Lane
-from machine import digest, load_average, write_json
+from machine import digest, load_average, quiet_rounds, write_json
 from place import Peer
 from procs import Child, Nursery, Trouble
 from scenarios import BASE, Scenario, all_peers
@@ -133,7 +133,11 @@ class Runner:
         works = {"start": special.starts, "idle": special.idle, "syscalls": special.syscalls}
         for number, lane in enumerate(lanes):
             self.clock.say(f"{scenario.name}: {lane.name} ({number + 1}/{len(lanes)})")
+            begin = lane.instant()
             self._guard(lane, lambda work=works[scenario.kind], lane=lane: work(lane))
+            spent = lane.noise_since(begin)
+            for one in lane.rounds:
+                one.setdefault("machine", spent)
             lane.counted = self._guard_finish(lane)
             lane.nursery.stop_all()
 
@@ -186,27 +190,29 @@ class Runner:
                 self.clock.say(
                     f"{scenario.name}: round {number + 1}/{scenario.rounds}: {lane.name}"
                 )
-                warm = scenario.warm
-                if number == 0:
-                    # A long one is for caches of tokens; who has none needs a second at most.
-                    caches = lane.peer is not None and lane.peer.caches_tokens
-                    warm = max(
-                        warm, scenario.first_warm if caches else min(1.0, scenario.first_warm)
-                    )
-                before = self._guard(lane, lane.metrics)
                 self._guard(
                     lane,
-                    lambda lane=lane, number=number, warm=warm: self._turn(
-                        lane, number, extra, warm
-                    ),
+                    lambda lane=lane, number=number: self._round(lane, number, extra),
                 )
-                if not lane.trouble and before:
-                    after = self._guard(lane, lane.metrics) or {}
-                    lane.rounds[-1]["counters"] = {
-                        key: value - before.get(key, 0.0) for key, value in after.items()
-                    }
         if spinner is not None:
             nursery.stop(spinner)
+
+    def _round(self, lane: Lane, number: int, extra: list[str]) -> None:
+        """One lane's turn, with what its own counters say of the same time."""
+        scenario, warm = lane.scenario, lane.scenario.warm
+        caches = lane.peer is not None and lane.peer.caches_tokens
+        if number == 0 and scenario.passed_once and caches:
+            lane.pass_tokens(extra)
+        elif number == 0:
+            # A long one is for caches of tokens; who has none needs a second at most.
+            warm = max(warm, scenario.first_warm if caches else min(1.0, scenario.first_warm))
+        before = lane.metrics()
+        self._turn(lane, number, extra, warm)
+        if before:
+            after = lane.metrics()
+            lane.rounds[-1]["counters"] = {
+                key: value - before.get(key, 0.0) for key, value in after.items()
+            }
 
     @staticmethod
     def _turn(lane: Lane, number: int, extra: list[str], warm: float) -> None:
@@ -250,10 +256,16 @@ class Runner:
         for lane in (one for one in lanes if one.name in wanted):
             self._guard(lane, lambda lane=lane: lane.judge_audit(upstream[lane.name]))
             paired = {BASE: lane.paired} if scenario.kind == "pairs" else anchors
+            watched = [lane.rounds, *paired.values()]
+            begun = bool(self.run.get("quiet", True))
             cell = {
                 "scenario": scenario.record(),
                 "name": lane.name,
-                "run": self.run,
+                # By its own rounds and its anchors': the run's is that of its first moment.
+                "run": {
+                    **self.run,
+                    "quiet": all(quiet_rounds(rounds, begun) for rounds in watched),
+                },
                 "binary": self._binary(lane.name),
                 "peer": _described(lane.peer, self.bench),
                 "state": "failed" if lane.trouble else "done",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import keys as keyring
 import wire
@@ -18,6 +19,8 @@ from keys import NAME
 from procs import Child, Trouble, ask, memory_kb, run, tree
 
 READY_SECONDS = 90.0
+ENTER_EVENT = "syscalls:sys_enter_io_uring_enter"
+PERF_ATTACH_SECONDS = 0.5
 
 
 def _first_answer(lane: Lane, token: str, began: float) -> float:
@@ -37,8 +40,45 @@ def _first_answer(lane: Lane, token: str, began: float) -> float:
     raise Trouble("no call was answered within 20 s of the start")
 
 
+def resident_kb(pid: int) -> dict[str, int]:
+    """Resident memory of a process tree by what backs it; `audit_ring` is our mapped ring file's
+    part, which the kernel may write back and drop."""
+    found = {"anon": 0, "file": 0, "shmem": 0, "audit_ring": 0}
+    for one in tree(pid):
+        try:
+            status = Path(f"/proc/{one}/status").read_text(encoding="utf-8", errors="replace")
+            smaps = Path(f"/proc/{one}/smaps").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        for name, size in re.findall(r"^Rss(Anon|File|Shmem):\s+(\d+) kB", status, re.MULTILINE):
+            found[name.lower()] += int(size)
+        ring = False
+        for line in smaps.splitlines():
+            if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+                ring = line.endswith(".ring")
+            elif ring and line.startswith("Rss:"):
+                found["audit_ring"] += int(line.split()[1])
+    return found
+
+
+def _warm(lane: Lane) -> dict[str, int]:
+    """Memory after a saturated window: buffers grown, caches filled, the ring's pages touched."""
+    lane.turn(0, [], lane.scenario.first_warm)
+    window = lane.rounds.pop()
+    if not window["requests"]:
+        raise Trouble("nothing was answered in the window before its memory is read")
+    memory, parts = memory_kb(lane.watched()), resident_kb(lane.watched())
+    return {
+        "requests_before": window["requests"],
+        "rss_kb_end": memory["rss"],
+        "pss_kb_end": memory["pss"],
+        **{f"rss_{name}_kb_end": size for name, size in parts.items()},
+    }
+
+
 def starts(lane: Lane) -> None:
-    """Cold starts to the first answered call, memory after it, and the size of the program."""
+    """Cold starts to the first answered call, memory after it and after a saturated window, and
+    the size of the program."""
     if lane.peer is None:
         raise Trouble("direct has no start of its own")
     lane.start_upstream()
@@ -61,6 +101,8 @@ def starts(lane: Lane) -> None:
                 "pss_kb": memory["pss"],
             }
         )
+        if number == lane.scenario.rounds - 1:
+            lane.rounds[-1] |= _warm(lane)
         lane.nursery.stop(lane.proxy)
     program = lane.bench.programs.found[lane.peer.program]
     lane.rounds[0]["program_bytes"] = program.stat().st_size
@@ -150,6 +192,8 @@ def syscalls(lane: Lane) -> None:
     lane.check()
     out = lane.directory / "strace.txt"
     lane.directory.mkdir(parents=True, exist_ok=True)
+    # Before strace is there: what it counts of a ring is of larger batches.
+    enters = count_enters(lane) if _has_ring(lane.watched()) else {}
     argv = [str(strace), "-f", "-c", "-o", str(out)]
     for pid in tree(lane.watched()):
         argv += ["-p", str(pid)]
@@ -168,6 +212,64 @@ def syscalls(lane: Lane) -> None:
         raise Trouble("strace counted nothing")
     lane.rounds[-1]["syscalls"] = calls
     lane.rounds[-1]["syscalls_per_request"] = sum(calls.values()) / requests
+    lane.rounds[-1] |= enters
+
+
+def parse_perf(text: str) -> Optional[int]:
+    """The count of ring enters that `perf stat -x,` writes; None when it was not counted."""
+    for line in text.splitlines():
+        words = line.split(",")
+        if len(words) > 2 and words[2].strip() == ENTER_EVENT and words[0].isdigit():
+            return int(words[0])
+    return None
+
+
+def _has_ring(pid: int) -> bool:
+    """Whether one of its descriptors is an io_uring."""
+    for one in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            if "io_uring" in os.readlink(one):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def count_enters(lane: Lane) -> dict[str, Any]:
+    """Ring enters of one window counted by the kernel's tracepoint, which stops nobody, and a
+    window without it beside: whether counting slowed is to be seen."""
+    perf = shutil.which("perf")
+    if perf is None:
+        return {"enters_not_counted": "perf is not on PATH"}
+    out = lane.directory / "perf.csv"
+    argv = [perf, "stat", "-x", ",", "-o", str(out), "-e", ENTER_EVENT]
+    argv += ["-p", ",".join(str(pid) for pid in tree(lane.watched()))]
+    lane.turn(0, [], 0.3)
+    plain = lane.rounds.pop()
+    counter = lane.nursery.start(f"{lane.name}-perf", argv, [lane.bench.load_cpu])
+    time.sleep(PERF_ATTACH_SECONDS)
+    lane.turn(0, [], 0.0)
+    counted = lane.rounds.pop()
+    counter.process.send_signal(signal.SIGINT)
+    try:
+        counter.process.wait(10)
+    except subprocess.TimeoutExpired:
+        return {"enters_not_counted": "perf stat did not end"}
+    text = out.read_text(encoding="utf-8", errors="replace") if out.exists() else ""
+    enters = parse_perf(text)
+    if enters is None:
+        said = " ".join(text.split())[-120:] or counter.said(120)
+        return {"enters_not_counted": f"perf stat: {said}"}
+    # Requests before and after the window are its connections': some tens of many thousands.
+    return {
+        "enters": {
+            "count": enters,
+            "requests": counted["requests"],
+            "per_request": enters / counted["requests"] if counted["requests"] else 0.0,
+            "rps": counted["rps"],
+            "rps_uncounted": plain["rps"],
+        }
+    }
 
 
 def _attached(pid: int) -> None:

@@ -102,6 +102,9 @@ pub(crate) struct RunArgs {
     /// Seconds of the same load before the window
     #[arg(long, default_value = "1", value_parser = span)]
     pub(crate) warm: Nanos,
+    /// Goes on warming until so many requests were answered, for at most a minute more
+    #[arg(long, default_value_t = 0)]
+    pub(crate) warm_requests: u64,
     /// Open loop: so many requests per second, whatever the answers do
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) rate: Option<u64>,
@@ -136,6 +139,9 @@ pub(crate) struct RunArgs {
     /// One token per line, used in turn
     #[arg(long)]
     pub(crate) tokens: Option<PathBuf>,
+    /// Which token is sent first, counted from 0; beyond the last it begins anew
+    #[arg(long, default_value_t = 0)]
+    pub(crate) first_token: usize,
 }
 
 /// Where connections go.

@@ -113,6 +113,8 @@ pub(crate) struct Tokens {
     bytes: Vec<u8>,
     ends: Vec<usize>,
     next: usize,
+    /// Taken since the start, each turn counted.
+    taken: u64,
 }
 
 impl Tokens {
@@ -137,11 +139,32 @@ impl Tokens {
         Ok(tokens)
     }
 
+    /// Begins with this one; beyond the last it begins anew.
+    pub(crate) fn begin_at(&mut self, first: usize) {
+        self.next = first.checked_rem(self.ends.len()).unwrap_or(0);
+    }
+
+    /// Which one is next.
+    pub(crate) fn at(&self) -> usize {
+        self.next
+    }
+
+    /// How many turns were taken.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// How many different ones so many turns in a row hold.
+    pub(crate) fn distinct(&self, turns: u64) -> u64 {
+        turns.min(self.ends.len() as u64)
+    }
+
     /// The next in turn; empty when there are none.
     pub(crate) fn next(&mut self) -> &[u8] {
         let Some(end) = self.ends.get(self.next).copied() else { return &[] };
         let before = self.next.checked_sub(1).and_then(|before| self.ends.get(before));
         let start = before.copied().unwrap_or(0);
+        self.taken += 1;
         self.next = if self.next + 1 == self.ends.len() { 0 } else { self.next + 1 };
         self.bytes.get(start..end).unwrap_or_default()
     }
@@ -249,6 +272,18 @@ mod tests {
             let json: serde_json::Value = serde_json::from_str(body).unwrap();
             assert_eq!(json["id"], id);
         }
+    }
+
+    #[test]
+    fn tokens_go_on_where_they_are_told_to() {
+        let mut tokens =
+            Tokens { bytes: b"abc".to_vec(), ends: vec![1, 2, 3], ..Tokens::default() };
+        tokens.begin_at(5);
+        assert_eq!(tokens.next(), b"c");
+        assert_eq!(tokens.next(), b"a");
+        assert_eq!((tokens.at(), tokens.taken()), (1, 2));
+        assert_eq!((tokens.distinct(2), tokens.distinct(7)), (2, 3));
+        Tokens::default().begin_at(1);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::generate::Plan;
 use crate::generate::slot::{Flight, Slot};
 use crate::link::{Buffers, Link};
 use crate::poll::{Poll, Ready};
-use crate::request::{ID_FIRST, ID_LAST};
+use crate::request::{ID_FIRST, ID_LAST, Tokens};
 use crate::schedule::Schedule;
 use crate::tally::Tally;
 
@@ -158,6 +158,16 @@ impl Engine {
             self.tally.unanswered(since, now, false, "unsent");
         }
         Ok(())
+    }
+
+    /// The tokens of the run, and how far they are.
+    pub(crate) fn tokens(&self) -> &Tokens {
+        &self.plan.tokens
+    }
+
+    /// Requests begun so far.
+    pub(crate) fn begun(&self) -> u64 {
+        self.requests
     }
 
     /// What went wrong last, in words.

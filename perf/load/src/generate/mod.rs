@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use crate::args::{HandshakesArgs, RunArgs, To, ToolMethod};
-use crate::clock::{self, SECOND};
+use crate::clock::{self, MILLISECOND, Nanos, SECOND};
 use crate::fault::Fault;
 use crate::files;
 use crate::request::{Request, Tokens, Tool};
@@ -46,10 +46,11 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn new(args: &RunArgs) -> Result<Self, Fault> {
-        let tokens = match &args.tokens {
+        let mut tokens = match &args.tokens {
             Some(path) => Tokens::read(path)?,
             None => Tokens::default(),
         };
+        tokens.begin_at(args.first_token);
         let mut variants = vec![variant(args, &args.tool)?];
         if let Some(tool) = &args.slow_tool {
             variants.push(variant(args, tool)?);
@@ -132,6 +133,7 @@ pub(crate) fn one_by_one(
         connections: 1,
         seconds: SECOND,
         warm: 0,
+        warm_requests: 0,
         rate: None,
         busy: false,
         new_connections: false,
@@ -144,6 +146,7 @@ pub(crate) fn one_by_one(
         path: path.to_owned(),
         host: host.to_owned(),
         tokens,
+        first_token: 0,
     }
 }
 
@@ -156,18 +159,24 @@ fn measure(plan: Plan, args: &RunArgs) -> Result<(), Fault> {
     let start = clock::now();
     // A margin, because the first reading moves the window a little.
     let schedule = args.rate.map(|rate| {
-        let last = start + args.warm + args.seconds + SECOND;
+        let more = if args.warm_requests > 0 { WARM_MORE } else { 0 };
+        let last = start + args.warm + more + args.seconds + SECOND;
         Schedule::new(start, last, rate)
     });
     engine.start(start, schedule)?;
     engine.drive(start + args.warm)?;
+    while engine.begun() < args.warm_requests && clock::now() < start + args.warm + WARM_MORE {
+        engine.drive(clock::now() + WARM_STEP)?;
+    }
     watch.begin()?;
     let begin = clock::now();
+    let warmed = engine.tokens().taken();
     let end = begin + args.seconds;
     engine.tally.open(begin, end);
     engine.drive(end)?;
     engine.stop(end);
     let mut spent = watch.end()?;
+    let used = engine.tokens().taken() - warmed;
     if !args.streams {
         engine.drain(end)?;
     }
@@ -185,6 +194,13 @@ fn measure(plan: Plan, args: &RunArgs) -> Result<(), Fault> {
     let itself = spent.as_object_mut().and_then(|spent| spent.remove("generator"));
     report.insert("generator".to_owned(), itself.unwrap_or(Value::Null));
     report.insert("watch".to_owned(), spent);
+    if args.tokens.is_some() {
+        let tokens = engine.tokens();
+        report.insert(
+            "tokens".to_owned(),
+            json!({ "warmed": warmed, "distinct": tokens.distinct(used), "next": tokens.at() }),
+        );
+    }
     if !engine.last_failure().is_empty() {
         report.insert("last_failure".to_owned(), json!(engine.last_failure()));
     }
@@ -193,3 +209,7 @@ fn measure(plan: Plan, args: &RunArgs) -> Result<(), Fault> {
     }
     crate::say(&Value::Object(report).to_string())
 }
+
+/// A peer that is too slow for the count is measured all the same; the report says how warm it was.
+const WARM_MORE: Nanos = 60 * SECOND;
+const WARM_STEP: Nanos = 20 * MILLISECOND;
