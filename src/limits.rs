@@ -135,8 +135,8 @@ pub const TOKEN_CACHE_ENTRIES_MAX: usize = 65_536;
 /// Bytes of all verified tokens together, with what was read from them: 1.5 KiB for each of as many
 /// usual tokens as may be remembered.
 pub const TOKEN_CACHE_BYTES_MAX: usize = 96 * 1024 * 1024;
-/// Decisions.
-pub const DECISION_CACHE_ENTRIES_MAX: usize = 65_536;
+/// Decisions: for each remembered token that of the gateway, and one of a server's.
+pub const DECISION_CACHE_ENTRIES_MAX: usize = 2 * TOKEN_CACHE_ENTRIES_MAX;
 /// Upstream credentials.
 pub const CREDENTIAL_CACHE_ENTRIES_MAX: usize = 65_536;
 /// Cold signature verifications in one turn of the event loop.
