@@ -14,9 +14,9 @@ use monoio::io::AsyncReadRent;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::assemble::Assembly;
-use super::state::{State, needs_restart};
+use super::doors::serve_admin;
+use super::state::State;
 use super::{notify, refresh};
-use crate::admin;
 use crate::audit::Writer;
 use crate::bus::{Notice, Outbox};
 use crate::clock::Clock;
@@ -24,14 +24,12 @@ use crate::config::Config;
 use crate::control::jwks::ProviderKeys;
 use crate::control::{Ask, Slot, Snapshot};
 use crate::event::Event;
-use crate::http::{Field, Method, host};
-use crate::listener::{Downstream, Inputs, answer, downstream::Next};
 use crate::metrics::{AuditOutcome, Counters, ProcessCounters};
+use crate::net::Timers;
 use crate::net::listen::Acceptor;
 use crate::net::resolve::Resolver;
 use crate::net::runtime::{self, Ring};
 use crate::net::tls::Ticketer;
-use crate::net::{Timers, catch_unwind};
 use crate::worker::Report;
 
 /// What the control thread is started with.
@@ -83,13 +81,13 @@ pub(super) struct Control {
     pub(super) process: Arc<ProcessCounters>,
     slot: Arc<Slot>,
     outbox: Outbox,
-    ticketer: Ticketer,
-    address: SocketAddr,
+    pub(super) ticketer: Ticketer,
+    pub(super) address: SocketAddr,
     /// Taken at the end.
-    writer: RefCell<Option<Writer>>,
-    ring: Ring,
-    counters: Vec<Arc<Counters>>,
-    alive: Cell<bool>,
+    pub(super) writer: RefCell<Option<Writer>>,
+    pub(super) ring: Ring,
+    pub(super) counters: Vec<Arc<Counters>>,
+    pub(super) alive: Cell<bool>,
 }
 
 /// Pairs for the doorbells: the workers' ends and ours, both non-blocking.
@@ -230,109 +228,6 @@ impl Control {
             tracing::warn!(cores = overflowed, "an inbox is full; those cores forget everything");
         }
     }
-
-    /// All or nothing: on any fault the old configuration stays.
-    fn reload(self: &Rc<Self>) {
-        if let Some(writer) = self.writer.borrow().as_ref() {
-            writer.reopen();
-        }
-        let (path, epoch) = {
-            let state = self.state.borrow();
-            (state.config.path.clone(), state.assembly.policy.epoch() + 1)
-        };
-        notify::say("RELOADING=1");
-        let made = Config::load(&path)
-            .map_err(|faults| super::lines(&faults))
-            .and_then(|config| self.prepare(config, epoch));
-        match made {
-            Ok((config, assembly)) => self.take(config, assembly),
-            Err(faults) => {
-                for fault in &faults {
-                    tracing::error!("{fault}");
-                }
-                self.process.set_reload(false);
-                tracing::error!(
-                    faults = faults.len(),
-                    "reload refused; the old configuration stays"
-                );
-            }
-        }
-        notify::say("READY=1");
-    }
-
-    /// A configuration that would need other sockets is refused whole: half of it in force, say
-    /// plain HTTP for a loopback address on a listener that is still public, would be a hole.
-    fn prepare(&self, mut config: Config, epoch: u64) -> Result<(Config, Assembly), Vec<String>> {
-        let old = Arc::clone(&self.state.borrow().config);
-        if needs_restart(&old, &config) {
-            let path = config.path.display();
-            return Err(vec![format!(
-                "{path}: [listen] address and tls, [cores], [audit], [admin] and [limits] \
-                 upstream_idle_per_core_max change only with a restart"
-            )]);
-        }
-        config.bound(self.address);
-        let assembly = Assembly::make(&config, epoch, &self.ticketer)?;
-        Ok((config, assembly))
-    }
-
-    fn take(self: &Rc<Self>, config: Config, assembly: Assembly) {
-        for warning in &config.warnings {
-            tracing::warn!("{warning}");
-        }
-        let epoch = assembly.policy.epoch();
-        self.state.borrow_mut().adopt(config, assembly);
-        // The tasks of the old configuration look at once, and end.
-        self.asked.ring();
-        self.process.set_reload(true);
-        self.process.set_policy_epoch(epoch);
-        refresh::start(self, None);
-        self.publish();
-        tracing::info!(epoch, "configuration reloaded");
-    }
-
-    /// What the admin listener shows.
-    fn answer(&self, path: &str) -> (u16, &'static str, String) {
-        let state = self.state.borrow();
-        let now = self.clock.monotonic();
-        let mut not_ready = Vec::new();
-        let mut providers = Vec::new();
-        for (provider, keys) in state.config.trust_providers.iter().zip(&state.keys) {
-            let usable = keys.usable(now);
-            if usable.is_none() {
-                not_ready.push(format!("no keys of trust provider {}", provider.name));
-            }
-            providers.push(admin::ProviderStatus {
-                name: provider.name.clone(),
-                keys: usable.map_or(0, crate::judge::keys::KeySet::count),
-                age_seconds: usable.map(|_| now.micros_since(keys.fetched_at()) / 1_000_000),
-            });
-        }
-        let writer = self.writer.borrow();
-        if !writer.as_ref().is_some_and(Writer::healthy) {
-            not_ready.push("the audit cannot be written".to_owned());
-        }
-        admin::answer(
-            path,
-            &admin::Status {
-                version: env!("CARGO_PKG_VERSION"),
-                commit: option_env!("PORTCULLIS_COMMIT").unwrap_or("unknown"),
-                instance: writer.as_ref().map_or("", Writer::instance),
-                driver: &self.ring.to_string(),
-                uptime_seconds: now.0 / 1_000_000,
-                workers: self.counters.len(),
-                alive: self.alive.get(),
-                draining: state.draining,
-                not_ready: &not_ready,
-                generation: state.generation,
-                providers: &providers,
-                invalidations: false,
-                cores: &self.counters,
-                process: &self.process,
-                method_name,
-            },
-        )
-    }
 }
 
 async fn listen_to_workers(control: Rc<Control>, asks: Receiver<Ask>, bell: UnixStream) {
@@ -406,59 +301,6 @@ fn end_at_once() -> ! {
     std::process::exit(i32::from(super::EX_SOFTWARE))
 }
 
-async fn serve_admin(control: Rc<Control>, mut acceptor: Acceptor) {
-    let open = Rc::new(());
-    loop {
-        let Ok(stream) = acceptor.accept().await else { return };
-        if Rc::strong_count(&open) > ADMIN_CONNECTIONS_MAX {
-            continue;
-        }
-        let control = Rc::clone(&control);
-        let counted = Rc::clone(&open);
-        runtime::spawn(async move {
-            let _counted = counted;
-            let _ = catch_unwind(serve_admin_connection(&control, stream)).await;
-        });
-    }
-}
-
-/// One request per connection; the listener is on loopback and bounded by its deadlines.
-async fn serve_admin_connection(control: &Control, stream: crate::net::Stream) {
-    let mut downstream = Downstream::new(stream);
-    let limits = crate::limits::Limits::default();
-    let head = downstream.next_head(&control.timers, &limits, &Inputs::new(0)).await;
-    if matches!(head, Ok(Next::Request)) {
-        let (head, bytes) = downstream.head();
-        let path = String::from_utf8_lossy(head.target(bytes)).into_owned();
-        let mut out = Vec::new();
-        // A page that rebinds its name to loopback must not read this (DNS rebinding).
-        let here =
-            head.field(bytes, Field::Host).is_some_and(|name| host::host_allowed(name, &[], true));
-        if !here {
-            answer::document(
-                421,
-                b"text/plain",
-                b"no-store",
-                b"not a name of this machine\n",
-                &mut out,
-            );
-        } else if head.method() == Method::Get {
-            let (status, kind, body) = control.answer(&path);
-            answer::document(status, kind.as_bytes(), b"no-store", body.as_bytes(), &mut out);
-        } else {
-            answer::document(405, b"text/plain", b"no-store", b"GET only\n", &mut out);
-        }
-        let until = control.timers.now().after(Duration::from_secs(5));
-        let _ = downstream.write(out, until).await;
-    }
-    downstream.close(&control.timers).await;
-}
-
-/// The `method` label of a dense method number.
-fn method_name(number: u8) -> &'static str {
-    crate::mcp::Method::from_id(number).map_or("", crate::mcp::Method::as_str)
-}
-
 /// Says that the gateway lives only while every core turns its loop.
 async fn watch_cores(control: Rc<Control>) {
     let mut seen: Vec<(u64, u32)> =
@@ -493,8 +335,6 @@ fn adopt(stream: UnixStream) -> Result<monoio::net::UnixStream, String> {
     monoio::net::UnixStream::from_std(stream).map_err(fault)
 }
 
-/// Monitoring needs a few.
-const ADMIN_CONNECTIONS_MAX: usize = 64;
 const AUDIT_WITHIN: Duration = Duration::from_secs(5);
 /// A core that does not turn for this long is dead to the watchdog.
 const STILL_MAX: Duration = Duration::from_secs(5);

@@ -3,9 +3,11 @@
 
 mod assemble;
 mod control;
+mod doors;
 mod listener;
 mod notify;
 mod refresh;
+mod reload;
 mod state;
 
 use std::net::{SocketAddr, TcpListener};
