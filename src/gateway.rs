@@ -9,6 +9,7 @@ mod decide;
 mod documents;
 mod exchange;
 mod oversight;
+mod record;
 mod refuse;
 mod route;
 #[cfg(feature = "bench-internals")]

@@ -1,26 +1,20 @@
-//! What is known about one request while it goes its way, and what the audit will say of it.
+//! What is known about one request while it goes its way.
 
 use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::{decide, route};
-use crate::audit::{
-    CredentialCache, CredentialUse, Decision, EVENT_REQUEST, Entry, List, Name, Outcome, Ticket,
-    TokenReference, trace_id,
-};
+use crate::audit::{Decision, EVENT_REQUEST, Outcome, Ticket};
 use crate::clock::{Monotonic, Now};
-use crate::config::Config;
 use crate::credential::{CacheOutcome, UpstreamCredential};
 use crate::fault::{self, Stage};
 use crate::http::{Field, Method as HttpMethod, RequestHead, write};
 use crate::identity::{Audiences, Resource, VerifiedToken};
 use crate::listener::Downstream;
 use crate::mcp::session::Binding;
-use crate::mcp::{Call, Era, Kind, Method, Mirrored, Target, bodyless_revision};
-use crate::metrics;
+use crate::mcp::{Era, Kind, Method, Mirrored, bodyless_revision};
 use crate::policy::{Denial, Permit, PolicyIds};
 use crate::reject::Reject;
-use crate::relay::Relayed;
 use crate::shard::{Scratch, Shard, World};
 
 /// One request under way.
@@ -36,7 +30,7 @@ pub(super) struct Exchange {
     pub(super) started: Now,
     /// The moment by which token, session and policy are judged.
     judged: Now,
-    relay_began: Option<Monotonic>,
+    pub(super) relay_began: Option<Monotonic>,
     /// A JSON-RPC message was read and may be named in the audit and in the answer.
     pub(super) call_read: bool,
     /// Reading the message failed; an id may be known all the same.
@@ -45,12 +39,12 @@ pub(super) struct Exchange {
     pub(super) session: Option<Session>,
     /// What the audit calls it.
     pub(super) event: &'static str,
-    policies: Option<PolicyIds>,
-    credential: Option<CredentialUsed>,
-    ticket: Option<Ticket>,
+    pub(super) policies: Option<PolicyIds>,
+    pub(super) credential: Option<CredentialUsed>,
+    pub(super) ticket: Option<Ticket>,
     pub(super) outcome: Outcome,
     /// A panic went through it: its buffers may be half changed and serve nobody else.
-    broken: bool,
+    pub(super) broken: bool,
 }
 
 /// A legacy session, as the upstream knows it and as the agent does.
@@ -60,9 +54,9 @@ pub(super) struct Session {
 }
 
 /// Which credential went along.
-struct CredentialUsed {
-    index: usize,
-    cache: CacheOutcome,
+pub(super) struct CredentialUsed {
+    pub(super) index: usize,
+    pub(super) cache: CacheOutcome,
 }
 
 impl Exchange {
@@ -291,72 +285,6 @@ impl Exchange {
         Ok(())
     }
 
-    /// Stage 8, its result.
-    pub(super) fn relayed(&mut self, relayed: &Relayed) {
-        self.outcome.status = Some(relayed.status);
-        self.outcome.bytes_out = relayed.bytes_out;
-        // A client that left is no fault of the upstream, but the record says that it did.
-        let left = relayed.client_left.then_some(Reject::RequestAborted);
-        self.outcome.reason = relayed.cut.or(left);
-    }
-
-    /// The one record of this request, and its numbers.
-    pub(super) fn record(mut self, shard: &Shard, refused: Option<Reject>) {
-        let now = shard.clock.monotonic();
-        self.outcome.duration_us = now.micros_since(self.started.mono);
-        let until = self.relay_began.unwrap_or(now);
-        self.outcome.overhead_us = Some(until.micros_since(self.started.mono));
-        let decision = match refused {
-            None => Decision::Permit,
-            Some(reject) if reject.status() >= 500 => Decision::Error,
-            Some(_) => Decision::Deny,
-        };
-        let recorded = match self.ticket.take() {
-            Some(ticket) => {
-                self.outcome.reason = self.outcome.reason.or(refused);
-                shard.audit.complete(ticket, &self.outcome);
-                // What failed afterwards does not undo the decision; the reason says what did.
-                Decision::Permit
-            }
-            None if shard.ablation.no_audit() => decision,
-            None => {
-                shard.audit.refuse(&self.entry(decision, refused), &self.outcome);
-                decision
-            }
-        };
-        self.count(shard, recorded, refused);
-        if !self.broken {
-            shard.release_scratch(self.scratch);
-        }
-    }
-
-    fn count(&self, shard: &Shard, decision: Decision, refused: Option<Reject>) {
-        let decision = match decision {
-            Decision::Permit => metrics::Decision::Permit,
-            Decision::Deny => metrics::Decision::Deny,
-            Decision::Error => metrics::Decision::Error,
-        };
-        let method = self.mcp_method().map_or(METHOD_NONE, Method::id);
-        let status = self.outcome.status.unwrap_or(0);
-        shard.meter.request(self.metered_server(shard), method, decision, status);
-        if let Some(reject) = refused.or(self.outcome.reason) {
-            shard.meter.refusal(reject);
-        }
-        let counters = shard.meter.counters();
-        counters.duration.record(self.outcome.duration_us);
-        counters.overhead.record(self.outcome.overhead_us.unwrap_or_default());
-    }
-
-    /// The server's index as the meter knows it: after a reload it may be another's.
-    fn metered_server(&self, shard: &Shard) -> Option<u16> {
-        let newest = shard.world();
-        if newest.snapshot.config_generation == self.world.snapshot.config_generation {
-            self.server
-        } else {
-            newest.server(&self.scratch.server)
-        }
-    }
-
     /// The era that the answer's form follows; GET and DELETE are legacy unless the header says so.
     pub(super) fn is_modern(&self) -> bool {
         self.call_read && self.scratch.call.era() == Era::Modern
@@ -389,46 +317,6 @@ impl Exchange {
         let named = self.call_read && self.scratch.call.kind() != Kind::Response;
         named.then(|| self.scratch.call.method())
     }
-
-    fn entry(&self, decision: Decision, reason: Option<Reject>) -> Entry<'_> {
-        let call = self.call_read.then_some(&self.scratch.call);
-        let principal = self.token.as_deref().map(VerifiedToken::principal);
-        let config = &self.world.snapshot.config;
-        Entry {
-            event: self.event,
-            reason,
-            policies: self.policies.as_deref().map(List::Shared),
-            epoch: Some(self.world.snapshot.policy.epoch()),
-            user: principal.and_then(|principal| principal.user()),
-            issuer: principal.map(|principal| principal.issuer()),
-            groups: principal.map(|principal| List::Strings(principal.groups())),
-            agent: principal.map(|principal| principal.agent()),
-            server: (!self.scratch.server.is_empty()).then_some(self.scratch.server.as_str()),
-            method: self.mcp_method().map(|_| self.scratch.call.method_name()),
-            name: call.and_then(audit_name),
-            revision: call.and_then(Call::revision),
-            credential: self.credential.as_ref().and_then(|used| used.describe(config)),
-            source_ip: Some(self.peer),
-            trace_id: call.and_then(Call::traceparent).and_then(trace_id),
-            token: self
-                .token
-                .as_deref()
-                .map(|token| TokenReference::from_digest(token.fingerprint())),
-            ..Entry::new(self.started.wall, decision)
-        }
-    }
-}
-
-impl CredentialUsed {
-    fn describe<'c>(&self, config: &'c Config) -> Option<CredentialUse<'c>> {
-        let credential = config.credentials.get(self.index)?;
-        let cache = match self.cache {
-            CacheOutcome::Hit => CredentialCache::Hit,
-            CacheOutcome::Miss => CredentialCache::Miss,
-            CacheOutcome::None => CredentialCache::None,
-        };
-        Some(CredentialUse { provider: &credential.name, kind: credential.kind.word(), cache })
-    }
 }
 
 /// Whose session it is; the same values seal and open it.
@@ -455,14 +343,4 @@ fn mirrored<'a>(head: &RequestHead, bytes: &'a [u8]) -> Mirrored<'a> {
     }
 }
 
-fn audit_name(call: &Call) -> Option<Name<'_>> {
-    if let Some(task) = call.task_id() {
-        return Some(Name::Task(task));
-    }
-    let resource = call.targets().any(|target| matches!(target, Target::Resource(_)));
-    call.name().map(if resource { Name::Uri } else { Name::Plain })
-}
-
-/// The dense number of "no MCP method" in metrics.
-pub(crate) const METHOD_NONE: u8 = u8::MAX;
 const STALL: std::time::Duration = std::time::Duration::from_secs(5);
