@@ -7,6 +7,7 @@
 mod pump;
 mod request;
 mod response;
+mod transfer;
 
 use std::time::Duration;
 
