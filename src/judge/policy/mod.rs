@@ -10,6 +10,7 @@
 //! Default deny; a forbid wins; and unlike Cedar alone, an error while a condition is evaluated
 //! denies, because a forbid that fails to evaluate must not let pass what it was written to stop.
 
+mod compile;
 mod decide;
 mod index;
 mod key;
@@ -128,7 +129,7 @@ impl PolicySet {
         directory: &Path,
         setting: &Setting<'_>,
     ) -> Result<Self, Vec<Fault>> {
-        load::compile(sources, directory, setting)
+        compile::compile(sources, directory, setting)
     }
 
     /// The number of this set; a cached decision belongs to one.
