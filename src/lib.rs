@@ -40,6 +40,7 @@ pub mod relay;
 pub mod audit;
 // 5: assembly
 pub mod ablation;
+pub mod world;
 pub mod shard;
 pub mod gateway;
 pub mod supervisor;

@@ -9,22 +9,20 @@ use crate::ablation::Ablation;
 use crate::audit::AuditRing;
 use crate::bus::{Drained, Inbox, Notice};
 use crate::clock::{Clock, Monotonic, Now};
-use crate::control::{Ask, Asker, Slot, Snapshot, Upstream};
+use crate::control::{Ask, Asker, Slot};
 use crate::core_cell::CoreCell;
 use crate::credential::{CacheOutcome, Credentials};
 use crate::event::Event;
-use crate::http::host;
 use crate::identity::{Door, Identity, Trust};
 use crate::limits::WAITING_BUSY_MAX;
 use crate::listener::Inputs;
 use crate::mcp::Call;
-use crate::mcp::session::SessionKeys;
 use crate::metrics::{Meter, NoticeKind};
 use crate::net::Timers;
-use crate::net::tls::ClientTls;
 use crate::places::{Place, Places};
 use crate::policy::Enforcer;
 use crate::relay::Relay;
+use crate::world::World;
 
 /// One core's share of the gateway. Not `Send` once built: the `Rc` inside proves it.
 pub struct Shard {
@@ -70,19 +68,6 @@ pub struct Shard {
     inbox: Inbox,
     /// Questions to the control thread.
     asker: Asker,
-}
-
-/// One snapshot as this core uses it. A request keeps the one it began with.
-pub struct World {
-    /// What the control thread published.
-    pub snapshot: Arc<Snapshot>,
-    /// Seals and opens session ids.
-    pub sessions: Arc<SessionKeys>,
-    /// The servers of the snapshot, with TLS sessions that only this core remembers.
-    pub upstreams: Box<[Upstream]>,
-    servers: hashbrown::HashMap<Box<str>, u16>,
-    /// Listed hosts, as written, that were judged once: an equal `Host` needs no parsing.
-    hosts: Box<[Box<[u8]>]>,
 }
 
 /// Buffers of one request; pooled, so that a warm request allocates nothing.
@@ -368,65 +353,6 @@ impl Door for Shard {
     }
 }
 
-impl World {
-    fn new(snapshot: Arc<Snapshot>, before: Option<&Self>) -> Self {
-        let before = before.map_or((&[][..], &[][..]), |world| {
-            (world.snapshot.upstreams.as_slice(), &*world.upstreams)
-        });
-        let upstreams = of_this_core(&snapshot.upstreams, before.0, before.1);
-        let servers = (0_u16..)
-            .zip(&snapshot.config.servers)
-            .map(|(index, server)| (server.name.clone().into_boxed_str(), index))
-            .collect();
-        let listen = &snapshot.config.listen;
-        let spelled = listen.hosts.iter().map(|host| host.as_bytes());
-        let hosts = spelled
-            .filter(|host| host::host_allowed(host, &listen.hosts, listen.loopback))
-            .map(Box::from)
-            .collect();
-        Self { sessions: Arc::clone(&snapshot.sessions), upstreams, servers, hosts, snapshot }
-    }
-
-    /// True for a `Host` that is spelled as an accepted one is listed; any other has to be judged.
-    #[must_use]
-    pub fn knows_host(&self, spelled: &[u8]) -> bool {
-        self.hosts.iter().any(|host| **host == *spelled)
-    }
-
-    /// Index of the server with this name.
-    #[must_use]
-    pub fn server(&self, name: &str) -> Option<u16> {
-        self.servers.get(name).copied()
-    }
-
-    /// Place of a configured extension method.
-    #[must_use]
-    pub fn extension(&self, name: &str) -> Option<u16> {
-        let methods = &self.snapshot.config.methods;
-        methods.iter().position(|method| method.name == name).and_then(|at| u16::try_from(at).ok())
-    }
-}
-
-/// `shared` with TLS of this core's own. Where a server's trust is the one of the snapshot before
-/// (`old`), what this core made of it (`own`) goes on, with the sessions it remembers: keys and
-/// addresses are published far more often than trust changes.
-fn of_this_core(shared: &[Upstream], old: &[Upstream], own: &[Upstream]) -> Box<[Upstream]> {
-    let tls = |index: usize, made: &Arc<ClientTls>| {
-        let old = old.get(index).and_then(|old| old.tls.as_ref());
-        let own = own.get(index).and_then(|own| own.tls.as_ref());
-        match own.filter(|_| old.is_some_and(|old| Arc::ptr_eq(old, made))) {
-            Some(own) => Arc::clone(own),
-            None => Arc::new(made.for_core()),
-        }
-    };
-    let upstream = |(index, upstream): (usize, &Upstream)| Upstream {
-        addresses: Arc::clone(&upstream.addresses),
-        refused: upstream.refused,
-        tls: upstream.tls.as_ref().map(|made| tls(index, made)),
-    };
-    shared.iter().enumerate().map(upstream).collect()
-}
-
 const fn kind(notice: Notice) -> NoticeKind {
     match notice {
         Notice::Published { .. } => NoticeKind::Published,
@@ -440,35 +366,3 @@ const ASK_PAUSE_MICROS: u64 = 1_000_000;
 const SWEEP_ENTRIES: usize = 1024;
 const SCRATCH_KEPT_MAX: usize = 64;
 const SCRATCH_BYTES_KEPT_MAX: usize = 256 * 1024;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tls_is_this_cores_own_and_outlives_a_snapshot() {
-        let made: Vec<_> = (0..3).map(|_| Arc::new(ClientTls::new(None).unwrap())).collect();
-        let server = |tls: Option<&Arc<ClientTls>>| Upstream {
-            addresses: Arc::from([]),
-            refused: false,
-            tls: tls.cloned(),
-        };
-        let own = |upstreams: &[Upstream], index: usize| {
-            Arc::clone(upstreams[index].tls.as_ref().unwrap())
-        };
-        let first = [server(Some(&made[0])), server(None), server(Some(&made[1]))];
-        let (here, there) = (of_this_core(&first, &[], &[]), of_this_core(&first, &[], &[]));
-        assert!(here[1].tls.is_none());
-        assert!(!Arc::ptr_eq(&own(&here, 0), &made[0]), "not the one that all cores have");
-        assert!(!Arc::ptr_eq(&own(&here, 0), &own(&there, 0)));
-        // New addresses, the same trust: the sessions stay. New trust: none of the old ones.
-        let second = [server(Some(&made[0])), server(None), server(Some(&made[2]))];
-        let next = of_this_core(&second, &first, &here);
-        assert!(Arc::ptr_eq(&own(&next, 0), &own(&here, 0)));
-        assert!(!Arc::ptr_eq(&own(&next, 2), &own(&here, 2)));
-        // Servers that changed their places do not get each other's.
-        let third = [server(Some(&made[2])), server(Some(&made[0]))];
-        let moved = of_this_core(&third, &second, &next);
-        assert!(!Arc::ptr_eq(&own(&moved, 0), &own(&next, 0)));
-    }
-}

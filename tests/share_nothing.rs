@@ -40,7 +40,8 @@ const HANDLES: &[(&str, usize, &str)] = &[
     ("net/resolve.rs", 2, "per name that is resolved"),
     ("net/tls.rs", 4, "start; per TLS connection"),
     ("policy/mod.rs", 1, "per request with several targets whose policies differ"),
-    ("shard.rs", 4, "per published snapshot"),
+    ("shard.rs", 1, "per published snapshot"),
+    ("world.rs", 3, "per published snapshot"),
 ];
 
 /// What may be touched by several threads.

@@ -37,6 +37,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "5 assembly",
         &[
             "ablation",
+            "world",
             "shard",
             "gateway",
             "worker",

@@ -32,7 +32,7 @@ pub struct Snapshot {
     pub keys: Vec<ProviderKeys>,
     /// The compiled policy set; its epoch is written to audit records.
     pub policy: Arc<PolicySet>,
-    /// One entry per `Config::servers`. Workers dial with their own copies, see `shard::World`.
+    /// One entry per `Config::servers`. Workers dial with their own copies, see `world::World`.
     pub upstreams: Vec<Upstream>,
     /// Seals and opens session ids.
     pub sessions: Arc<SessionKeys>,

@@ -14,7 +14,8 @@ use crate::judge::principal::Principal;
 use crate::mcp::{Kind, Target};
 use crate::policy::{Ask, Denial, Form, Permit};
 use crate::reject::Reject;
-use crate::shard::{Shard, World};
+use crate::shard::Shard;
+use crate::world::World;
 
 /// Validates the bearer token for this route.
 pub(super) async fn verify(

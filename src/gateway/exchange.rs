@@ -15,7 +15,8 @@ use crate::mcp::session::Binding;
 use crate::mcp::{Era, Kind, Method, Mirrored, bodyless_revision};
 use crate::policy::{Denial, Permit, PolicyIds};
 use crate::reject::Reject;
-use crate::shard::{Scratch, Shard, World};
+use crate::shard::{Scratch, Shard};
+use crate::world::World;
 
 /// One request under way.
 pub(super) struct Exchange {

@@ -10,7 +10,8 @@ use crate::identity::VerifiedToken;
 use crate::mcp::Method;
 use crate::reject::Reject;
 use crate::relay::{Oversight, Review};
-use crate::shard::{Shard, World};
+use crate::shard::Shard;
+use crate::world::World;
 
 /// The gateway's eye on one relayed answer.
 pub(super) struct Watch<'a> {

@@ -6,7 +6,7 @@ use crate::http::{Field, Framing, Method, host};
 use crate::identity::{Resource, metadata};
 use crate::listener::Downstream;
 use crate::reject::Reject;
-use crate::shard::World;
+use crate::world::World;
 
 /// A served path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
