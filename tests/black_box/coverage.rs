@@ -111,7 +111,7 @@ fn every_refusal_is_provoked_or_excused() {
 
 /// Variant → reason word, read from the function that says so.
 fn reason_words() -> BTreeMap<String, String> {
-    let text = source("src/reject.rs");
+    let text = source("src/reject/words.rs");
     let (_, function) = text.split_once("fn audit_code").unwrap();
     let (function, _) = function.split_once("\n    }\n").unwrap();
     let mut words = BTreeMap::new();
