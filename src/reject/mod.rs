@@ -245,79 +245,14 @@ impl Reject {
         }
     }
 
-    /// The challenge of a 401 or of a step-up.
+    /// The challenge of a 401, which never goes without one (RFC 9110 §15.5.2), or of a step-up.
     #[must_use]
     pub const fn challenge(self) -> Challenge {
-        use Reject as R;
-        match self {
-            R::TokenMissing => Challenge::Bare,
-            R::TokenMalformed
-            | R::TokenTooLarge
-            | R::TokenAlgorithm
-            | R::TokenCritical
-            | R::TokenType
-            | R::TokenIssuer
-            | R::TokenAudience
-            | R::TokenKeyUnknown
-            | R::TokenSignature
-            | R::TokenExpired
-            | R::TokenNotYetValid
-            | R::TokenClaim
-            | R::TokenRule
-            | R::TokenUserClaimMissing
-            | R::TokenBound => Challenge::InvalidToken,
-            R::PolicyStepUp => Challenge::InsufficientScope,
-            R::RequestMalformed
-            | R::RequestClTe
-            | R::RequestFraming
-            | R::RequestTransferCoding
-            | R::RequestVersion
-            | R::RequestTimeout
-            | R::RequestHeadTooLarge
-            | R::RequestTargetTooLong
-            | R::RequestBodyTooLarge
-            | R::RequestExpectation
-            | R::RequestHost
-            | R::RequestHostForeign
-            | R::RequestOriginForeign
-            | R::RequestMethod
-            | R::RequestPath
-            | R::RequestContentEncoding
-            | R::RequestContentType
-            | R::RequestNotAcceptable
-            | R::RequestAborted
-            | R::KeysUnavailable
-            | R::KeysPending
-            | R::RpcParse
-            | R::RpcInvalid
-            | R::RpcHeaderMismatch
-            | R::RpcParams
-            | R::RpcVersion
-            | R::RpcMethodModern
-            | R::RpcMethodLegacy
-            | R::SessionUnknown
-            | R::PolicyDenied
-            | R::PolicyCallNoPermit
-            | R::PolicyCallForbidden
-            | R::PolicyStreamDenied
-            | R::PolicyCredentialAmbiguous
-            | R::PolicyUnavailable
-            | R::CredentialUnavailable
-            | R::AuditUnavailable
-            | R::GatewayOverloaded
-            | R::GatewayDraining
-            | R::GatewayFault
-            | R::GatewayNotBuilt
-            | R::UpstreamConnect
-            | R::UpstreamAddress
-            | R::UpstreamTls
-            | R::UpstreamMalformed
-            | R::UpstreamEof
-            | R::UpstreamTimeout
-            | R::UpstreamAuth
-            | R::UpstreamForbidden
-            | R::UpstreamRedirect
-            | R::UpstreamContentType => Challenge::None,
+        match (self, self.status()) {
+            (Self::TokenMissing, _) => Challenge::Bare,
+            (Self::PolicyStepUp, _) => Challenge::InsufficientScope,
+            (_, 401) => Challenge::InvalidToken,
+            _ => Challenge::None,
         }
     }
 }
