@@ -20,6 +20,7 @@ pub mod runtime;
 #[cfg(feature = "bench-internals")]
 mod script;
 mod session;
+mod socket;
 mod stream;
 mod timers;
 pub mod tls;
