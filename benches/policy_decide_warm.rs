@@ -33,6 +33,7 @@ fn set(text: &str) -> PolicySet {
         credentials: &[],
         methods: &[],
         timezone: "Europe/Berlin",
+        geoip: false,
     };
     let source = Source { path: "bench.cedar".into(), text: text.to_owned() };
     match PolicySet::compile(&[source], Path::new("."), &setting) {
@@ -52,11 +53,9 @@ fn warm(criterion: &mut Criterion) {
         auth_time: None,
         digest: &[1; 32],
     };
-    let context = Context {
-        source_ip: [10, 0, 0, 1].into(),
-        now: UnixSeconds(1_795_400_107),
-        revision: Some("2025-11-25"),
-    };
+    let now = UnixSeconds(1_795_400_107);
+    let context =
+        Context { revision: Some("2025-11-25"), ..Context::at([10, 0, 0, 1].into(), now) };
     let ask = Ask {
         subject: &subject,
         server: (0, "github"),

@@ -4,7 +4,100 @@
 //! A name is resolved once; what comes out is judged here, and exactly that address is dialled. So
 //! a name that answers differently the second time gains nothing. Unknown ground is forbidden.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// A country: two upper-case letters (ISO 3166-1 alpha-2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Country([u8; 2]);
+
+impl Country {
+    /// `None` for anything but two ASCII letters.
+    #[must_use]
+    pub fn new(code: &str) -> Option<Self> {
+        let code = <[u8; 2]>::try_from(code.as_bytes()).ok()?;
+        let letters = code.iter().all(u8::is_ascii_alphabetic);
+        letters.then(|| Self(code.map(|letter| letter.to_ascii_uppercase())))
+    }
+
+    /// The code.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Country {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A network (RFC 4632 §3.1, RFC 4291 §2.3), or a single address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// As IPv6; an IPv4 network lies below `::ffff:0:0/96`. Bits after the prefix are zero.
+    base: u128,
+    prefix: u32,
+}
+
+impl Network {
+    /// Whether `address` is in it. An IPv4-mapped address is the IPv4 address it maps.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        mapped(address) & mask(self.prefix) == self.base
+    }
+
+    /// True for a network that holds every address of its family: as good as no list at all.
+    #[must_use]
+    pub fn is_everyone(&self) -> bool {
+        self.prefix <= V4_BITS && self.contains(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+            || self.prefix == 0
+    }
+}
+
+impl std::str::FromStr for Network {
+    type Err = &'static str;
+
+    /// # Errors
+    /// What is wrong with it, for people.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (address, length) = match text.split_once('/') {
+            Some((address, length)) => (address, Some(length)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| "not an IP address")?;
+        let (bits, above) = if address.is_ipv4() { (32, V4_BITS) } else { (128, 0) };
+        let length = match length {
+            None => bits,
+            Some(digits) if digits.bytes().all(|digit| digit.is_ascii_digit()) => digits
+                .parse::<u32>()
+                .ok()
+                .filter(|length| *length <= bits)
+                .ok_or("the length of the prefix is beyond the address")?,
+            Some(_) => return Err("the length of the prefix is not a number"),
+        };
+        let (base, prefix) = (mapped(address), above + length);
+        if base & !mask(prefix) != 0 {
+            return Err("bits are set after the prefix");
+        }
+        Ok(Self { base, prefix })
+    }
+}
+
+fn mapped(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+fn mask(prefix: u32) -> u128 {
+    u128::MAX.checked_shl(128 - prefix.min(128)).unwrap_or(0)
+}
+
+/// Bits before an IPv4 address that is mapped into IPv6.
+const V4_BITS: u32 = 96;
 
 /// Where an address leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +237,69 @@ const SPECIAL_V6: [([u16; 8], u8, Reach); 12] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn network(text: &str) -> Network {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn networks_hold_what_they_say() {
+        let table = [
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "::ffff:10.1.2.3", true),
+            ("10.0.0.0/8", "11.0.0.0", false),
+            ("10.0.0.0/8", "::a00:1", false),
+            ("10.1.2.3", "10.1.2.3", true),
+            ("10.1.2.3", "10.1.2.2", false),
+            ("::ffff:10.0.0.0/104", "10.9.9.9", true),
+            ("2001:db8::/32", "2001:db8:ffff::1", true),
+            ("2001:db8::/32", "2001:db9::", false),
+            ("2001:db8::/32", "10.0.0.1", false),
+            ("0.0.0.0/0", "203.0.113.9", true),
+            ("0.0.0.0/0", "2001:db8::1", false),
+            ("::/0", "203.0.113.9", true),
+        ];
+        for (inside, address, holds) in table {
+            let address = address.parse().unwrap();
+            assert_eq!(network(inside).contains(address), holds, "{address} in {inside}");
+        }
+        for bad in [
+            "",
+            "/",
+            "10.0.0.0/",
+            "10.0.0.0/33",
+            "10.0.0.0/+8",
+            "10.0.0.0/-1",
+            "10.0.0.1/8",
+            "10.0.0/8",
+            "2001:db8::/129",
+            "2001:db8::1/64",
+            "10.0.0.0/8/8",
+            " 10.0.0.0/8",
+            "fe80::1%eth0",
+            "a/8",
+            "10.0.0.0/4294967304",
+        ] {
+            assert!(bad.parse::<Network>().is_err(), "{bad}");
+        }
+        for (text, everyone) in [
+            ("0.0.0.0/0", true),
+            ("::/0", true),
+            ("10.0.0.0/8", false),
+            ("::/1", true),
+            ("8000::/1", false),
+        ] {
+            assert_eq!(network(text).is_everyone(), everyone, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_country_is_two_letters() {
+        assert_eq!(Country::new("de").map(|country| country.to_string()), Some("DE".to_owned()));
+        for bad in ["", "D", "DEU", "D1", "ß", "  "] {
+            assert_eq!(Country::new(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn o07_every_special_network_is_known_at_both_ends() {

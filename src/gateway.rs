@@ -215,6 +215,7 @@ async fn process(
     exchange.read_call(shard, downstream)?;
     fault::point(Stage::Policy, downstream.head().1);
     let permit = exchange.decide(shard)?;
+    exchange.admit(shard)?;
     fault::point(Stage::Credential, downstream.head().1);
     let credential = exchange.obtain(shard, &permit)?;
     exchange.commit(shard)?;
@@ -281,7 +282,9 @@ async fn relay_once(
         limits: &snapshot.config.limits,
     };
     let result = shard.relay.forward(permit, leg, downstream, &watch).await;
+    let tally = watch.tally();
     exchange.scratch.body = body;
+    exchange.outcome.list = tally;
     // None of the known addresses answers: the server may have moved.
     if result.as_ref().is_err_and(|failed| failed.reject == Reject::UpstreamConnect) {
         shard.ask_addresses(server_index);

@@ -35,6 +35,7 @@ pub mod judge;
 pub mod listener;
 pub mod identity;
 pub mod policy;
+pub mod quota;
 pub mod credential;
 pub mod relay;
 pub mod audit;

@@ -9,6 +9,12 @@ use std::time::Duration;
 pub const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Field lines of a head (431 above).
 pub const HEAD_FIELDS_MAX: usize = 100;
+/// Bytes of all `Forwarded` fields of a request.
+pub const FORWARDED_BYTES_MAX: usize = 4096;
+/// Hops that they may name.
+pub const FORWARDED_ELEMENTS_MAX: usize = 32;
+/// Bytes of a PROXY header after its first 16.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4096;
 /// Bytes of a request target (414 above).
 pub const TARGET_BYTES_MAX: usize = 8 * 1024;
 /// Bytes of a method name; the longest that any registry holds is far shorter.
@@ -37,6 +43,18 @@ pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 pub const RPC_ID_BYTES_MAX: usize = 1024;
 /// Bytes of a tool, prompt or resource name that is judged.
 pub const NAME_BYTES_MAX: usize = 4096;
+/// Bytes of a string argument that a policy can judge.
+pub const ARGUMENT_TEXT_BYTES_MAX: usize = 4096;
+/// Members of an argument that is a set.
+pub const ARGUMENT_SET_MAX: usize = 64;
+/// Bytes of all arguments of a call that policies ask for, as they are kept.
+pub const ARGUMENTS_BYTES_MAX: usize = 16 * 1024;
+/// Arguments of one tool, or members of one record among them, that policies may ask for.
+pub const PLAN_FIELDS_MAX: usize = 32;
+/// Bytes of a list that is held to be filtered; a longer one is refused.
+pub const LIST_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Tasks that one `subscriptions/listen` may name.
+pub const LISTEN_TASKS_MAX: usize = 256;
 /// Bytes of a JSON-RPC method name.
 pub const RPC_METHOD_BYTES_MAX: usize = 256;
 /// Bytes of a protocol revision, in the header or in the body.
@@ -174,6 +192,11 @@ pub const POLICY_TARGETS_MAX: usize = 256;
 /// Bytes of the key of a cached decision; what needs more is decided anew each time.
 pub const DECISION_KEY_BYTES_MAX: usize = 1024;
 
+/// Rate limits of a configuration.
+pub const RATE_LIMITS_MAX: usize = 64;
+/// Callers whose requests one core counts for rate limits.
+pub const QUOTA_CALLERS_MAX: usize = 65_536;
+
 // -- cross-core --
 /// Notices in one inbox before it overflows into "purge everything".
 pub const BUS_NOTICES_MAX: usize = 1024;
@@ -182,7 +205,7 @@ pub const BUS_NOTICES_MAX: usize = 1024;
 /// Bytes of one per-core audit ring file.
 pub const AUDIT_RING_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of one encoded audit record.
-pub const AUDIT_RECORD_BYTES_MAX: usize = 4096;
+pub const AUDIT_RECORD_BYTES_MAX: usize = 8192;
 /// A request open longer than this is written early.
 pub const AUDIT_OPEN_SECONDS_MAX: u64 = 60;
 

@@ -21,6 +21,7 @@ use crate::metrics::{Meter, NoticeKind};
 use crate::net::Timers;
 use crate::places::{Place, Places};
 use crate::policy::Enforcer;
+use crate::quota::Quota;
 use crate::relay::Relay;
 use crate::world::World;
 
@@ -41,6 +42,8 @@ pub struct Shard {
     pub identity: Identity,
     /// The policy enforcement point with its decisions.
     pub enforcer: Enforcer,
+    /// What was used up of rate limits.
+    pub quota: Quota,
     /// Upstream credentials of the last 60 s.
     pub credentials: Credentials,
     /// Upstream connections and buffers.
@@ -141,6 +144,7 @@ impl Shard {
             timers,
             identity: Identity::new(),
             enforcer: Enforcer::default(),
+            quota: Quota::default(),
             credentials: Credentials::new(),
             audit: parts.audit,
             inputs: Inputs::new(WAITING_BUSY_MAX),

@@ -30,6 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("4 listener", &["listener"]),
     ("4 identity", &["identity"]),
     ("4 policy", &["policy"]),
+    ("4 quota", &["quota"]),
     ("4 credential", &["credential"]),
     ("4 relay", &["relay"]),
     ("4 audit", &["audit"]),

@@ -141,8 +141,14 @@ fn policy_decide_cold(runs: u64, group: &str) {
 
 /// The policies of the whole way, and what a usual question about them reads.
 fn policy_decide_warm(runs: u64) {
-    let setting =
-        Setting { epoch: 1, servers: &["github"], credentials: &[], methods: &[], timezone: "UTC" };
+    let setting = Setting {
+        epoch: 1,
+        servers: &["github"],
+        credentials: &[],
+        methods: &[],
+        timezone: "UTC",
+        geoip: false,
+    };
     let source = Source { path: "gate.cedar".into(), text: POLICY.to_owned() };
     let set = PolicySet::compile(&[source], Path::new("."), &setting).ok().unwrap();
     let (groups, scopes) = (["staff".to_owned()], ["read".to_owned()]);
@@ -155,11 +161,9 @@ fn policy_decide_warm(runs: u64) {
         auth_time: None,
         digest: &[1; 32],
     };
-    let context = Context {
-        source_ip: [10, 0, 0, 1].into(),
-        now: UnixSeconds(1_795_400_107),
-        revision: Some("2026-07-28"),
-    };
+    let now = UnixSeconds(1_795_400_107);
+    let context =
+        Context { revision: Some("2026-07-28"), ..Context::at([10, 0, 0, 1].into(), now) };
     let ask = Ask {
         subject: &subject,
         server: (0, "github"),
@@ -222,6 +226,7 @@ fn record(ring: &AuditRing) {
         duration_us: 200,
         overhead_us: Some(20),
         reason: None,
+        list: None,
     };
     ring.complete(ticket, black_box(&outcome));
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use portcullis::clock::UnixSeconds;
 use portcullis::judge::policy::{
-    Context, PolicySet, QTarget, Question, Setting, Source, Subject, Verdict,
+    Context, Mode, PolicySet, QTarget, Question, Setting, Source, Subject, Verdict,
 };
 
 /// `count` policies over two servers; every second one has a condition.
@@ -30,6 +30,7 @@ pub(crate) fn many(count: usize) -> PolicySet {
         credentials: &[],
         methods: &[],
         timezone: "UTC",
+        geoip: false,
     };
     let source = Source { path: "bench.cedar".into(), text };
     match PolicySet::compile(&[source], Path::new("."), &setting) {
@@ -49,16 +50,13 @@ pub(crate) fn ask(set: &PolicySet, group: &str) -> Verdict {
         auth_time: None,
         digest: &[1; 32],
     };
-    let context = Context {
-        source_ip: [10, 0, 0, 1].into(),
-        now: UnixSeconds(1_795_400_107),
-        revision: None,
-    };
+    let context = Context::at([10, 0, 0, 1].into(), UnixSeconds(1_795_400_107));
     set.decide(&Question {
         subject: &subject,
         action: "tools/call",
         server: Some((0, "github")),
         target: QTarget::Tool("create_issue"),
         context: &context,
+        mode: Mode::Call,
     })
 }

@@ -39,5 +39,6 @@ pub(crate) fn outcome(number: u64) -> Outcome {
         duration_us: 140 + number % 100,
         overhead_us: Some(12),
         reason: None,
+        list: None,
     }
 }

@@ -104,6 +104,7 @@ fn snapshot(config: Config, key: &SigningKey) -> Snapshot {
         credentials: &[CredentialScope { name: "github-key", servers: &[0] }],
         methods: &[],
         timezone: &config.policy.timezone,
+        geoip: false,
     };
     let policy = PolicySet::load(&config.policy.directory, &setting).ok().unwrap();
     let sessions = SessionKeys::new(&config.public_url, &[7; 32], None).ok().unwrap();

@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use super::entry::{CredentialCache, Decision, Entry, List, Outcome, TRACE_ID_BYTES};
+use super::entry::{CredentialCache, Decision, Empty, Entry, List, Outcome, TRACE_ID_BYTES, Tally};
 use super::name;
 use crate::limits::{AUDIT_NAME_BYTES_MAX, AUDIT_RECORD_BYTES_MAX};
 use crate::reject::Reject;
@@ -56,6 +56,7 @@ pub(super) struct OutcomeRead<'a> {
     pub(super) duration_us: u64,
     pub(super) overhead_us: Option<u64>,
     pub(super) reason: Option<&'a str>,
+    pub(super) list: Option<Tally>,
 }
 
 /// Appends the decision half.
@@ -92,6 +93,9 @@ pub(super) fn write_decision(entry: &Entry<'_>, out: &mut Vec<u8>) {
     }
     put_text(entry.trace_id, TRACE_ID_BYTES, out);
     put_bytes(entry.token.as_ref().map_or(&[], |token| &token.0[..]), out);
+    put_text(entry.country, COUNTRY_BYTES_MAX, out);
+    put_list(entry.would_deny, out);
+    put_text(entry.limit, METHOD_BYTES_MAX, out);
 }
 
 /// Appends the outcome half.
@@ -103,6 +107,14 @@ pub(super) fn write_outcome(outcome: &Outcome, out: &mut Vec<u8>) {
     out.extend_from_slice(&outcome.duration_us.to_le_bytes());
     put_number(outcome.overhead_us, out);
     put_text(outcome.reason.map(Reject::audit_code), REASON_BYTES_MAX, out);
+    put_tally(outcome.list, out);
+}
+
+fn put_tally(tally: Option<Tally>, out: &mut Vec<u8>) {
+    let Some(Tally { upstream, shown, empty }) = tally else { return out.push(NO_LIST) };
+    out.push(empty.map_or(SHOWN, Empty::code));
+    out.extend_from_slice(&upstream.to_le_bytes());
+    out.extend_from_slice(&shown.to_le_bytes());
 }
 
 /// Appends a gap: when it was told, and how many records it stands for.
@@ -178,8 +190,11 @@ impl<'a> Reader<'a> {
         // Agent, server, method, name, revision, credential.
         self.skip_texts(7)?;
         self.cache()?;
-        // Address, trace id, token.
-        self.skip_texts(3)
+        // Address, trace id, token, country.
+        self.skip_texts(4)?;
+        self.skip_list()?;
+        // The limit.
+        self.skip_texts(1)
     }
 
     fn skip_texts(&mut self, count: u16) -> Option<()> {
@@ -211,7 +226,17 @@ impl<'a> Reader<'a> {
             duration_us: self.u64()?,
             overhead_us: self.number()?,
             reason: self.text()?,
+            list: self.tally()?,
         })
+    }
+
+    fn tally(&mut self) -> Option<Option<Tally>> {
+        let empty = match self.u8()? {
+            NO_LIST => return Some(None),
+            SHOWN => None,
+            code => Some(Empty::from_code(code)?),
+        };
+        Some(Some(Tally { upstream: self.u32()?, shown: self.u32()?, empty }))
     }
 
     /// A gap: time and number.
@@ -276,6 +301,10 @@ impl<'a> Reader<'a> {
         Some(u16::from_le_bytes(self.take(2)?.try_into().ok()?))
     }
 
+    fn u32(&mut self) -> Option<u32> {
+        Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?))
+    }
+
     /// A number.
     #[inline]
     pub(super) fn u64(&mut self) -> Option<u64> {
@@ -298,6 +327,9 @@ const PERMIT: u8 = 2;
 const CACHE_NONE: u8 = 0;
 const CACHE_HIT: u8 = 1;
 const CACHE_MISS: u8 = 2;
+/// In the place of a tally's reason: no list at all, and a list of which something was shown.
+const NO_LIST: u8 = 0;
+const SHOWN: u8 = 255;
 
 /// User, issuer, agent.
 const ID_BYTES_MAX: usize = 256;
@@ -305,23 +337,26 @@ const METHOD_BYTES_MAX: usize = 128;
 const WORD_BYTES_MAX: usize = 64;
 const EVENT_BYTES_MAX: usize = 32;
 const REASON_BYTES_MAX: usize = 40;
+/// ISO 3166-1 alpha-2.
+const COUNTRY_BYTES_MAX: usize = 2;
 /// Policies or groups, lengths included.
 const LIST_BYTES_MAX: usize = 1024;
 const LIST_HEAD_BYTES: usize = 4;
 /// Lengths and numbers between the strings.
-const FIXED_BYTES: usize = 96;
+const FIXED_BYTES: usize = 104;
 /// Bytes of the longest decision.
 const DECISION_BYTES_MAX: usize = FIXED_BYTES
     + 3 * ID_BYTES_MAX
     + AUDIT_NAME_BYTES_MAX
-    + 2 * METHOD_BYTES_MAX
+    + 3 * METHOD_BYTES_MAX
     + 3 * WORD_BYTES_MAX
     + EVENT_BYTES_MAX
     + REASON_BYTES_MAX
-    + 2 * LIST_BYTES_MAX
+    + 3 * LIST_BYTES_MAX
+    + COUNTRY_BYTES_MAX
     + TRACE_ID_BYTES;
 /// Bytes of the longest outcome.
-pub(super) const OUTCOME_BYTES_MAX: usize = 2 + 2 + 3 * 8 + 9 + 2 + REASON_BYTES_MAX;
+pub(super) const OUTCOME_BYTES_MAX: usize = 2 + 2 + 3 * 8 + 9 + 2 + REASON_BYTES_MAX + 9;
 /// Bytes of the longest record, without the ring's own head.
 pub(super) const PAYLOAD_BYTES_MAX: usize = DECISION_BYTES_MAX + OUTCOME_BYTES_MAX;
 

@@ -52,6 +52,12 @@ pub struct Entry<'a> {
     pub trace_id: Option<&'a str>,
     /// Which token it was.
     pub token: Option<TokenReference>,
+    /// Country of `source_ip`, when a policy asks for it and the database knows it.
+    pub country: Option<&'a str>,
+    /// Ids of the shadow policies that would have denied it; `None` when none would have.
+    pub would_deny: Option<List<'a>>,
+    /// The rate limit that refused it.
+    pub limit: Option<&'a str>,
 }
 
 impl Entry<'_> {
@@ -77,6 +83,9 @@ impl Entry<'_> {
             source_ip: None,
             trace_id: None,
             token: None,
+            country: None,
+            would_deny: None,
+            limit: None,
         }
     }
 }
@@ -109,6 +118,59 @@ pub struct Outcome {
     pub overhead_us: Option<u64>,
     /// What went wrong after the decision; `None` leaves the reason of the decision.
     pub reason: Option<Reject>,
+    /// What a filtered list came to; `None` for everything that is no list.
+    pub list: Option<Tally>,
+}
+
+/// What policy left of a list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Items that the upstream sent.
+    pub upstream: u32,
+    /// Items that the agent saw.
+    pub shown: u32,
+    /// Why it saw none; `None` when it saw some.
+    pub empty: Option<Empty>,
+}
+
+/// Why a list is empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Empty {
+    /// The upstream sent none.
+    Upstream,
+    /// Nothing permits any item.
+    NoPermit,
+    /// A forbid hides at least one that is permitted otherwise.
+    Forbidden,
+}
+
+impl Empty {
+    /// The word of the record.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Upstream => "upstream",
+            Self::NoPermit => "no_permit",
+            Self::Forbidden => "forbidden",
+        }
+    }
+
+    pub(super) const fn code(self) -> u8 {
+        match self {
+            Self::Upstream => 1,
+            Self::NoPermit => 2,
+            Self::Forbidden => 3,
+        }
+    }
+
+    pub(super) const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::Upstream),
+            2 => Some(Self::NoPermit),
+            3 => Some(Self::Forbidden),
+            _ => None,
+        }
+    }
 }
 
 /// A list of strings as its owner happens to hold it, so that nobody copies it for the audit.

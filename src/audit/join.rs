@@ -183,6 +183,6 @@ impl Joiner {
 }
 
 /// Buffers kept for decisions to come: at most 4 MiB.
-const SPARE_MAX: usize = 1024;
+const SPARE_MAX: usize = 512;
 
 const _: () = assert!(SPARE_MAX * AUDIT_RECORD_BYTES_MAX <= 4 * 1024 * 1024);

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::codec::Reader;
+use super::entry::Tally;
 use super::json::{put_fixed, put_hex, put_number, put_string};
 use super::time::Times;
 
@@ -103,6 +104,7 @@ fn request(key: Key, halves: Halves<'_>, times: &mut Times, out: &mut Vec<u8>) -
         number(b",\"bytes_out\":", Some(outcome.bytes_out), out);
         number(b",\"duration_us\":", Some(outcome.duration_us), out);
         number(b",\"overhead_us\":", outcome.overhead_us, out);
+        tally(outcome.list, out);
     }
     if let Some(ip) = read.address()? {
         put_fixed(b",\"source_ip\":\"", out);
@@ -115,6 +117,9 @@ fn request(key: Key, halves: Halves<'_>, times: &mut Times, out: &mut Vec<u8>) -
         put_hex(u64::from_be_bytes(token), out);
         put_fixed(b"\"", out);
     }
+    text(b",\"country\":", &mut read, out)?;
+    list(b",\"would_deny\":", &mut read, out)?;
+    text(b",\"limit\":", &mut read, out)?;
     put_fixed(b",\"outcome\":\"", out);
     put_fixed(halves.state.word().as_bytes(), out);
     put_fixed(b"\"", out);
@@ -201,6 +206,19 @@ fn list(key: &[u8], read: &mut Reader<'_>, out: &mut Vec<u8>) -> Option<()> {
     }
     put_fixed(b"]", out);
     Some(())
+}
+
+fn tally(tally: Option<Tally>, out: &mut Vec<u8>) {
+    let Some(Tally { upstream, shown, empty }) = tally else { return };
+    put_fixed(b",\"list\":{\"upstream\":", out);
+    put_number(u64::from(upstream), out);
+    number(b",\"shown\":", Some(u64::from(shown)), out);
+    if let Some(empty) = empty {
+        put_fixed(b",\"empty\":\"", out);
+        put_fixed(empty.word().as_bytes(), out);
+        put_fixed(b"\"", out);
+    }
+    put_fixed(b"}", out);
 }
 
 fn credential(read: &mut Reader<'_>, out: &mut Vec<u8>) -> Option<()> {

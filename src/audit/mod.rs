@@ -33,7 +33,7 @@ mod writer;
 
 pub use entry::{
     CredentialCache, CredentialUse, Decision, EVENT_METADATA, EVENT_PREFLIGHT, EVENT_REQUEST,
-    Entry, List, Name, Outcome, TokenReference, trace_id,
+    Empty, Entry, List, Name, Outcome, Tally, TokenReference, trace_id,
 };
 pub use ring::{AuditRing, Ticket};
 pub use writer::{Counts, Started, Writer};

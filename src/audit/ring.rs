@@ -412,4 +412,4 @@ pub(super) const REPORTED: usize = 67;
 pub(super) const TAIL: usize = 128;
 pub(super) const WRITTEN: usize = 129;
 /// Format 1; another format has another number, and is not read.
-const MAGIC: u64 = u64::from_le_bytes(*b"PCAUDIT\x01");
+const MAGIC: u64 = u64::from_le_bytes(*b"PCAUDIT\x02");

@@ -4,6 +4,7 @@
 
 mod check;
 mod fault;
+mod quota;
 mod raw;
 mod reader;
 pub mod source;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use crate::limits::Limits;
 
 pub use self::fault::{Fault, Faults};
+pub use self::quota::{Per, RateLimit};
 pub use self::source::{Environment, ProcessEnvironment, SecretFault};
 
 /// A checked configuration. Immutable; a reload makes a new one.
@@ -51,6 +53,8 @@ pub struct Config {
     pub admin: Admin,
     /// Extension methods that may be forwarded when a policy permits them.
     pub methods: Vec<ExtensionMethod>,
+    /// How many requests who may make; at most [`crate::limits::RATE_LIMITS_MAX`].
+    pub rate_limits: Vec<RateLimit>,
     /// Bounds that an operator may change.
     pub limits: Limits,
     /// What is allowed but worth a second look; same form as faults.

@@ -66,6 +66,7 @@ tables! {
         audit: Option<Audit>,
         admin: Option<Admin>,
         method: Vec<Method>,
+        rate_limit: Vec<RateLimit>,
         limits: Option<Limits>,
     }
     /// `[listen]`
@@ -172,6 +173,17 @@ tables! {
     Method {
         name: Text,
         resource: Text,
+    }
+    /// `[[rate_limit]]`
+    RateLimit {
+        name: Text,
+        per: Texts,
+        server: Text,
+        tool: Text,
+        requests: Number,
+        seconds: Number,
+        burst: Number,
+        exact: Switch,
     }
     /// `[limits]`
     Limits {

@@ -11,8 +11,8 @@ use crate::http::Method as HttpMethod;
 use crate::identity::{Audiences, VerifiedToken};
 use crate::judge::policy::{Context, QTarget, Subject};
 use crate::judge::principal::Principal;
-use crate::mcp::{Kind, Target};
-use crate::policy::{Ask, Denial, Form, Permit};
+use crate::mcp::{Arguments, Kind, Listed, Target};
+use crate::policy::{Ask, Denial, Form, Permit, Shown, Wanted};
 use crate::reject::Reject;
 use crate::shard::Shard;
 use crate::world::World;
@@ -110,7 +110,9 @@ pub(super) fn permit(
     let subject = subject(token.principal());
     let call = &exchange.scratch.call;
     let revision = if exchange.call_read { call.revision() } else { None };
-    let context = Context { source_ip: exchange.peer, now, revision };
+    let arguments = if exchange.call_read { call.arguments() } else { Arguments::NONE };
+    let country = exchange.country;
+    let context = Context { source_ip: exchange.peer, now, revision, country, arguments };
     let index = world.server(&exchange.scratch.server);
     let server = index.and_then(|at| world.snapshot.config.servers.get(usize::from(at)));
     let (Some(index), Some(server)) = (index, server) else {
@@ -141,10 +143,41 @@ pub(super) fn permit(
         default_credential: server.credential.and_then(|index| u16::try_from(index).ok()),
     };
     if is_message {
-        shard.enforcer.enforce(set, &ask, call.targets().map(target))
+        shard.enforcer.enforce(set, &ask, call.wants().map(wanted))
     } else {
-        shard.enforcer.enforce(set, &ask, [QTarget::Server])
+        shard.enforcer.enforce(set, &ask, [Wanted::from(QTarget::Server)])
     }
+}
+
+/// Judges which of `names`, items of a list, are for who asked; `each` hears of them in order.
+pub(super) fn shown(
+    shard: &Shard,
+    world: &World,
+    exchange: &Exchange,
+    now: UnixSeconds,
+    listed: Listed,
+    names: &[&str],
+    mut each: impl FnMut(Shown),
+) -> Result<(), Reject> {
+    let token = exchange.token.as_deref().ok_or(Reject::GatewayFault)?;
+    let index = world.server(&exchange.scratch.server).ok_or(Reject::PolicyStreamDenied)?;
+    let subject = subject(token.principal());
+    let call = &exchange.scratch.call;
+    let revision = if exchange.call_read { call.revision() } else { None };
+    let country = exchange.country;
+    let context = Context { revision, country, ..Context::at(exchange.peer, now) };
+    let ask = Ask {
+        subject: &subject,
+        server: (index, exchange.scratch.server.as_str()),
+        method: "",
+        form: Form::Request,
+        context: &context,
+        default_credential: None,
+    };
+    for name in names {
+        each(shard.enforcer.shows(&world.snapshot.policy, &ask, listed, name));
+    }
+    Ok(())
 }
 
 fn subject(principal: &Principal) -> Subject<'_> {
@@ -159,11 +192,12 @@ fn subject(principal: &Principal) -> Subject<'_> {
     }
 }
 
-const fn target(target: Target<'_>) -> QTarget<'_> {
-    match target {
+const fn wanted<'a>((target, action): (Target<'a>, Option<&'static str>)) -> Wanted<'a> {
+    let target = match target {
         Target::Server => QTarget::Server,
         Target::Tool(name) => QTarget::Tool(name),
         Target::Prompt(name) => QTarget::Prompt(name),
         Target::Resource(uri) => QTarget::Resource(uri),
-    }
+    };
+    Wanted { target, action }
 }

@@ -4,16 +4,19 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::{decide, route};
+use crate::address::Country;
 use crate::audit::{Decision, EVENT_REQUEST, Outcome, Ticket};
 use crate::clock::{Monotonic, Now};
 use crate::credential::{CacheOutcome, UpstreamCredential};
 use crate::fault::{self, Stage};
 use crate::http::{Field, Method as HttpMethod, RequestHead, write};
 use crate::identity::{Audiences, Resource, VerifiedToken};
+use crate::judge::policy::StepUp;
 use crate::listener::Downstream;
 use crate::mcp::session::Binding;
 use crate::mcp::{Era, Kind, Method, Mirrored, bodyless_revision};
 use crate::policy::{Denial, Permit, PolicyIds};
+use crate::quota::{Asker, Exceeded};
 use crate::reject::Reject;
 use crate::shard::{Scratch, Shard};
 use crate::world::World;
@@ -41,6 +44,14 @@ pub(super) struct Exchange {
     /// What the audit calls it.
     pub(super) event: &'static str,
     pub(super) policies: Option<PolicyIds>,
+    /// Shadow policies that would have denied it.
+    pub(super) would_deny: Option<PolicyIds>,
+    /// Index of the rate limit that refused it, and the seconds until it would not.
+    pub(super) exceeded: Option<Exceeded>,
+    /// What a refused caller lacks.
+    pub(super) step_up: Option<Box<StepUp>>,
+    /// Where the client is, when a policy asks for it.
+    pub(super) country: Option<Country>,
     pub(super) credential: Option<CredentialUsed>,
     pub(super) ticket: Option<Ticket>,
     pub(super) outcome: Outcome,
@@ -78,6 +89,10 @@ impl Exchange {
             session: None,
             event: EVENT_REQUEST,
             policies: None,
+            would_deny: None,
+            exceeded: None,
+            step_up: None,
+            country: None,
             credential: None,
             ticket: None,
             outcome: Outcome::default(),
@@ -220,13 +235,42 @@ impl Exchange {
             Ok(permit) => {
                 shard.ablation.keep_permit(&permit);
                 self.policies = Some(permit.policies_shared());
+                self.would_deny = permit.would_deny();
                 Ok(permit)
             }
-            Err(Denial { reject, policies, .. }) => {
+            Err(Denial { reject, policies, step_up, .. }) => {
                 self.policies = Some(policies);
+                self.step_up = step_up;
                 Err(reject)
             }
         }
+    }
+
+    /// Stage 5, second half: how often. After the decision, so that nobody who is denied uses up
+    /// what others are granted. Answers of the client and the end of a session are free: both end
+    /// something.
+    pub(super) fn admit(&mut self, shard: &Shard) -> Result<(), Reject> {
+        let limits = &self.world.snapshot.config.rate_limits;
+        let is_answer = self.call_read && self.scratch.call.kind() == Kind::Response;
+        if limits.is_empty() || is_answer || self.method == HttpMethod::Delete {
+            return Ok(());
+        }
+        let method = self.mcp_method();
+        let token = self.token.as_deref().ok_or(Reject::GatewayFault)?;
+        let principal = token.principal();
+        let calls = method == Some(Method::ToolsCall);
+        let asker = Asker {
+            user: principal.user(),
+            agent: principal.agent(),
+            server: &self.scratch.server,
+            tool: self.scratch.call.name().filter(|_| calls),
+        };
+        let admitted = shard.quota.admit(limits, &asker, shard.clock.monotonic());
+        admitted.map_err(|exceeded| {
+            self.exceeded = Some(exceeded);
+            let handshake = method.is_some_and(Method::is_handshake);
+            if handshake { Reject::QuotaHandshake } else { Reject::QuotaExceeded }
+        })
     }
 
     /// Before a second try: up to `timeout_seconds` passed with the first, so the token may have

@@ -4,12 +4,15 @@ use std::cell::Cell;
 
 use super::decide;
 use super::exchange::{Exchange, binding};
+use crate::audit::{Empty, Tally};
 use crate::clock::Monotonic;
 use crate::control::jwks::ProviderKeys;
+use crate::http::Method as HttpMethod;
 use crate::identity::VerifiedToken;
-use crate::mcp::Method;
+use crate::mcp::{Listed, Method};
+use crate::policy::Shown;
 use crate::reject::Reject;
-use crate::relay::{Oversight, Review};
+use crate::relay::{Filter, Oversight, Review};
 use crate::shard::Shard;
 use crate::world::World;
 
@@ -23,6 +26,8 @@ pub(super) struct Watch<'a> {
     farewell: Vec<u8>,
     judged_at: Cell<Monotonic>,
     judged_under: Cell<Basis>,
+    /// What was shown of lists so far.
+    tally: Cell<Option<Tally>>,
 }
 
 impl<'a> Watch<'a> {
@@ -40,7 +45,29 @@ impl<'a> Watch<'a> {
             farewell,
             judged_at: Cell::new(shard.timers.now()),
             judged_under: Cell::new(Basis::of(&exchange.world, exchange)),
+            tally: Cell::new(None),
         }
+    }
+
+    /// What was shown of lists.
+    pub(super) fn tally(&self) -> Option<Tally> {
+        self.tally.get()
+    }
+
+    /// Adds one list, or one page of it, to what the record says.
+    fn count(&self, items: usize, kept: &[bool], forbidden: bool) {
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let before = self.tally.get().unwrap_or_default();
+        let upstream = before.upstream.saturating_add(number(items));
+        let shown = number(kept.iter().filter(|kept| **kept).count());
+        let shown = before.shown.saturating_add(shown);
+        let empty = match (upstream, shown) {
+            (0, _) => Some(Empty::Upstream),
+            (_, 0) if forbidden => Some(Empty::Forbidden),
+            (_, 0) => Some(Empty::NoPermit),
+            _ => None,
+        };
+        self.tally.set(Some(Tally { upstream, shown, empty }));
     }
 
     /// The same questions as at the beginning, under the newest snapshot.
@@ -157,6 +184,39 @@ impl Oversight for Watch<'_> {
         let binding = binding(token, &self.exchange.scratch.server);
         let now = self.shard.clock.now().wall.seconds();
         self.exchange.world.sessions.seal(&binding, upstream_id, now, out).map(|()| true)
+    }
+
+    fn filter(&self) -> Filter {
+        // 2025-11-25, transports, "Resumability and Redelivery": what a resumed stream brings may
+        // be the answer to any earlier request.
+        if self.exchange.method == HttpMethod::Get {
+            return Filter::Replay;
+        }
+        let listed = self.exchange.mcp_method().and_then(Listed::of);
+        listed.map_or(Filter::Nothing, Filter::List)
+    }
+
+    fn keep(
+        &self,
+        listed: Listed,
+        items: usize,
+        names: &[&str],
+        kept: &mut Vec<bool>,
+    ) -> Result<(), Reject> {
+        self.shard.drain_bus();
+        let now = self.shard.clock.now().wall.seconds();
+        let world = self.shard.world();
+        let mut forbidden = false;
+        decide::shown(self.shard, &world, self.exchange, now, listed, names, |shown| {
+            kept.push(shown == Shown::Yes);
+            forbidden |= shown == Shown::Forbidden;
+        })?;
+        self.count(items, kept, forbidden);
+        Ok(())
+    }
+
+    fn private_lists(&self) -> bool {
+        self.exchange.is_modern()
     }
 
     fn farewell(&self) -> &[u8] {

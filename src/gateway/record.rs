@@ -1,6 +1,7 @@
 //! What audit and metrics say of a request: one record, whatever came of it.
 
 use super::exchange::{CredentialUsed, Exchange};
+use crate::address::Country;
 use crate::audit::{
     CredentialCache, CredentialUse, Decision, Entry, List, Name, TokenReference, trace_id,
 };
@@ -31,6 +32,8 @@ impl Exchange {
         self.outcome.overhead_us = Some(until.micros_since(self.started.mono));
         let decision = match refused {
             None => Decision::Permit,
+            // A 503 only in form: it was refused on purpose.
+            Some(Reject::QuotaHandshake) => Decision::Deny,
             Some(reject) if reject.status() >= 500 => Decision::Error,
             Some(_) => Decision::Deny,
         };
@@ -104,6 +107,9 @@ impl Exchange {
                 .token
                 .as_deref()
                 .map(|token| TokenReference::from_digest(token.fingerprint())),
+            country: self.country.as_ref().map(Country::as_str),
+            would_deny: self.would_deny.as_deref().map(List::Shared),
+            limit: self.exceeded.and_then(|it| limit_name(config, it.limit)),
             ..Entry::new(self.started.wall, decision)
         }
     }
@@ -119,6 +125,10 @@ impl CredentialUsed {
         };
         Some(CredentialUse { provider: &credential.name, kind: credential.kind.word(), cache })
     }
+}
+
+fn limit_name(config: &Config, limit: usize) -> Option<&str> {
+    config.rate_limits.get(limit).map(|limit| limit.name.as_str())
 }
 
 fn audit_name(call: &Call) -> Option<Name<'_>> {

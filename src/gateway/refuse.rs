@@ -58,13 +58,13 @@ async fn write(
         && downstream.head().0.keep_alive()
         && !shard.draining()
         && downstream.body_is_short();
-    let mut challenge = Vec::new();
+    let (mut challenge, mut scope, mut acr) = (Vec::new(), String::new(), String::new());
     challenge::write(
         &mut challenge,
         reject.challenge(),
         &config.public_url,
         resource(&exchange.scratch.server),
-        &StepUp::default(),
+        &lacking(exchange, &mut scope, &mut acr),
     );
     let mut data = Vec::new();
     revision_data(exchange, reject, &mut data);
@@ -73,6 +73,7 @@ async fn write(
         id: answerable_id(exchange),
         challenge: &challenge,
         data: &data,
+        retry_after: exchange.exceeded.map(|exceeded| exceeded.retry_after_seconds),
         origin: route::cors_origin(downstream, config),
         close: !keep,
         no_content: head_known && exchange.method == Method::Head,
@@ -85,6 +86,14 @@ async fn write(
     let until = shard.timers.now().after(Duration::from_millis(limits.stall_ms_max));
     let (written, _) = downstream.write(out, until).await;
     keep && written
+}
+
+/// What a step-up asks for, its lists joined with single spaces (RFC 6749 §3.3).
+fn lacking<'a>(exchange: &Exchange, scope: &'a mut String, acr: &'a mut String) -> StepUp<'a> {
+    let Some(lacks) = exchange.step_up.as_deref() else { return StepUp::default() };
+    *scope = lacks.scopes.join(" ");
+    *acr = lacks.acr.join(" ");
+    StepUp { scope, acr_values: acr, max_age: lacks.max_age }
 }
 
 /// The id to echo. Of a message that was read, only requests are answered in JSON-RPC; of one that

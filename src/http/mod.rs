@@ -12,6 +12,7 @@ pub mod body;
 mod bytes;
 mod field;
 mod fields;
+pub mod forwarded;
 pub mod head;
 pub mod headers;
 pub mod host;

@@ -14,6 +14,8 @@ pub struct Refusal<'a> {
     /// `error.data` besides the kind, as finished JSON members starting with a comma; empty for
     /// none.
     pub data: &'a [u8],
+    /// Seconds until a rate limit would let it pass.
+    pub retry_after: Option<u64>,
     /// The allowed foreign origin to which the answer may be shown (CORS); empty for none.
     pub origin: &'a [u8],
     /// The connection ends after this answer.
@@ -44,9 +46,10 @@ impl Refusal<'_> {
         if self.reject == Reject::RequestMethod {
             field(b"allow", self.allow.as_bytes(), out);
         }
-        if self.reject.status() == 503 {
-            // RFC 9110 §10.2.3; short, because each of these usually passes within seconds.
-            field(b"retry-after", b"2", out);
+        // RFC 9110 §10.2.3, RFC 6585 §4; short, because most of these pass within seconds.
+        let usual = (status == 503).then_some(RETRY_SECONDS);
+        if let Some(seconds) = self.retry_after.or(usual) {
+            field(b"retry-after", seconds.to_string().as_bytes(), out);
         }
         common_fields(b"application/json", body.len(), self.origin, self.close, out);
         if !self.no_content {
@@ -147,6 +150,7 @@ const fn message(reject: Reject) -> &'static str {
         },
         401 => "Authentication required",
         403 => "Access denied",
+        429 => "Too many requests, try again later",
         502 => "The MCP server could not be used",
         503 => "Temporarily unavailable, try again",
         504 => "The MCP server did not answer in time",
@@ -154,6 +158,8 @@ const fn message(reject: Reject) -> &'static str {
     }
 }
 
+/// When to come back where nothing else is known.
+const RETRY_SECONDS: u64 = 2;
 const ALLOWED_HEADERS: &[u8] = b"authorization, content-type, accept, last-event-id, \
 mcp-protocol-version, mcp-session-id, mcp-method, mcp-name, traceparent, tracestate";
 const EXPOSED_HEADERS: &[u8] = b"mcp-session-id, www-authenticate, retry-after";
@@ -171,7 +177,8 @@ mod tests {
     fn refusal(reject: Reject) -> Refusal<'static> {
         let (challenge, data, origin, close) = (&b""[..], &b""[..], &b""[..], false);
         let (no_content, allow) = (false, "POST");
-        Refusal { reject, id: None, challenge, data, origin, close, no_content, allow }
+        let retry_after = None;
+        Refusal { reject, id: None, challenge, data, retry_after, origin, close, no_content, allow }
     }
 
     #[test]

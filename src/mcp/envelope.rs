@@ -2,8 +2,9 @@
 
 use simd_json::{Buffers, INPUT_PADDING, Node, Tape, fill_tape_padded};
 
+use super::arguments::{Arguments, Plan};
 use super::era::{self, Era, MODERN_REVISIONS, Mirrored};
-use super::facts::Facts;
+use super::facts::{Facts, ListChanges};
 use super::method::{Method, Subject};
 use super::tree::{Keys, Tree};
 use crate::limits::{BODY_BUFFER_KEPT_BYTES_MAX, JSON_DEPTH_MAX};
@@ -31,6 +32,28 @@ pub enum Target<'a> {
     Prompt(&'a str),
     /// A resource by URI.
     Resource(&'a str),
+}
+
+/// What a message is read by.
+pub trait Known {
+    /// The place of a configured extension method, by its exact name.
+    fn extension(&self, method: &str) -> Option<u16>;
+
+    /// Which arguments of a tool policies ask for.
+    fn plan(&self, tool: &str) -> Option<&Plan>;
+}
+
+/// Extension methods only.
+struct Extensions<F>(F);
+
+impl<F: Fn(&str) -> Option<u16>> Known for Extensions<F> {
+    fn extension(&self, method: &str) -> Option<u16> {
+        self.0(method)
+    }
+
+    fn plan(&self, _tool: &str) -> Option<&Plan> {
+        None
+    }
 }
 
 /// A reusable reader of messages. When warm it allocates nothing for a usual message.
@@ -71,20 +94,28 @@ impl Call {
         }
     }
 
-    /// Judges the form of the whole body. `extension` answers the place of a configured extension
+    /// [`Call::read_by`] without any plan; `extension` answers the place of a configured extension
     /// method by its exact name.
     ///
     /// # Errors
-    ///
-    /// `RpcParse` for what is not one JSON text in UTF-8 of bounded depth, `RpcInvalid` for what is
-    /// not one unambiguous JSON-RPC 2.0 message, `RpcParams` for params that cannot be judged.
+    /// Those of [`Call::read_by`].
     pub fn read(
         &mut self,
         body: &[u8],
         extension: impl Fn(&str) -> Option<u16>,
     ) -> Result<(), Reject> {
+        self.read_by(body, &Extensions(extension))
+    }
+
+    /// Judges the form of the whole body, and copies what is asked for out of it.
+    ///
+    /// # Errors
+    ///
+    /// `RpcParse` for what is not one JSON text in UTF-8 of bounded depth, `RpcInvalid` for what is
+    /// not one unambiguous JSON-RPC 2.0 message, `RpcParams` for params that cannot be judged.
+    pub fn read_by(&mut self, body: &[u8], known: &impl Known) -> Result<(), Reject> {
         self.facts.reset();
-        let outcome = self.read_whole(body, extension);
+        let outcome = self.read_whole(body, known);
         if outcome.is_err() {
             self.facts.forget_all_but_id();
         }
@@ -181,6 +212,27 @@ impl Call {
         std::iter::once(first).chain(self.facts.uris().map(Target::Resource))
     }
 
+    /// Everything the message touches, as [`Call::targets`], with what is done to it when that is
+    /// not the message's own method.
+    pub fn wants(&self) -> impl Iterator<Item = (Target<'_>, Option<&'static str>)> {
+        // Whoever listens to a task learns what `tasks/get` would tell. Its id is the upstream's
+        // own here, so that the server is all there is to judge it on.
+        let tasks = self.facts.listens_for_tasks.then_some((Target::Server, Some("tasks/get")));
+        self.targets().map(|target| (target, None)).chain(tasks)
+    }
+
+    /// The arguments of a `tools/call` that policies ask for.
+    #[must_use]
+    pub fn arguments(&self) -> Arguments<'_> {
+        self.facts.arguments()
+    }
+
+    /// Which lists a `subscriptions/listen` wants to hear of.
+    #[must_use]
+    pub fn listens_for(&self) -> ListChanges {
+        self.facts.list_changes
+    }
+
     /// The era that header and body agree on.
     #[must_use]
     pub fn era(&self) -> Era {
@@ -211,11 +263,7 @@ impl Call {
         self.facts.meta_revision()
     }
 
-    fn read_whole(
-        &mut self,
-        body: &[u8],
-        extension: impl Fn(&str) -> Option<u16>,
-    ) -> Result<(), Reject> {
+    fn read_whole(&mut self, body: &[u8], known: &impl Known) -> Result<(), Reject> {
         if exceeds_depth(body) {
             return Err(Reject::RpcParse);
         }
@@ -231,7 +279,7 @@ impl Call {
             Ok(()) => {
                 let tree = Tree::new(&tape.0);
                 let structurals = self.buffers.structural_indexes();
-                let read = self.facts.read(tree, structurals, body, extension);
+                let read = self.facts.read(tree, structurals, body, known);
                 if self.keys.are_unique(tree) { read } else { Err(Reject::RpcInvalid) }
             }
         };

@@ -2,18 +2,32 @@
 
 use std::ops::Range;
 
-use super::envelope::Kind;
+use super::arguments::Arguments;
+use super::envelope::{Kind, Known};
 use super::era::Era;
 use super::identifier::{self, Member};
 use super::method::{Form, Method, Subject};
+use super::planned;
 use super::tree::{Tree, pick};
 use crate::limits::{
-    LISTEN_RESOURCES_MAX, NAME_BYTES_MAX, REVISION_BYTES_MAX, RPC_METHOD_BYTES_MAX,
+    LISTEN_RESOURCES_MAX, LISTEN_TASKS_MAX, NAME_BYTES_MAX, REVISION_BYTES_MAX,
+    RPC_METHOD_BYTES_MAX,
 };
 use crate::reject::Reject;
 
 /// A range of [`Facts::arena`].
 type Text = Range<usize>;
+
+/// Kinds of lists whose changes somebody wants to hear of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListChanges {
+    /// Of tools.
+    pub tools: bool,
+    /// Of prompts.
+    pub prompts: bool,
+    /// Of resources.
+    pub resources: bool,
+}
 
 /// The facts of one message. Reused: `reset` keeps the memory.
 pub(super) struct Facts {
@@ -31,6 +45,13 @@ pub(super) struct Facts {
     pub(super) subject: Subject,
     /// `resourceSubscriptions` of a listen.
     uris: Vec<Text>,
+    /// A listen names tasks.
+    pub(super) listens_for_tasks: bool,
+    pub(super) list_changes: ListChanges,
+    /// Planned arguments as items, when the tool has a plan.
+    arguments: Vec<u8>,
+    planned: bool,
+    unrepresentable: bool,
     meta_revision: Option<Text>,
     initialize_revision: Option<Text>,
     requested: Option<Text>,
@@ -53,6 +74,11 @@ impl Facts {
             name: None,
             subject: Subject::Server,
             uris: Vec::new(),
+            listens_for_tasks: false,
+            list_changes: ListChanges::default(),
+            arguments: Vec::new(),
+            planned: false,
+            unrepresentable: false,
             meta_revision: None,
             initialize_revision: None,
             requested: None,
@@ -65,9 +91,11 @@ impl Facts {
     pub(super) fn reset(&mut self) {
         let mut arena = std::mem::take(&mut self.arena);
         let mut uris = std::mem::take(&mut self.uris);
+        let mut arguments = std::mem::take(&mut self.arguments);
         arena.clear();
         uris.clear();
-        *self = Self { arena, uris, ..Self::new() };
+        arguments.clear();
+        *self = Self { arena, uris, arguments, ..Self::new() };
     }
 
     /// After a refusal nothing but the id may be believed.
@@ -113,6 +141,14 @@ impl Facts {
         self.uris.iter().map(|uri| self.text(uri))
     }
 
+    pub(super) fn arguments(&self) -> Arguments<'_> {
+        if self.planned {
+            Arguments::new(&self.arguments, self.unrepresentable)
+        } else {
+            Arguments::NONE
+        }
+    }
+
     pub(super) fn meta_revision(&self) -> Option<&str> {
         self.meta_revision.as_ref().map(|revision| self.text(revision))
     }
@@ -147,7 +183,7 @@ impl Facts {
         tree: Tree<'_, '_>,
         structurals: &[u32],
         body: &[u8],
-        extension: impl Fn(&str) -> Option<u16>,
+        known: &impl Known,
     ) -> Result<(), Reject> {
         if !tree.is_object(0) {
             // A batch; no revision since 2025-06-18 has them, and each part would need its own
@@ -165,8 +201,8 @@ impl Facts {
             Some(_) if answers > 0 => Err(Reject::RpcInvalid),
             Some(method) => {
                 let name = tree.text(method).ok_or(Reject::RpcInvalid)?;
-                self.read_method(name, extension)?;
-                self.read_params(tree, params)
+                self.read_method(name, known)?;
+                self.read_params(tree, params, known)
             }
         }
     }
@@ -188,11 +224,7 @@ impl Facts {
         }
     }
 
-    fn read_method(
-        &mut self,
-        name: &str,
-        extension: impl Fn(&str) -> Option<u16>,
-    ) -> Result<(), Reject> {
+    fn read_method(&mut self, name: &str, known: &impl Known) -> Result<(), Reject> {
         if name.len() > RPC_METHOD_BYTES_MAX || name.as_bytes().contains(&0) {
             return Err(Reject::RpcInvalid);
         }
@@ -200,7 +232,7 @@ impl Facts {
         self.method_name = self.keep(name);
         self.method = Method::from_name(name);
         if self.method == Method::Unknown {
-            self.method = extension(name).map_or(Method::Unknown, Method::Extension);
+            self.method = known.extension(name).map_or(Method::Unknown, Method::Extension);
         }
         self.subject = self.method.subject();
         // A call without an id would be run by some servers although nobody waits for its answer.
@@ -212,12 +244,17 @@ impl Facts {
         if allowed { Ok(()) } else { Err(Reject::RpcInvalid) }
     }
 
-    fn read_params(&mut self, tree: Tree<'_, '_>, params: Option<usize>) -> Result<(), Reject> {
+    fn read_params(
+        &mut self,
+        tree: Tree<'_, '_>,
+        params: Option<usize>,
+        known: &impl Known,
+    ) -> Result<(), Reject> {
         let Some(params) = params else { return Ok(()) };
         if !tree.is_object(params) {
             return Err(Reject::RpcInvalid);
         }
-        let [meta, name, uri, task, reference, notifications, version, ..] =
+        let [meta, name, uri, task, reference, notifications, version, arguments, ..] =
             pick(tree, params, &PARAMS)?;
         if let Some(meta) = meta {
             self.read_meta(tree, meta)?;
@@ -235,6 +272,11 @@ impl Facts {
         };
         if let Some(at) = named {
             self.name = Some(self.keep_bounded(tree, at, NAME_BYTES_MAX)?);
+        }
+        let tool = name.filter(|_| self.method == Method::ToolsCall);
+        if let Some(plan) = tool.and_then(|at| known.plan(tree.text(at)?)) {
+            self.planned = true;
+            self.unrepresentable = planned::read(tree, arguments, plan, &mut self.arguments);
         }
         Ok(())
     }
@@ -285,7 +327,18 @@ impl Facts {
         if !tree.is_object(notifications) {
             return Err(Reject::RpcParams);
         }
-        let [resources, ..] = pick(tree, notifications, &NOTIFICATIONS)?;
+        let [resources, tasks, prompts_changed, resources_changed, tools_changed] =
+            pick(tree, notifications, &NOTIFICATIONS)?;
+        // What is not `true` is at most more than was asked for, and no secret.
+        let wanted = |at: Option<usize>| at.is_some_and(|at| tree.is_true(at));
+        self.list_changes = ListChanges {
+            tools: wanted(tools_changed),
+            prompts: wanted(prompts_changed),
+            resources: wanted(resources_changed),
+        };
+        if let Some(tasks) = tasks {
+            self.read_tasks(tree, tasks)?;
+        }
         let Some(resources) = resources else { return Ok(()) };
         if !tree.is_array(resources) {
             return Err(Reject::RpcParams);
@@ -297,6 +350,17 @@ impl Facts {
             let uri = self.keep_bounded(tree, at, NAME_BYTES_MAX)?;
             self.uris.push(uri);
         }
+        Ok(())
+    }
+
+    /// Tasks in a listen; their ids are not judged, so it only matters that there are some.
+    fn read_tasks(&mut self, tree: Tree<'_, '_>, tasks: usize) -> Result<(), Reject> {
+        let bounded = |at: usize| tree.text(at).is_some_and(|id| id.len() <= NAME_BYTES_MAX);
+        let all = tree.is_array(tasks) && tree.elements(tasks).all(bounded);
+        if !all || tree.elements(tasks).count() > LISTEN_TASKS_MAX {
+            return Err(Reject::RpcParams);
+        }
+        self.listens_for_tasks = tree.elements(tasks).next().is_some();
         Ok(())
     }
 

@@ -5,17 +5,23 @@
 //! original bytes. So nothing here may accept a body that another parser could read differently,
 //! and every doubt is a refusal (cases M01-M10).
 
+mod arguments;
 mod envelope;
 mod era;
 mod facts;
 mod identifier;
+mod list;
 mod method;
+mod planned;
 pub mod session;
 mod tree;
 
 #[cfg(test)]
 mod tests;
 
-pub use envelope::{Call, Kind, Target};
+pub use arguments::{Arguments, Field, Item, Items, Plan, Shape, Writer};
+pub use envelope::{Call, Kind, Known, Target};
 pub use era::{Era, MODERN_REVISIONS, Mirrored, REVISIONS, bodyless_revision};
+pub use facts::ListChanges;
+pub use list::{Found, ListReader, Listed};
 pub use method::{METHOD_COUNT, Method};

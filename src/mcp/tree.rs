@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
-use simd_json::Node;
+use simd_json::{Node, StaticNode};
 
 use crate::limits::BODY_BUFFER_KEPT_BYTES_MAX;
 use crate::reject::Reject;
@@ -38,6 +38,10 @@ impl<'t, 's> Tree<'t, 's> {
 
     pub(super) fn is_array(self, at: usize) -> bool {
         matches!(self.node(at), Some(Node::Array { .. }))
+    }
+
+    pub(super) fn is_true(self, at: usize) -> bool {
+        matches!(self.node(at), Some(Node::Static(StaticNode::Bool(true))))
     }
 
     /// Keys of the object at `at` with the index of their values; empty for anything else.
@@ -219,7 +223,7 @@ pub(super) fn pick<const N: usize>(
 /// True when `key` equals the ASCII `name` after folding. Besides ASCII letters only the characters
 /// below fold to ASCII in any of the usual ways (simple and full case folding of Unicode
 /// `CaseFolding.txt`, the Turkic rows, upper-casing and back).
-fn folds_to(key: &str, name: &str) -> bool {
+pub(super) fn folds_to(key: &str, name: &str) -> bool {
     if key.is_ascii() {
         return key.eq_ignore_ascii_case(name);
     }

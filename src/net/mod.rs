@@ -15,6 +15,7 @@ pub mod client;
 pub mod dial;
 pub mod listen;
 pub mod pool;
+pub mod proxy;
 pub mod resolve;
 pub mod runtime;
 #[cfg(feature = "bench-internals")]

@@ -15,9 +15,10 @@ use std::sync::Arc;
 
 use crate::core_cell::CoreCell;
 use crate::judge::policy::{
-    Context, CredentialChoice, PolicySet, QTarget, Question, Subject, Verdict,
+    Context, CredentialChoice, Mode, More, PolicySet, QTarget, Question, StepUp, Subject, Verdict,
 };
 use crate::limits::{DECISION_CACHE_ENTRIES_MAX, DECISION_KEY_BYTES_MAX, POLICY_TARGETS_MAX};
+use crate::mcp::Listed;
 use crate::reject::Reject;
 
 /// Policy ids as they are recorded.
@@ -51,6 +52,32 @@ pub struct Ask<'a> {
     pub default_credential: Option<u16>,
 }
 
+/// One thing that a message touches.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// What it is.
+    pub target: QTarget<'a>,
+    /// What is done to it, when that is not the message's method.
+    pub action: Option<&'a str>,
+}
+
+impl<'a> From<QTarget<'a>> for Wanted<'a> {
+    fn from(target: QTarget<'a>) -> Self {
+        Self { target, action: None }
+    }
+}
+
+/// Whether an item of a list is for this principal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// It may be permitted.
+    Yes,
+    /// Nothing permits it.
+    NoPermit,
+    /// A forbid hides it.
+    Forbidden,
+}
+
 /// A granted decision for one relay. Only this module makes one, it cannot be copied, and the relay
 /// takes it by value: no request goes upstream without a decision of its own.
 #[derive(Debug)]
@@ -59,6 +86,7 @@ pub struct Permit {
     server: u16,
     credential: Option<u16>,
     policies: PolicyIds,
+    would_deny: Option<PolicyIds>,
     identity: [u8; 32],
 }
 
@@ -87,6 +115,12 @@ impl Permit {
         Rc::clone(&self.policies)
     }
 
+    /// Ids of the shadow policies that would have denied it.
+    #[must_use]
+    pub fn would_deny(&self) -> Option<PolicyIds> {
+        self.would_deny.clone()
+    }
+
     /// Digest of the identity that was judged: the credential stage compares it with its own.
     #[must_use]
     pub fn identity(&self) -> &[u8; 32] {
@@ -97,7 +131,8 @@ impl Permit {
     #[cfg(feature = "ablation")]
     pub(crate) fn made_out_to(&self, identity: &[u8; 32]) -> Self {
         let Self { server, credential, .. } = *self;
-        Self { server, credential, policies: self.policies_shared(), identity: *identity }
+        let (policies, would_deny) = (self.policies_shared(), self.would_deny());
+        Self { server, credential, policies, would_deny, identity: *identity }
     }
 }
 
@@ -106,6 +141,7 @@ impl Permit {
 #[must_use]
 pub struct Connected {
     policies: PolicyIds,
+    would_deny: Option<PolicyIds>,
     epoch: u64,
 }
 
@@ -134,6 +170,8 @@ pub struct Denial {
     pub error: bool,
     /// The policy set that decided.
     pub epoch: u64,
+    /// With [`Reject::PolicyStepUp`]: what would do.
+    pub step_up: Option<Box<StepUp>>,
 }
 
 impl Denial {
@@ -145,7 +183,13 @@ impl Denial {
 
     fn new(reject: Reject, verdict: &Verdict, set: &PolicySet) -> Self {
         let policies = Rc::clone(&verdict.policies);
-        Self { reject, policies, error: verdict.error, epoch: set.epoch() }
+        Self { reject, policies, error: verdict.error, epoch: set.epoch(), step_up: None }
+    }
+
+    /// More scope, a stronger or a fresher login would do for what was judged so far.
+    fn step_up(lacks: StepUp, policies: PolicyIds, set: &PolicySet) -> Self {
+        let (reject, step_up) = (Reject::PolicyStepUp, Some(Box::new(lacks)));
+        Self { reject, policies, error: false, epoch: set.epoch(), step_up }
     }
 }
 
@@ -196,61 +240,108 @@ impl Enforcer {
     /// Decides whether the gateway may be used at all.
     ///
     /// # Errors
-    /// [`Reject::PolicyDenied`].
+    /// [`Reject::PolicyDenied`], [`Reject::PolicyStepUp`].
     pub fn connect(
         &self,
         set: &PolicySet,
         subject: &Subject<'_>,
         context: &Context<'_>,
     ) -> Result<Connected, Denial> {
-        let target = QTarget::Gateway;
-        let question = Question { subject, action: "connect", server: None, target, context };
+        let (target, mode) = (QTarget::Gateway, Mode::Call);
+        let question = Question { subject, action: "connect", server: None, target, context, mode };
         let verdict = self.decide(set, &question);
+        if let Some(lacks) = lacks(&verdict) {
+            return Err(Denial::step_up(lacks.clone(), verdict.policies, set));
+        }
         if !verdict.allow {
             return Err(Denial::new(Reject::PolicyDenied, &verdict, set));
         }
-        Ok(Connected { policies: verdict.policies, epoch: set.epoch() })
+        let would_deny = shadows(&verdict);
+        Ok(Connected { policies: verdict.policies, would_deny, epoch: set.epoch() })
     }
 
-    /// Decides on one message: `connect` first, then each of `targets`.
+    /// Decides on one message: `connect` first, then everything that is `wanted`.
     ///
     /// # Errors
     /// [`Reject::PolicyDenied`] when the gateway or the server is denied; else, by [`Form`], one of
     /// [`Reject::PolicyCallNoPermit`], [`Reject::PolicyCallForbidden`] and
     /// [`Reject::PolicyStreamDenied`]; [`Reject::PolicyCredentialAmbiguous`] when the permits
-    /// differ on the credential; [`Reject::PolicyUnavailable`] when configuration and policies do
+    /// differ on the credential; [`Reject::PolicyStepUp`] when all of it is permitted or lacks only
+    /// a better login; [`Reject::PolicyUnavailable`] when configuration and policies do
     /// not fit; [`Reject::RpcParams`] for more targets than one message may have.
-    pub fn enforce<'a>(
+    pub fn enforce<'a, W: Into<Wanted<'a>>>(
         &self,
         set: &PolicySet,
-        ask: &Ask<'a>,
-        targets: impl IntoIterator<Item = QTarget<'a>>,
+        ask: &Ask<'_>,
+        wanted: impl IntoIterator<Item = W>,
     ) -> Result<Permit, Denial> {
-        let _ = self.connect(set, ask.subject, ask.context)?;
         let mut granted: Option<Granted> = None;
-        for (count, target) in targets.into_iter().enumerate() {
+        // A plain denial of anything wins over what a better login would do for the rest: who is
+        // refused anyway is not sent to log in again.
+        let (mut lacking, at_the_door) = match self.connect(set, ask.subject, ask.context) {
+            Ok(connected) => (None, connected.would_deny),
+            Err(denial) if denial.step_up.is_some() => (Some(denial), None),
+            Err(denial) => return Err(denial),
+        };
+        for (count, wanted) in wanted.into_iter().enumerate() {
             if count >= POLICY_TARGETS_MAX {
                 return Err(Denial::new(Reject::RpcParams, &Verdict::by_default(), set));
             }
-            let next = self.grant(set, ask, target)?;
+            let next = match self.grant(set, ask, wanted.into()) {
+                Ok(next) => next,
+                Err(denial) if denial.step_up.is_some() => {
+                    lacking = Some(both(lacking, denial));
+                    continue;
+                }
+                Err(denial) => return Err(denial),
+            };
             granted = Some(match granted {
                 None => next,
                 Some(before) => before.join(next, set)?,
             });
         }
+        if let Some(denial) = lacking {
+            return Err(denial);
+        }
         // Nothing was asked for, so nothing was permitted.
-        let Some(Granted { policies, credential }) = granted else {
+        let Some(Granted { policies, credential, would_deny }) = granted else {
             return Err(Denial::new(Reject::PolicyUnavailable, &Verdict::by_default(), set));
         };
         let (server, _) = ask.server;
         // Load refuses policies that pair a credential with a foreign server, and so does the
         // configuration; this is the last look before a secret is fetched.
         if credential.is_some_and(|credential| !set.credential_fits(credential, server)) {
-            let (policies, error) = (Rc::clone(&policies), false);
             let reject = Reject::PolicyUnavailable;
-            return Err(Denial { reject, policies, error, epoch: set.epoch() });
+            return Err(Denial { policies, ..Denial::new(reject, &Verdict::by_default(), set) });
         }
-        Ok(Permit { server, credential, policies, identity: *ask.subject.digest })
+        let would_deny = either(at_the_door, would_deny);
+        Ok(Permit { server, credential, policies, would_deny, identity: *ask.subject.digest })
+    }
+
+    /// Whether an item of a list is for who asks: true when something that can be done with it may
+    /// be permitted. `ask.method` and `ask.form` do not matter.
+    pub fn shows(&self, set: &PolicySet, ask: &Ask<'_>, listed: Listed, name: &str) -> Shown {
+        let Ask { subject, server, context, .. } = *ask;
+        let (target, mode, actions): (_, _, &[&str]) = match listed {
+            Listed::Tools => (QTarget::Tool(name), Mode::List, &["tools/call"]),
+            Listed::Prompts => (QTarget::Prompt(name), Mode::List, &PROMPT_USES),
+            Listed::Resources => (QTarget::Resource(name), Mode::List, &RESOURCE_USES),
+            // A template stands for resources that nobody has named yet.
+            Listed::Templates => (QTarget::Resource(""), Mode::Template, &RESOURCE_USES),
+        };
+        let mut shown = Shown::NoPermit;
+        for action in actions {
+            let question =
+                Question { subject, action, server: Some(server), target, context, mode };
+            let verdict = self.decide(set, &question);
+            if verdict.allow {
+                return Shown::Yes;
+            }
+            if verdict.forbidden {
+                shown = Shown::Forbidden;
+            }
+        }
+        shown
     }
 
     /// Forgets all decisions. A new set needs no call of this: it has a new epoch.
@@ -276,19 +367,19 @@ impl Enforcer {
         self.state.with(|state| state.cache.len())
     }
 
-    fn grant<'a>(
-        &self,
-        set: &PolicySet,
-        ask: &Ask<'a>,
-        target: QTarget<'a>,
-    ) -> Result<Granted, Denial> {
-        let Ask { subject, server, method, context, .. } = *ask;
+    fn grant(&self, set: &PolicySet, ask: &Ask<'_>, wanted: Wanted<'_>) -> Result<Granted, Denial> {
+        let Ask { subject, server, context, .. } = *ask;
+        let (target, mode) = (wanted.target, Mode::Call);
+        let action = wanted.action.unwrap_or(ask.method);
         // `connect` is no MCP method; asked of a server it must not find a policy.
-        if target == QTarget::Gateway || method == "connect" {
+        if target == QTarget::Gateway || action == "connect" {
             return Err(Denial::new(Reject::PolicyDenied, &Verdict::by_default(), set));
         }
-        let question = Question { subject, action: method, server: Some(server), target, context };
+        let question = Question { subject, action, server: Some(server), target, context, mode };
         let verdict = self.decide(set, &question);
+        if let Some(lacks) = lacks(&verdict) {
+            return Err(Denial::step_up(lacks.clone(), verdict.policies, set));
+        }
         if !verdict.allow {
             return Err(Denial::new(refusal(set, ask, &verdict), &verdict, set));
         }
@@ -299,7 +390,8 @@ impl Enforcer {
                 return Err(Denial::new(Reject::PolicyCredentialAmbiguous, &verdict, set));
             }
         };
-        Ok(Granted { policies: verdict.policies, credential })
+        let would_deny = shadows(&verdict);
+        Ok(Granted { policies: verdict.policies, credential, would_deny })
     }
 
     /// One decision, from the cache where it can be. Conditions are evaluated outside of the cell:
@@ -337,6 +429,7 @@ impl Enforcer {
 struct Granted {
     policies: PolicyIds,
     credential: Option<u16>,
+    would_deny: Option<PolicyIds>,
 }
 
 impl Granted {
@@ -345,9 +438,10 @@ impl Granted {
         let policies = union(self.policies, &next.policies);
         if mine != theirs {
             let reject = Reject::PolicyCredentialAmbiguous;
-            return Err(Denial { reject, policies, error: false, epoch: set.epoch() });
+            return Err(Denial { policies, ..Denial::new(reject, &Verdict::by_default(), set) });
         }
-        Ok(Self { policies, credential: mine })
+        let would_deny = either(self.would_deny, next.would_deny);
+        Ok(Self { policies, credential: mine, would_deny })
     }
 }
 
@@ -359,16 +453,52 @@ fn union(mine: PolicyIds, theirs: &PolicyIds) -> PolicyIds {
     mine.iter().chain(new).map(Arc::clone).collect()
 }
 
+fn either(mine: Option<PolicyIds>, theirs: Option<PolicyIds>) -> Option<PolicyIds> {
+    match (mine, theirs) {
+        (Some(mine), Some(theirs)) => Some(union(mine, &theirs)),
+        (mine, theirs) => mine.or(theirs),
+    }
+}
+
+/// The shadow policies that would have denied what is permitted.
+fn shadows(verdict: &Verdict) -> Option<PolicyIds> {
+    let ids = &verdict.more.as_deref()?.would_deny;
+    (!ids.is_empty()).then(|| Rc::clone(ids))
+}
+
+/// What a better login would bring; `None` when it would bring nothing.
+fn lacks(verdict: &Verdict) -> Option<&StepUp> {
+    verdict.more.as_deref().filter(|_| !verdict.allow)?.step_up.as_ref()
+}
+
+/// Two denials of one message, each of which a better login would lift.
+fn both(before: Option<Denial>, next: Denial) -> Denial {
+    let Some(mut joined) = before else { return next };
+    joined.policies = union(joined.policies, &next.policies);
+    if let (Some(mine), Some(theirs)) = (&mut joined.step_up, &next.step_up) {
+        mine.join(theirs);
+    }
+    joined
+}
+
 /// How a denial of something in a server looks (contract, table of answers).
 fn refusal(set: &PolicySet, ask: &Ask<'_>, verdict: &Verdict) -> Reject {
     let (server, _) = ask.server;
     if !set.server_visible(ask.subject, server) {
         return Reject::PolicyDenied;
     }
+    let unrepresentable = verdict.more.as_deref().is_some_and(|more: &More| more.unrepresentable);
     match ask.form {
+        Form::Request if unrepresentable => Reject::PolicyArgument,
         Form::Handshake => Reject::PolicyDenied,
         Form::Stream => Reject::PolicyStreamDenied,
         Form::Request if verdict.forbidden => Reject::PolicyCallForbidden,
         Form::Request => Reject::PolicyCallNoPermit,
     }
 }
+
+/// What a prompt is listed for.
+const PROMPT_USES: [&str; 2] = ["prompts/get", "completion/complete"];
+/// What a resource is listed for.
+const RESOURCE_USES: [&str; 4] =
+    ["resources/read", "resources/subscribe", "subscriptions/listen", "completion/complete"];

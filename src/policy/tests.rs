@@ -20,6 +20,7 @@ fn set(epoch: u64, text: &str) -> PolicySet {
         credentials: &credentials,
         methods: &[],
         timezone: "UTC",
+        geoip: false,
     };
     let source = Source { path: "a.cedar".into(), text: text.to_owned() };
     match PolicySet::compile(&[source], Path::new("."), &setting) {
@@ -42,7 +43,7 @@ fn subject<'a>(user: &'a str, scopes: &'a [String], digest: &'a [u8; 32]) -> Sub
 
 fn at(second: u64) -> Context<'static> {
     let source_ip = "10.0.0.1".parse().unwrap();
-    Context { source_ip, now: UnixSeconds(second), revision: None }
+    Context::at(source_ip, UnixSeconds(second))
 }
 
 fn ask<'a>(subject: &'a Subject<'a>, context: &'a Context<'a>, method: &'a str) -> Ask<'a> {

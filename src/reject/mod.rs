@@ -49,6 +49,8 @@ pub enum Reject {
     RequestNotAcceptable,
     /// The peer closed before the request was complete.
     RequestAborted,
+    /// A trusted proxy did not say, or said unusably, whom it speaks for (RFC 7239 §6).
+    RequestSource,
 
     // -- the token (RFC 6750, RFC 9068, RFC 8725) --
     /// No bearer token.
@@ -120,8 +122,14 @@ pub enum Reject {
     PolicyStepUp,
     /// Two permits name different credentials.
     PolicyCredentialAmbiguous,
+    /// An argument that a policy asks for has a value that policies cannot hold.
+    PolicyArgument,
     /// No decision could be had.
     PolicyUnavailable,
+    /// More requests than a rate limit grants (RFC 6585 §4).
+    QuotaExceeded,
+    /// The same on `initialize` or `server/discover`, where clients take a 429 for a broken server.
+    QuotaHandshake,
 
     // -- credential, audit, gateway --
     /// The upstream credential could not be had.
@@ -180,12 +188,16 @@ impl Reject {
     pub const fn status(self) -> u16 {
         use Reject as R;
         match self {
-            R::RpcMethodLegacy | R::PolicyCallNoPermit | R::PolicyCallForbidden => 200,
+            R::RpcMethodLegacy
+            | R::PolicyCallNoPermit
+            | R::PolicyCallForbidden
+            | R::PolicyArgument => 200,
             R::RequestMalformed
             | R::RequestClTe
             | R::RequestFraming
             | R::RequestHost
             | R::RequestAborted
+            | R::RequestSource
             | R::RpcParse
             | R::RpcInvalid
             | R::RpcHeaderMismatch
@@ -221,6 +233,7 @@ impl Reject {
             R::RequestContentEncoding | R::RequestContentType => 415,
             R::RequestExpectation => 417,
             R::RequestHostForeign => 421,
+            R::QuotaExceeded => 429,
             R::RequestHeadTooLarge => 431,
             R::GatewayFault => 500,
             R::RequestTransferCoding | R::GatewayNotBuilt => 501,
@@ -236,6 +249,7 @@ impl Reject {
             R::KeysUnavailable
             | R::KeysPending
             | R::PolicyUnavailable
+            | R::QuotaHandshake
             | R::CredentialUnavailable
             | R::AuditUnavailable
             | R::GatewayOverloaded

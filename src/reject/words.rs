@@ -18,7 +18,7 @@ impl Reject {
             R::RpcParams => -32602,
             R::RpcHeaderMismatch => -32020,
             R::RpcVersion => -32022,
-            R::PolicyCallNoPermit | R::PolicyCallForbidden => 1403,
+            R::PolicyCallNoPermit | R::PolicyCallForbidden | R::PolicyArgument => 1403,
             R::RequestMalformed
             | R::RequestClTe
             | R::RequestFraming
@@ -38,6 +38,7 @@ impl Reject {
             | R::RequestContentType
             | R::RequestNotAcceptable
             | R::RequestAborted
+            | R::RequestSource
             | R::TokenMissing
             | R::TokenMalformed
             | R::TokenTooLarge
@@ -62,6 +63,8 @@ impl Reject {
             | R::PolicyStepUp
             | R::PolicyCredentialAmbiguous
             | R::PolicyUnavailable
+            | R::QuotaExceeded
+            | R::QuotaHandshake
             | R::CredentialUnavailable
             | R::AuditUnavailable
             | R::GatewayOverloaded
@@ -105,6 +108,7 @@ impl Reject {
             R::RequestContentType => "content_type",
             R::RequestNotAcceptable => "not_acceptable",
             R::RequestAborted => "request_aborted",
+            R::RequestSource => "source_unknown",
             R::TokenMissing => "token_missing",
             R::TokenMalformed => "token_malformed",
             R::TokenTooLarge => "token_too_large",
@@ -135,7 +139,9 @@ impl Reject {
             R::PolicyStreamDenied => "stream_denied",
             R::PolicyStepUp => "insufficient_scope",
             R::PolicyCredentialAmbiguous => "credential_ambiguous",
+            R::PolicyArgument => "argument_unrepresentable",
             R::PolicyUnavailable => "policy_unavailable",
+            R::QuotaExceeded | R::QuotaHandshake => "quota",
             R::CredentialUnavailable => "credential_unavailable",
             R::AuditUnavailable => "audit_unavailable",
             R::GatewayOverloaded => "overloaded",

@@ -4,6 +4,9 @@
 //! request. Towards the server go allow-listed fields and the credential, never the agent's own
 //! authorization; towards the agent go allow-listed fields, never the server's secrets.
 
+mod events;
+mod list;
+mod oversight;
 mod pump;
 mod request;
 mod response;
@@ -27,6 +30,8 @@ use crate::net::pool::Pool;
 use crate::net::{Buffers, NetError, Stream, Timers};
 use crate::policy::Permit;
 use crate::reject::Reject;
+
+pub use oversight::{Filter, Oversight, Review};
 
 /// What one core needs to relay.
 pub struct Relay {
@@ -80,33 +85,6 @@ pub struct Leg<'a> {
     pub origin: &'a [u8],
     /// Time to connect.
     pub limits: &'a Limits,
-}
-
-/// How the gateway oversees an answer under way.
-pub trait Oversight {
-    /// Judges the open answer again; asked at least once a second while nothing arrives, and
-    /// between events otherwise.
-    fn review(&self) -> Review;
-    /// Appends the agent's name for the upstream's session: the one it already has, or a sealed new
-    /// one. False when the answer may not open a session; nothing is written then.
-    ///
-    /// # Errors
-    /// `UpstreamMalformed` for an id that is none.
-    fn name_session(&self, upstream_id: &[u8], out: &mut Vec<u8>) -> Result<bool, Reject>;
-    /// The event with which an open stream ends when the gateway leaves; empty when there is none.
-    fn farewell(&self) -> &[u8];
-    /// The connection is to be closed after this answer.
-    fn last_answer(&self) -> bool;
-}
-
-/// What [`Oversight::review`] says.
-pub enum Review {
-    /// Go on.
-    Continue,
-    /// End at the next event boundary: the gateway is leaving.
-    Finish,
-    /// Cut now.
-    Cut(Reject),
 }
 
 /// What was relayed.

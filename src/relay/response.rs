@@ -1,8 +1,9 @@
 //! The upstream's answer: its head read strictly and translated.
 
+use super::events::EventFilter;
 use super::pump::{Heard, Pump};
 use super::transfer::Transfer;
-use super::{Leg, NoAnswer, Oversight, Relay, Relayed, Review};
+use super::{Filter, Leg, NoAnswer, Oversight, Relay, Relayed, Review};
 use crate::clock::Monotonic;
 use crate::http::{BodyDecoder, Field, Framing, Method, ResponseHead, sse, write};
 use crate::limits::{RELAY_BUFFER_BYTES, UPSTREAM_HEAD_BYTES_MAX, UPSTREAM_INTERIM_MAX};
@@ -15,9 +16,9 @@ pub(super) struct Answered {
     pub(super) head: ResponseHead,
     /// The head, then body bytes.
     pub(super) input: Vec<u8>,
-    head_bytes: usize,
+    pub(super) head_bytes: usize,
     /// The answer ended where its framing says and the connection may stay open.
-    complete: bool,
+    pub(super) complete: bool,
 }
 
 /// What the body is, as far as the relay cares.
@@ -107,9 +108,15 @@ impl Answered {
         relay: &Relay,
     ) -> Result<Relayed, Reject> {
         let kind = self.kind(leg)?;
+        let what = oversight.filter();
+        if kind == Body::Json && what != Filter::Nothing {
+            return self.filter_to(stream, leg, downstream, oversight, relay).await;
+        }
+        let filters = kind == Body::Events && what != Filter::Nothing;
         let framing = self.head.framing();
         let (request, _) = downstream.head();
-        let chunked = !matches!(framing, Framing::Length(_) | Framing::None);
+        // What is filtered has another length than the upstream said.
+        let chunked = filters || !matches!(framing, Framing::Length(_) | Framing::None);
         let close =
             oversight.last_answer() || !request.keep_alive() || (chunked && request.is_http_10());
         let mut out = relay.buffers.take();
@@ -118,6 +125,7 @@ impl Answered {
         let mut transfer = Transfer {
             decoder: BodyDecoder::new(framing, u64::MAX).map_err(|_| Reject::UpstreamMalformed)?,
             events: (kind == Body::Events).then(sse::EventTracker::new),
+            filter: filters.then(|| EventFilter::new(what)),
             kind,
             chunked: chunked && !downstream.head().0.is_http_10(),
             begin: self.head_bytes,
@@ -129,7 +137,7 @@ impl Answered {
             },
         };
         // Nothing was sent yet: what is broken already is refused, not begun and cut.
-        let done = transfer.decode(&mut self.input, &mut out)?;
+        let done = transfer.decode(&mut self.input, &mut out, oversight)?;
         let mut pump = Pump::new(&relay.timers, leg.cancel_on_leave);
         self.complete = transfer
             .run(
@@ -185,7 +193,7 @@ impl Answered {
         }
     }
 
-    fn write_fields(
+    pub(super) fn write_fields(
         &self,
         kind: Body,
         leg: &Leg<'_>,
@@ -217,11 +225,9 @@ impl Answered {
             // RFC 9110 §8.6: no Content-Length in a 204.
             _ if self.head.status() == 204 => {}
             _ if kind == Body::Withheld => write::content_length(0, out),
+            _ if chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
             Framing::Length(length) => write::content_length(length, out),
             Framing::None => write::content_length(0, out),
-            Framing::Chunked | Framing::UntilClose if chunked => {
-                out.extend_from_slice(b"transfer-encoding: chunked\r\n");
-            }
             Framing::Chunked | Framing::UntilClose => {}
         }
         if close {

@@ -2,6 +2,7 @@
 
 use std::mem;
 
+use super::events::EventFilter;
 use super::pump::{Heard, Pump};
 use super::response::Body;
 use super::{Leg, Oversight, Relay, Relayed, Review};
@@ -17,6 +18,8 @@ use crate::reject::Reject;
 pub(super) struct Transfer {
     pub(super) decoder: BodyDecoder,
     pub(super) events: Option<sse::EventTracker>,
+    /// Lists in these events are not for everybody.
+    pub(super) filter: Option<EventFilter>,
     pub(super) kind: Body,
     pub(super) chunked: bool,
     /// Where in the input the bytes begin that were not decoded yet: behind the head, at first.
@@ -78,7 +81,7 @@ impl Transfer {
                 Flow::Done => return true,
                 Flow::Stop => return false,
             }
-            done = match self.decode(input, out) {
+            done = match self.decode(input, out, oversight) {
                 Ok(done) => done,
                 Err(reject) => return self.cut(reject),
             };
@@ -137,6 +140,9 @@ impl Transfer {
             Heard::Tick => self.tick(pump, out, oversight),
             Heard::End => match self.decoder.end_of_input() {
                 Ok(()) => {
+                    if let Err(reject) = self.release(out, oversight) {
+                        return self.stop(reject);
+                    }
                     self.finish(out);
                     let _ = downstream.write(mem::take(out), until).await;
                     Flow::Done
@@ -197,6 +203,7 @@ impl Transfer {
         &mut self,
         input: &mut Vec<u8>,
         out: &mut Vec<u8>,
+        oversight: &impl Oversight,
     ) -> Result<bool, Reject> {
         if self.relayed.cut.is_some() {
             return Ok(true);
@@ -218,7 +225,14 @@ impl Transfer {
             if let Some(events) = &mut self.events {
                 events.feed(data)?;
             }
-            self.emit(data, out);
+            match &mut self.filter {
+                None => self.emit(data, out),
+                Some(filter) => {
+                    let mut passed = Vec::new();
+                    filter.feed(data, oversight, &mut passed)?;
+                    self.emit(&passed, out);
+                }
+            }
             at += step.consumed;
             done = step.done;
             if step.consumed == 0 {
@@ -227,9 +241,19 @@ impl Transfer {
         }
         input.drain(..at);
         if done {
+            self.release(out, oversight)?;
             self.finish(out);
         }
         Ok(done)
+    }
+
+    /// The body is complete, so nothing of it is held back any longer.
+    fn release(&mut self, out: &mut Vec<u8>, oversight: &impl Oversight) -> Result<(), Reject> {
+        let Some(filter) = &mut self.filter else { return Ok(()) };
+        let mut passed = Vec::new();
+        filter.release(oversight, &mut passed)?;
+        self.emit(&passed, out);
+        Ok(())
     }
 
     fn emit(&mut self, data: &[u8], out: &mut Vec<u8>) {

@@ -111,6 +111,7 @@ fn policies(config: &Config, epoch: u64, faults: &mut Vec<String>) -> Option<Arc
         credentials: &credentials,
         methods: &methods,
         timezone: &config.policy.timezone,
+        geoip: false,
     };
     match PolicySet::load(&config.policy.directory, &setting) {
         Ok(set) => Some(Arc::new(set)),

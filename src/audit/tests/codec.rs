@@ -1,7 +1,9 @@
 use std::net::IpAddr;
 
 use super::super::codec::{PAYLOAD_BYTES_MAX, Reader, write_decision, write_outcome};
-use super::super::entry::{CredentialCache, CredentialUse, Decision, Entry, List, Name, Outcome};
+use super::super::entry::{
+    CredentialCache, CredentialUse, Decision, Empty, Entry, List, Name, Outcome, Tally,
+};
 use super::super::line::{Halves, Key, State, final_key, write_request};
 use super::super::time::Times;
 use super::{Random, TokenReference, done, oracle, permit};
@@ -64,6 +66,13 @@ fn what_is_not_known_is_left_out_and_an_early_line_is_not_final() {
     assert_eq!(final_key(b"not json"), None);
 }
 
+fn tally(random: &mut Random) -> Option<Tally> {
+    let reasons = [None, Some(Empty::Upstream), Some(Empty::NoPermit), Some(Empty::Forbidden)];
+    let empty = reasons[random.below(4) as usize];
+    let (upstream, shown) = (random.next() as u32, random.next() as u32);
+    (random.below(2) > 0).then_some(Tally { upstream, shown, empty })
+}
+
 fn address(random: &mut Random) -> Option<IpAddr> {
     match random.below(3) {
         0 => None,
@@ -110,6 +119,7 @@ fn random_records_come_back_as_they_went_in() {
             duration_us: random.next(),
             overhead_us: (random.below(2) > 0).then(|| random.next()),
             reason: (random.below(2) > 0).then_some(Reject::UpstreamEof),
+            list: tally(&mut random),
         };
         let mut bytes = Vec::new();
         write_decision(&entry, &mut bytes);
@@ -167,6 +177,9 @@ fn no_record_exceeds_its_bound_whatever_is_sent() {
         source_ip: Some(IpAddr::from([0xff; 16])),
         trace_id: Some(&long),
         token: Some(TokenReference::of(b"")),
+        country: Some(&long),
+        would_deny: Some(List::Strings(&many)),
+        limit: Some(&long),
         ..Entry::new(UnixMicros(u64::MAX), Decision::Permit)
     };
     let mut bytes = Vec::with_capacity(AUDIT_RECORD_BYTES_MAX);
@@ -223,6 +236,7 @@ fn lines_are_byte_for_byte_what_serde_json_makes_of_the_record() {
             duration_us: random.next() >> random.below(64),
             overhead_us: (random.below(2) > 0).then(|| random.next() >> random.below(64)),
             reason: (random.below(4) == 0).then_some(Reject::UpstreamEof),
+            list: tally(&mut random),
         };
         let (mut half, mut other) = (Vec::new(), Vec::new());
         write_decision(&entry, &mut half);
@@ -278,6 +292,9 @@ fn hostile_entry<'a>(random: &mut Random, strings: &'a [String]) -> Entry<'a> {
         source_ip: address(random),
         trace_id,
         token: (random.below(4) > 0).then(|| TokenReference::of(&random.next().to_le_bytes())),
+        country: (random.below(2) > 0).then_some("DE"),
+        would_deny: policies,
+        limit: server,
         ..Entry::new(
             UnixMicros(random.next() >> random.below(64)),
             decisions[random.below(3) as usize],

@@ -113,6 +113,7 @@ fn done() -> Outcome {
         duration_us: 900,
         overhead_us: Some(12),
         reason: None,
+        list: None,
     }
 }
 

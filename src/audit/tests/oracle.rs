@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::ser::{SerializeSeq, Serializer};
 
 use super::super::codec::{OutcomeRead, Reader};
+use super::super::entry::Empty;
 use super::super::line::{Key, State};
 
 /// A decision as read back.
@@ -32,6 +33,9 @@ pub(super) struct DecisionRead<'a> {
     pub(super) source_ip: Option<IpAddr>,
     pub(super) trace_id: Option<&'a str>,
     pub(super) token: Option<[u8; 8]>,
+    pub(super) country: Option<&'a str>,
+    pub(super) would_deny: Option<ListRead<'a>>,
+    pub(super) limit: Option<&'a str>,
 }
 
 /// A list as read back: what was kept, and how many were not.
@@ -62,6 +66,9 @@ pub(super) fn decision<'a>(read: &mut Reader<'a>) -> Option<DecisionRead<'a>> {
         source_ip: read.address()?,
         trace_id: text(read)?,
         token: <[u8; 8]>::try_from(read.bytes()??).ok(),
+        country: text(read)?,
+        would_deny: list(read)?,
+        limit: text(read)?,
     })
 }
 
@@ -127,13 +134,29 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     overhead_us: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    list: Option<ListLine>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     source_ip: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    country: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    would_deny: Option<&'a ListRead<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<&'a str>,
     outcome: &'a str,
     instance: String,
+}
+
+#[derive(Serialize)]
+struct ListLine {
+    upstream: u32,
+    shown: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    empty: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -178,9 +201,17 @@ pub(super) fn line(
         bytes_out: outcome.map(|outcome| outcome.bytes_out),
         duration_us: outcome.map(|outcome| outcome.duration_us),
         overhead_us: outcome.and_then(|outcome| outcome.overhead_us),
+        list: outcome.and_then(|outcome| outcome.list).map(|list| ListLine {
+            upstream: list.upstream,
+            shown: list.shown,
+            empty: list.empty.map(Empty::word),
+        }),
         source_ip: decision.source_ip.map(|ip| ip.to_canonical()),
         trace_id: decision.trace_id,
         token: decision.token.map(|token| hex(u64::from_be_bytes(token))),
+        country: decision.country,
+        would_deny: decision.would_deny.as_ref(),
+        limit: decision.limit,
         outcome: match state {
             State::Done => "done",
             State::Opened => "opened",

@@ -5,6 +5,7 @@
 
 mod listen;
 mod provider;
+mod quota;
 mod server;
 mod state;
 
@@ -98,6 +99,7 @@ impl Checker<'_> {
         let audit = self.audit(file.audit.as_ref(), &file.place);
         let admin = self.admin(file.admin.as_ref(), front.as_ref().map(|(_, listen)| listen));
         let methods = self.methods(&file.method);
+        let rate_limits = self.rate_limits(file);
         let limits = self.limits(file.limits.as_ref());
         if let Some(authority) = &file.authority {
             self.not_built(&authority.place, "the authority role");
@@ -116,6 +118,7 @@ impl Checker<'_> {
             audit: audit?,
             admin: admin?,
             methods,
+            rate_limits,
             limits: limits?,
             warnings: Vec::new(),
             path: path.to_owned(),

@@ -10,9 +10,10 @@ use cedar_policy::{
 };
 use jiff::tz::TimeZone;
 
-use super::load::{Fault, Setting, Source};
-use super::mentions;
-use super::rule::{self, GATEWAY, Names, Place, Rule};
+use super::decide::StepUp;
+use super::load::{Fault, Setting, Source, Sources};
+use super::mentions::{self, Mentions};
+use super::rule::{self, GATEWAY, Names, Place, Rule, RulePlace};
 use super::scanner::{self, Statement, Torn};
 use super::schema::{self, Actions, Types, kind};
 use super::{PolicySet, index};
@@ -20,7 +21,7 @@ use crate::limits;
 
 /// Checks everything, and compiles it when nothing is wrong.
 pub(super) fn compile<'a>(
-    sources: &'a [Source],
+    sources: &'a Sources,
     directory: &Path,
     setting: &'a Setting<'a>,
 ) -> Result<PolicySet, Vec<Fault>> {
@@ -42,10 +43,12 @@ pub(super) fn compile<'a>(
         names: Names::default(),
         rules: Vec::new(),
         ids: HashMap::new(),
+        shadow: false,
         faults: Vec::new(),
     };
-    for source in sources {
-        compiler.file(source);
+    for (sources, shadow) in [(&sources.enforced, false), (&sources.shadow, true)] {
+        compiler.shadow = shadow;
+        sources.iter().for_each(|source| compiler.file(source));
     }
     if !compiler.faults.is_empty() {
         // One after another as they are read, not as they were found.
@@ -78,6 +81,8 @@ struct Compiler<'a> {
     rules: Vec<Rule>,
     /// Where each id was seen first: the file, and the byte offset in it.
     ids: HashMap<String, (&'a Source, usize)>,
+    /// What is read now never decides.
+    shadow: bool,
     faults: Vec<Fault>,
 }
 
@@ -170,10 +175,8 @@ impl<'a> Compiler<'a> {
                 return self.fault(source, statement.offset, &what, "write it more simply");
             }
         };
-        for word in &read.unbuilt {
-            let what = format!("context attribute `{word}` is not built yet");
-            self.fault(source, statement.word(word), &what, "leave the condition out");
-        }
+        self.context_use(spot, &read);
+        let step_up = self.step_up(spot, &policy, read.mentions);
         if self.faults.len() > before {
             return;
         }
@@ -181,19 +184,29 @@ impl<'a> Compiler<'a> {
         let Some(alone) = self.validated(spot, &policy) else { return };
         let place = rule::place(&policy, &self.servers);
         let Some(credential) = self.credential(spot, &policy, &place) else { return };
+        let permits = policy.effect() == Effect::Permit;
         for literal in policy.entity_literals() {
             self.names.learn(&literal);
         }
         self.rules.push(Rule {
             id: Arc::from(id),
-            permits: policy.effect() == Effect::Permit,
+            permits,
             who: self.names.who(&policy),
             actions: self.numbers(&policy),
             place,
             credential,
+            step_up,
             mentions: read.mentions,
+            at: self.place(spot, permits),
             condition: policy.has_non_scope_constraint().then_some(alone),
         });
+    }
+
+    fn place(&self, spot: Spot<'_>, permits: bool) -> RulePlace {
+        let Spot { source, statement } = spot;
+        let (line, column) = scanner::place(&source.text, statement.offset);
+        let (file, shadow) = (Arc::from(source.path.as_path()), self.shadow);
+        RulePlace { file, line, column, shadow, permits }
     }
 
     fn id(&mut self, spot: Spot<'a>, policy: &Policy) -> String {
@@ -226,17 +239,72 @@ impl<'a> Compiler<'a> {
         for (name, _) in policy.annotations() {
             let at = spot.statement.annotation(name);
             match name {
-                "id" | "credential" => {}
-                "require_scope" | "require_acr" | "max_age" => {
-                    let what = format!("@{name} is not built yet");
-                    self.fault(spot.source, at, &what, "leave it out; the forbid stays a forbid");
-                }
+                "id" | "credential" | REQUIRE_SCOPE | REQUIRE_ACR | MAX_AGE => {}
                 _ => {
                     let what = format!("unknown annotation @{name}");
-                    self.fault(spot.source, at, &what, "known are @id and @credential");
+                    let known =
+                        "known are @id, @credential, @require_scope, @require_acr and @max_age";
+                    self.fault(spot.source, at, &what, known);
                 }
             }
         }
+    }
+
+    /// What a policy reads must be something that can be told apart, and had.
+    fn context_use(&mut self, spot: Spot<'_>, read: &mentions::Read) {
+        let Spot { source, statement } = spot;
+        if read.whole {
+            let (what, at) = ("`context` as a whole", statement.word("context"));
+            self.fault(source, at, what, "name the attributes that it is about");
+        }
+        if read.country && !self.setting.geoip {
+            let (what, at) = ("there is no database of countries", statement.word("country"));
+            self.fault(source, at, what, "set policy.geoip to a MaxMind country database");
+        }
+        for word in &read.unbuilt {
+            let what = format!("context attribute `{word}` is not built yet");
+            self.fault(source, statement.word(word), &what, "leave the condition out");
+        }
+    }
+
+    /// What a forbid says would lift it (DESIGN §6). Its condition must look at the same thing:
+    /// else it would hold on after the step, and the client would be sent round for ever.
+    fn step_up(&mut self, spot: Spot<'_>, policy: &Policy, read: Mentions) -> Option<StepUp> {
+        let mut step_up = StepUp::default();
+        let mut found = false;
+        for (name, mention, attribute) in STEPS {
+            let Some(value) = policy.annotation(name) else { continue };
+            found = true;
+            let at = spot.statement.annotation(name);
+            if policy.effect() == Effect::Permit {
+                self.fault(spot.source, at, &format!("@{name} on a permit"), "write a forbid");
+            }
+            if !read.has(mention) {
+                let what = format!("@{name} on a policy that does not look at it");
+                let cure = format!("add a condition on context.{attribute}");
+                self.fault(spot.source, at, &what, &cure);
+            }
+            let taken = match name {
+                REQUIRE_SCOPE if is_scope(value) => {
+                    step_up.scopes.push(Arc::from(value));
+                    true
+                }
+                REQUIRE_ACR if is_scope(value) => {
+                    step_up.acr.push(Arc::from(value));
+                    true
+                }
+                MAX_AGE => {
+                    step_up.max_age = value.parse().ok().filter(|age| *age <= MAX_AGE_MAX);
+                    step_up.max_age.is_some() && value.bytes().all(|byte| byte.is_ascii_digit())
+                }
+                _ => false,
+            };
+            if !taken {
+                let cure = "write one scope, one acr value, or seconds up to a year";
+                self.fault(spot.source, at, &format!("this value of @{name} is not usable"), cure);
+            }
+        }
+        found.then_some(step_up)
     }
 
     /// Entities that a policy names must exist as far as the configuration can tell: a typing error
@@ -349,3 +417,23 @@ impl<'a> Compiler<'a> {
         }
     }
 }
+
+/// RFC 6749 §3.3, `scope-token`. An `acr` value stands in a list with spaces, too (RFC 9470 §3).
+fn is_scope(value: &str) -> bool {
+    let fits = |byte| matches!(byte, b'!' | b'#'..=b'[' | b']'..=b'~');
+    (1..=STEP_BYTES_MAX).contains(&value.len()) && value.bytes().all(fits)
+}
+
+const REQUIRE_SCOPE: &str = "require_scope";
+const REQUIRE_ACR: &str = "require_acr";
+const MAX_AGE: &str = "max_age";
+/// Annotation, what its policy must look at, and under which name.
+const STEPS: [(&str, Mentions, &str); 3] = [
+    (REQUIRE_SCOPE, Mentions::SCOPES, "scopes"),
+    (REQUIRE_ACR, Mentions::ACR, "acr"),
+    (MAX_AGE, Mentions::AUTH_TIME, "auth_time"),
+];
+/// Bytes of a scope or `acr` value.
+const STEP_BYTES_MAX: usize = 256;
+/// A year, in seconds.
+const MAX_AGE_MAX: u64 = 31_536_000;

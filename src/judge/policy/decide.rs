@@ -10,10 +10,12 @@ use cedar_policy::{
 };
 use jiff::{Timestamp, civil};
 
+use super::index::Bucket;
 use super::mentions::Mentions;
 use super::rule::{Asker, GATEWAY, Rule};
 use super::schema::uid;
-use super::{Context, PolicySet, QTarget, Question, Slice};
+use super::{Context, Mode, PolicySet, QTarget, Question, Slice};
+use crate::address::Country;
 use crate::clock::UnixSeconds;
 
 /// The answer to one question.
@@ -30,6 +32,44 @@ pub struct Verdict {
     pub forbidden: bool,
     /// A condition failed to evaluate, which denies.
     pub error: bool,
+    /// What few verdicts have to say; `None` on the usual way.
+    pub more: Option<Rc<More>>,
+}
+
+/// What few verdicts have to say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct More {
+    /// Denied, and this would do.
+    pub step_up: Option<StepUp>,
+    /// Ids of the shadow policies that would have denied what is permitted.
+    pub would_deny: Rc<[Arc<str>]>,
+    /// Denied because an argument has a value that policies cannot hold.
+    pub unrepresentable: bool,
+}
+
+/// What a caller lacks (RFC 6750 §3.1, RFC 9470 §3). Lists are sorted, without repetitions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StepUp {
+    /// Scopes that are needed, all of them.
+    pub scopes: Vec<Arc<str>>,
+    /// Authentication context classes that are needed.
+    pub acr: Vec<Arc<str>>,
+    /// Oldest login that would do, in seconds.
+    pub max_age: Option<u64>,
+}
+
+impl StepUp {
+    /// Everything that either needs, in one.
+    pub fn join(&mut self, other: &Self) {
+        fn union(mine: &mut Vec<Arc<str>>, theirs: &[Arc<str>]) {
+            mine.extend_from_slice(theirs);
+            mine.sort_unstable();
+            mine.dedup();
+        }
+        union(&mut self.scopes, &other.scopes);
+        union(&mut self.acr, &other.acr);
+        self.max_age = [self.max_age, other.max_age].into_iter().flatten().min();
+    }
 }
 
 /// What the satisfied permits say about the credential.
@@ -53,6 +93,7 @@ impl Verdict {
             credential: CredentialChoice::Default,
             forbidden: false,
             error: false,
+            more: None,
         }
     }
 }
@@ -70,17 +111,29 @@ impl PolicySet {
     /// Decides `question` by its slice.
     #[must_use]
     pub fn judge(&self, slice: &Slice<'_>, question: &Question<'_>) -> Verdict {
+        if question.mode != Mode::Call {
+            return self.judge_shown(slice, question);
+        }
         let asker = self.names.asker(question.subject);
-        let mut conditions = Conditions { set: self, slice, question, built: None };
-        let forbids = self.applicable(slice, &asker, question.target, false);
+        let mut conditions = Conditions::new(self, slice, question);
+        let forbids = self.applicable(slice, &asker, question.target, |bucket| &bucket.forbids);
         let (holding, failed) = conditions.sort(forbids);
-        if !holding.is_empty() {
+        let lifted = || holding.iter().all(|rule| rule.step_up.is_some()) && failed.is_empty();
+        let forbidden = !holding.is_empty();
+        let may_step_up = forbidden && lifted();
+        if forbidden && !may_step_up {
             let error = !failed.is_empty();
-            let forbidden = true;
             return Verdict { policies: ids(&holding), forbidden, error, ..Verdict::by_default() };
         }
-        let permits = self.applicable(slice, &asker, question.target, true);
+        let permits = self.applicable(slice, &asker, question.target, |bucket| &bucket.permits);
         let (granting, failed_permits) = conditions.sort(permits);
+        if may_step_up {
+            // Only who would be let in then is told what is missing (DESIGN §6).
+            let sound = failed_permits.is_empty() && !granting.is_empty();
+            let would_do = sound && choose(&granting) != CredentialChoice::Ambiguous;
+            let more = would_do.then(|| Rc::new(lacking(&holding)));
+            return Verdict { policies: ids(&holding), forbidden, more, ..Verdict::by_default() };
+        }
         let failed = if failed.is_empty() { failed_permits } else { failed };
         if !failed.is_empty() {
             return Verdict { policies: ids(&failed), error: true, ..Verdict::by_default() };
@@ -89,21 +142,28 @@ impl PolicySet {
             return Verdict::by_default();
         }
         let credential = choose(&granting);
-        Verdict { allow: true, policies: ids(&granting), credential, ..Verdict::by_default() }
+        let has_shadows = slice.buckets.iter().flatten().any(|bucket| !bucket.shadows.is_empty());
+        let more = if has_shadows {
+            let shadows = self.applicable(slice, &asker, question.target, |bucket| &bucket.shadows);
+            would_deny(&mut conditions, shadows, &granting)
+        } else {
+            None
+        };
+        let policies = ids(&granting);
+        Verdict { allow: true, policies, credential, more, ..Verdict::by_default() }
     }
 
-    /// Policies of one effect whose whole scope matches, in the order of the files.
-    fn applicable(
+    /// Policies of one kind whose whole scope matches, in the order of the files.
+    pub(super) fn applicable(
         &self,
         slice: &Slice<'_>,
         asker: &Asker,
         target: QTarget<'_>,
-        permits: bool,
+        list: impl Fn(&Bucket) -> &[u32],
     ) -> Vec<&Rule> {
         let name = target.name();
         let mut found: Vec<u32> = Vec::new();
         for bucket in slice.buckets.iter().flatten() {
-            let list = if permits { &bucket.permits } else { &bucket.forbids };
             let fits = |rule: &Rule| {
                 rule.who.matches(asker)
                     && rule.place.kinds & slice.kind != 0
@@ -111,7 +171,7 @@ impl PolicySet {
                     && rule.place.name.as_deref().is_none_or(|only| Some(only) == name)
                     && rule.actions.binary_search(&slice.action).is_ok()
             };
-            found.extend(list.iter().filter(|at| self.rule(**at).is_some_and(fits)));
+            found.extend(list(bucket).iter().filter(|at| self.rule(**at).is_some_and(fits)));
         }
         found.sort_unstable();
         found.iter().filter_map(|at| self.rule(*at)).collect()
@@ -139,16 +199,24 @@ impl<'a> QTarget<'a> {
 }
 
 /// Evaluates conditions; what Cedar needs is built when the first condition needs it.
-struct Conditions<'q> {
+pub(super) struct Conditions<'q> {
     set: &'q PolicySet,
     slice: &'q Slice<'q>,
     question: &'q Question<'q>,
     built: Option<Option<(Request, Entities)>>,
 }
 
-impl Conditions<'_> {
+impl<'q> Conditions<'q> {
+    pub(super) fn new(
+        set: &'q PolicySet,
+        slice: &'q Slice<'q>,
+        question: &'q Question<'q>,
+    ) -> Self {
+        Self { set, slice, question, built: None }
+    }
+
     /// Those of `rules` that hold, and those that failed.
-    fn sort<'r>(&mut self, rules: Vec<&'r Rule>) -> (Vec<&'r Rule>, Vec<&'r Rule>) {
+    pub(super) fn sort<'r>(&mut self, rules: Vec<&'r Rule>) -> (Vec<&'r Rule>, Vec<&'r Rule>) {
         let (mut holding, mut failed) = (Vec::new(), Vec::new());
         for rule in rules {
             match self.holds(rule) {
@@ -238,9 +306,12 @@ impl PolicySet {
         if let (true, Some(at)) = (read.has(Mentions::AUTH_TIME), subject.auth_time) {
             put("auth_time", datetime(at)?);
         }
-        if read.has(Mentions::SOURCE) {
-            let ip = context.client_ip().to_string();
-            put("source", record([("ip", RestrictedExpression::new_ip(ip))])?);
+        if read.has(Mentions::SOURCE.and(Mentions::COUNTRY)) {
+            let ip = || RestrictedExpression::new_ip(context.client_ip().to_string());
+            let ip = read.has(Mentions::SOURCE).then(|| ("ip", ip()));
+            let country = context.country.as_ref().filter(|_| read.has(Mentions::COUNTRY));
+            let country = country.map(|country| ("country", text(Country::as_str(country))));
+            put("source", record(ip.into_iter().chain(country))?);
         }
         if read.has(Mentions::NOW) {
             put("now", datetime(context.now.0)?);
@@ -248,7 +319,8 @@ impl PolicySet {
         if read.has(Mentions::LOCAL) {
             let (weekday, minute) = clock_face(self.local(context.now)?);
             let long = |value| RestrictedExpression::new_long(i64::from(value));
-            put("local", record([("weekday", long(weekday)), ("minute_of_day", long(minute))])?);
+            let fields = [("weekday", long(weekday)), ("minute_of_day", long(minute))];
+            put("local", record(fields)?);
         }
         if let (true, Some(revision)) = (read.has(Mentions::REVISION), context.revision) {
             put("revision", text(revision));
@@ -277,6 +349,32 @@ fn ids(rules: &[&Rule]) -> Rc<[Arc<str>]> {
     rules.iter().map(|rule| Arc::clone(&rule.id)).collect()
 }
 
+/// Which shadow policies would have denied what `granting` permits: forbids that hold, whatever
+/// fails to evaluate, and permits that would make the credential ambiguous.
+fn would_deny(
+    conditions: &mut Conditions<'_>,
+    shadows: Vec<&Rule>,
+    granting: &[&Rule],
+) -> Option<Rc<More>> {
+    let (holding, failed) = conditions.sort(shadows);
+    let ambiguous = |rule: &Rule| {
+        let both: Vec<&Rule> = granting.iter().copied().chain([rule]).collect();
+        choose(&both) == CredentialChoice::Ambiguous && choose(granting) != choose(&both)
+    };
+    let mut denying: Vec<&Rule> = holding;
+    denying.retain(|rule| !rule.permits || ambiguous(rule));
+    denying.extend(failed);
+    let would_deny = ids(&denying);
+    (!would_deny.is_empty()).then(|| Rc::new(More { would_deny, ..More::default() }))
+}
+
+/// Everything that would lift `forbids`.
+fn lacking(forbids: &[&Rule]) -> More {
+    let mut all = StepUp::default();
+    forbids.iter().filter_map(|rule| rule.step_up.as_ref()).for_each(|one| all.join(one));
+    More { step_up: Some(all), ..More::default() }
+}
+
 fn choose(granting: &[&Rule]) -> CredentialChoice {
     let mut named = granting.iter().filter_map(|rule| rule.credential);
     match named.next() {
@@ -290,8 +388,8 @@ fn text(value: &str) -> RestrictedExpression {
     RestrictedExpression::new_string(value.to_owned())
 }
 
-fn record<const N: usize>(
-    fields: [(&str, RestrictedExpression); N],
+fn record<'a>(
+    fields: impl IntoIterator<Item = (&'a str, RestrictedExpression)>,
 ) -> Option<RestrictedExpression> {
     let fields: HashMap<String, _> =
         fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();

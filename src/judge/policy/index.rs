@@ -23,6 +23,8 @@ pub struct Slice<'s> {
 pub(super) struct Bucket {
     pub(super) permits: Vec<u32>,
     pub(super) forbids: Vec<u32>,
+    /// Permits and forbids that never decide.
+    pub(super) shadows: Vec<u32>,
     mentions: Mentions,
 }
 
@@ -88,7 +90,7 @@ impl Index {
 
     fn note_visibility(&mut self, rule: &Rule, served: usize, whole: usize) {
         let place = &rule.place;
-        if served == 0 || place.kinds & kind::IN_SERVER == 0 {
+        if rule.at.shadow || served == 0 || place.kinds & kind::IN_SERVER == 0 {
             return;
         }
         let all_kinds = place.kinds & kind::IN_SERVER == kind::IN_SERVER;
@@ -124,7 +126,11 @@ fn covers(scopes: &HashSet<Who>, asker: &Asker) -> bool {
 
 impl Bucket {
     fn add(&mut self, at: u32, rule: &Rule) {
-        let list = if rule.permits { &mut self.permits } else { &mut self.forbids };
+        let list = match (rule.at.shadow, rule.permits) {
+            (true, _) => &mut self.shadows,
+            (false, true) => &mut self.permits,
+            (false, false) => &mut self.forbids,
+        };
         list.push(at);
         self.mentions = self.mentions.and(rule.mentions);
     }

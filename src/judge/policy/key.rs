@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use super::decide::clock_face;
 use super::mentions::Mentions;
-use super::{PolicySet, Question, Slice};
+use super::{Mode, PolicySet, Question, Slice};
+use crate::address::Country;
 use crate::limits::DECISION_KEY_BYTES_MAX;
 
 impl PolicySet {
@@ -18,9 +19,18 @@ impl PolicySet {
         out.extend_from_slice(subject.digest);
         out.extend_from_slice(&slice.action.to_le_bytes());
         out.push(slice.kind);
+        out.push(match question.mode {
+            Mode::Call => 0,
+            Mode::List => 1,
+            Mode::Template => 2,
+        });
         out.extend_from_slice(&slice.server.unwrap_or(u16::MAX).to_le_bytes());
         optional(question.target.name(), out);
-        let read = slice.mentions;
+        // What only a call can tell is not looked at for a list.
+        let read = match question.mode {
+            Mode::Call => slice.mentions,
+            Mode::List | Mode::Template => slice.mentions.without(Mentions::CALL_TIME),
+        };
         if read.has(Mentions::AGENT) {
             string(subject.agent, out);
         }
@@ -45,6 +55,15 @@ impl PolicySet {
                 IpAddr::V4(ip) => out.extend_from_slice(&ip.to_ipv6_mapped().octets()),
                 IpAddr::V6(ip) => out.extend_from_slice(&ip.octets()),
             }
+        }
+        if read.has(Mentions::COUNTRY) {
+            optional(context.country.as_ref().map(Country::as_str), out);
+        }
+        if read.has(Mentions::ARGUMENTS) {
+            out.push(u8::from(context.arguments.unrepresentable()));
+            let bytes = context.arguments.bytes();
+            number(bytes.len() as u64, out);
+            out.extend_from_slice(bytes.get(..DECISION_KEY_BYTES_MAX + 1).unwrap_or(bytes));
         }
         if read.has(Mentions::NOW) {
             number(context.now.0, out);

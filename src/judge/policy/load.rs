@@ -18,6 +18,8 @@ pub struct Setting<'a> {
     pub methods: &'a [&'a str],
     /// IANA zone of `context.local`.
     pub timezone: &'a str,
+    /// Whether there is a database of countries.
+    pub geoip: bool,
 }
 
 /// A configured credential.
@@ -36,6 +38,15 @@ pub struct Source {
     pub path: PathBuf,
     /// What is in it.
     pub text: String,
+}
+
+/// Everything that a policy directory holds, in the order of the names.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// `*.cedar`: they decide.
+    pub enforced: Vec<Source>,
+    /// `shadow/*.cedar`: what they would deny is recorded, and nothing else.
+    pub shadow: Vec<Source>,
 }
 
 /// Something wrong, and what to do about it.
@@ -60,8 +71,8 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Reads `*.cedar` of `directory`, in the order of their names.
-pub(super) fn read(directory: &Path) -> Result<Vec<Source>, Vec<Fault>> {
+/// Reads `*.cedar` and `shadow/*.cedar` of `directory`, in the order of their names.
+pub(super) fn read(directory: &Path) -> Result<Sources, Vec<Fault>> {
     let whole = |file: &Path, what: String, cure: &str| Fault {
         file: file.to_owned(),
         line: 1,
@@ -70,12 +81,10 @@ pub(super) fn read(directory: &Path) -> Result<Vec<Source>, Vec<Fault>> {
         cure: cure.to_owned(),
     };
     let mut faults = Vec::new();
-    for (below, ending) in [("shadow", "cedar"), ("schema.d", "cedarschema")] {
-        let list = list(&directory.join(below), ending).unwrap_or_default();
-        faults.extend(list.iter().map(|file| {
-            whole(file, format!("{below}/*.{ending} is not built yet"), "remove the file")
-        }));
-    }
+    let schemas = list(&directory.join("schema.d"), "cedarschema").unwrap_or_default();
+    faults.extend(schemas.iter().map(|file| {
+        whole(file, "schema.d/*.cedarschema is not built yet".to_owned(), "remove the file")
+    }));
     let files = match list(directory, "cedar") {
         Ok(files) => files,
         Err(error) => {
@@ -84,14 +93,25 @@ pub(super) fn read(directory: &Path) -> Result<Vec<Source>, Vec<Fault>> {
             Vec::new()
         }
     };
-    if files.len() > limits::POLICY_FILES_MAX {
+    let shadows = match list(&directory.join("shadow"), "cedar") {
+        Ok(files) => files,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => {
+            let what = format!("the folder of shadow policies cannot be read: {error}");
+            faults.push(whole(&directory.join("shadow"), what, "correct its rights, or remove it"));
+            Vec::new()
+        }
+    };
+    if files.len() + shadows.len() > limits::POLICY_FILES_MAX {
         let what = format!("more than {} policy files", limits::POLICY_FILES_MAX);
         return Err(vec![whole(directory, what, "put several policies into one file")]);
     }
-    let mut sources = Vec::new();
-    for path in files {
+    let mut sources = Sources::default();
+    let enforced = files.into_iter().map(|path| (path, false));
+    for (path, shadow) in enforced.chain(shadows.into_iter().map(|path| (path, true))) {
+        let to = if shadow { &mut sources.shadow } else { &mut sources.enforced };
         match read_one(&path) {
-            Ok(text) => sources.push(Source { path, text }),
+            Ok(text) => to.push(Source { path, text }),
             Err(what) => faults.push(whole(&path, what, "replace or remove the file")),
         }
     }

@@ -1,11 +1,11 @@
 //! Which parts of `context` a policy reads. Only those are built for Cedar, and only those are in
-//! the key of a cached decision.
+//! the key of a cached decision. Besides, whether it looks at what is asked for.
 
 use cedar_policy::pst;
 
 /// A set of context attributes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Mentions(u16);
+pub(super) struct Mentions(u32);
 
 impl Mentions {
     pub(super) const NONE: Self = Self(0);
@@ -19,7 +19,13 @@ impl Mentions {
     pub(super) const MINUTE: Self = Self(128);
     pub(super) const REVISION: Self = Self(256);
     pub(super) const LOCAL: Self = Self(64 | 128);
-    pub(super) const ALL: Self = Self(511);
+    pub(super) const COUNTRY: Self = Self(512);
+    pub(super) const ARGUMENTS: Self = Self(1024);
+    /// The resource itself, whose name is in every key.
+    pub(super) const RESOURCE: Self = Self(2048);
+    pub(super) const ALL: Self = Self(4095);
+    /// What only a call can tell, and a list cannot (DESIGN §6).
+    pub(super) const CALL_TIME: Self = Self(2 | 4 | 8 | 1024);
 
     pub(super) fn has(self, some: Self) -> bool {
         self.0 & some.0 != 0
@@ -27,6 +33,10 @@ impl Mentions {
 
     pub(super) fn and(self, more: Self) -> Self {
         Self(self.0 | more.0)
+    }
+
+    pub(super) fn without(self, less: Self) -> Self {
+        Self(self.0 & !less.0)
     }
 }
 
@@ -37,6 +47,10 @@ pub(super) struct Read {
     /// Attributes that are part of the design but not built, by the word that shows where they
     /// stand.
     pub(super) unbuilt: Vec<&'static str>,
+    /// `context` is used as a whole, so that nobody can tell what is read of it.
+    pub(super) whole: bool,
+    /// The country is asked for by its name.
+    pub(super) country: bool,
 }
 
 /// Walks over the conditions of a policy.
@@ -56,6 +70,9 @@ fn walk(expr: &pst::Expr, read: &mut Read) {
         return;
     }
     match expr {
+        pst::Expr::Var(pst::Var::Resource) => {
+            read.mentions = read.mentions.and(Mentions::RESOURCE);
+        }
         pst::Expr::Literal(_) | pst::Expr::Var(_) | pst::Expr::Slot(_) => {}
         pst::Expr::UnaryOp { expr, .. }
         | pst::Expr::GetAttr { expr, .. }
@@ -108,10 +125,11 @@ fn note(path: &[&str], read: &mut Read) {
         ["acr", ..] => Mentions::ACR,
         ["auth_time", ..] => Mentions::AUTH_TIME,
         ["source", "country", ..] => {
-            read.unbuilt.push("country");
-            Mentions::SOURCE
+            read.country = true;
+            Mentions::COUNTRY
         }
-        ["source", ..] => Mentions::SOURCE,
+        ["source", "ip", ..] => Mentions::SOURCE,
+        ["source", ..] => Mentions::SOURCE.and(Mentions::COUNTRY),
         ["now", ..] => Mentions::NOW,
         ["local", "weekday"] => Mentions::WEEKDAY,
         ["local", "minute_of_day"] => Mentions::MINUTE,
@@ -121,7 +139,11 @@ fn note(path: &[&str], read: &mut Read) {
             read.unbuilt.push("arguments");
             Mentions::NONE
         }
-        // `context` as a whole, or an attribute that the validator will refuse.
+        [] => {
+            read.whole = true;
+            Mentions::ALL
+        }
+        // An attribute that the validator will refuse.
         _ => Mentions::ALL,
     };
     read.mentions = read.mentions.and(mention);

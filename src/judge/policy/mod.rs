@@ -14,6 +14,7 @@ mod compile;
 mod decide;
 mod index;
 mod key;
+mod list;
 mod load;
 mod mentions;
 mod rule;
@@ -22,9 +23,10 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{CredentialChoice, Verdict};
+pub use decide::{CredentialChoice, More, StepUp, Verdict};
 pub use index::Slice;
-pub use load::{CredentialScope, Fault, Setting, Source};
+pub use load::{CredentialScope, Fault, Setting, Source, Sources};
+pub use rule::RulePlace;
 pub use schema::SCHEMA;
 
 use std::net::IpAddr;
@@ -32,7 +34,9 @@ use std::path::Path;
 
 use jiff::tz::TimeZone;
 
+use crate::address::Country;
 use crate::clock::UnixSeconds;
+use crate::mcp::Arguments;
 
 /// Who asks, as far as policies see it.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +82,30 @@ pub struct Context<'a> {
     pub now: UnixSeconds,
     /// Declared MCP revision.
     pub revision: Option<&'a str>,
+    /// Where `source_ip` is, as the database of the configuration has it.
+    pub country: Option<Country>,
+    /// What the call is given, as far as policies ask for it.
+    pub arguments: Arguments<'a>,
+}
+
+impl Context<'_> {
+    /// A request of which nothing but address and time is known.
+    #[must_use]
+    pub const fn at(source_ip: IpAddr, now: UnixSeconds) -> Self {
+        Self { source_ip, now, revision: None, country: None, arguments: Arguments::NONE }
+    }
+}
+
+/// What a question is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// To do it.
+    #[default]
+    Call,
+    /// To show it in a list, where what only a call can tell is not known (DESIGN §6).
+    List,
+    /// To show a resource template, of which not even the resource is known.
+    Template,
 }
 
 /// One question to the policies.
@@ -93,6 +121,8 @@ pub struct Question<'a> {
     pub target: QTarget<'a>,
     /// Circumstances.
     pub context: &'a Context<'a>,
+    /// What for.
+    pub mode: Mode,
 }
 
 /// A loaded, validated set of policies. Immutable; a reload makes another.
@@ -111,13 +141,21 @@ pub struct PolicySet {
 }
 
 impl PolicySet {
-    /// Reads and checks `*.cedar` of `directory`.
+    /// Reads and checks `*.cedar` and `shadow/*.cedar` of `directory`.
     ///
     /// # Errors
-    /// Every fault of every file at once; nothing is loaded then.
+    /// Every fault of every file at once, and a directory without any policy: it would deny
+    /// everything, and whoever mounts the wrong folder means something else. Nothing is loaded
+    /// then.
     pub fn load(directory: &Path, setting: &Setting<'_>) -> Result<Self, Vec<Fault>> {
-        let sources = load::read(directory)?;
-        Self::compile(&sources, directory, setting)
+        let set = compile::compile(&load::read(directory)?, directory, setting)?;
+        if set.is_empty() {
+            let what = "there is no policy in it, so that everything would be denied";
+            let cure = "add a *.cedar file; starter.cedar of the examples is one to begin with";
+            let (file, what, cure) = (directory.to_owned(), what.to_owned(), cure.to_owned());
+            return Err(vec![Fault { file, line: 1, column: 1, what, cure }]);
+        }
+        Ok(set)
     }
 
     /// Checks policies that were read already; `directory` names what has no file of its own.
@@ -126,6 +164,22 @@ impl PolicySet {
     /// Every fault of every file at once.
     pub fn compile(
         sources: &[Source],
+        directory: &Path,
+        setting: &Setting<'_>,
+    ) -> Result<Self, Vec<Fault>> {
+        Self::compile_all(
+            &Sources { enforced: sources.to_vec(), ..Sources::default() },
+            directory,
+            setting,
+        )
+    }
+
+    /// The same with shadow policies.
+    ///
+    /// # Errors
+    /// Every fault of every file at once.
+    pub fn compile_all(
+        sources: &Sources,
         directory: &Path,
         setting: &Setting<'_>,
     ) -> Result<Self, Vec<Fault>> {
@@ -138,16 +192,34 @@ impl PolicySet {
         self.epoch
     }
 
-    /// How many policies there are.
+    /// How many policies decide.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.rules.len()
+        self.rules.iter().filter(|rule| !rule.at.shadow).count()
+    }
+
+    /// How many policies are shadows.
+    #[must_use]
+    pub fn shadow_len(&self) -> usize {
+        self.rules.len() - self.len()
+    }
+
+    /// Where the policy `id` is written.
+    #[must_use]
+    pub fn place(&self, id: &str) -> Option<&RulePlace> {
+        self.rules.iter().find(|rule| *rule.id == *id).map(|rule| &rule.at)
+    }
+
+    /// Whether any policy asks for the country of the client.
+    #[must_use]
+    pub fn reads_country(&self) -> bool {
+        self.rules.iter().any(|rule| rule.mentions.has(mentions::Mentions::COUNTRY))
     }
 
     /// True when nothing can be permitted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rules.is_empty()
+        self.len() == 0
     }
 
     /// Whether `credential` (index in the configuration) may be sent to `server`.

@@ -1,13 +1,14 @@
 //! A policy with its scope compiled into numbers, and the names behind the numbers.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use cedar_policy::{EntityUid, Policy, PrincipalConstraint, ResourceConstraint};
 
-use super::Subject;
 use super::mentions::Mentions;
 use super::schema::kind;
+use super::{StepUp, Subject};
 
 /// A compiled policy.
 pub(super) struct Rule {
@@ -18,9 +19,27 @@ pub(super) struct Rule {
     pub(super) actions: Vec<u16>,
     pub(super) place: Place,
     pub(super) credential: Option<u16>,
+    /// Of a forbid: what would lift it.
+    pub(super) step_up: Option<StepUp>,
     pub(super) mentions: Mentions,
+    pub(super) at: RulePlace,
     /// The policy alone in a set, for Cedar; `None` when the scope is all there is to it.
     pub(super) condition: Option<cedar_policy::PolicySet>,
+}
+
+/// Where a policy is written, and what kind it is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RulePlace {
+    /// Its file.
+    pub file: Arc<Path>,
+    /// From 1.
+    pub line: u32,
+    /// From 1, in characters.
+    pub column: u32,
+    /// It never decides.
+    pub shadow: bool,
+    /// It permits; else it forbids.
+    pub permits: bool,
 }
 
 /// A principal scope. User, agent and group stand as numbers of [`Names`].

@@ -241,6 +241,13 @@ fn second_targets(method: &str, params: &Value, reading: &mut Reading) -> Option
         if !listen.is_object() || listen.has_false_friend(LISTEN) {
             return None;
         }
+        if let Some(tasks) = listen.get("taskIds") {
+            let Value::List(tasks) = tasks else { return None };
+            let bounded = |id: &Value| id.text().is_some_and(|id| id.len() <= 4096);
+            if tasks.len() > 256 || !tasks.iter().all(bounded) {
+                return None;
+            }
+        }
         if let Some(list) = listen.get("resourceSubscriptions") {
             let Value::List(list) = list else { return None };
             for uri in list {

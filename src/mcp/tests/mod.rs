@@ -1,5 +1,6 @@
 //! Cases M01-M10 as whole bodies, the eras, and the differential test against a second parser.
 
+mod arguments;
 mod differential;
 mod eras;
 mod form;

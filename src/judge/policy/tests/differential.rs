@@ -8,7 +8,7 @@ use super::super::schema;
 use super::*;
 
 /// A small generator of numbers (xorshift64*); the seed is printed with every failure.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
     fn roll(&mut self, sides: usize) -> usize {
@@ -87,7 +87,7 @@ const CONDITIONS: &[&str] = &[
     "when { context.scopes.contains(\"read\") && 9223372036854775807 + context.local.weekday > 0 }",
 ];
 
-fn policies(dice: &mut Dice, count: usize) -> Vec<String> {
+pub(super) fn policies(dice: &mut Dice, count: usize) -> Vec<String> {
     let mut lines = Vec::new();
     while lines.len() < count {
         let effect = if dice.roll(4) == 0 { "forbid" } else { "permit" };
@@ -108,7 +108,7 @@ fn policies(dice: &mut Dice, count: usize) -> Vec<String> {
     lines
 }
 
-fn people(dice: &mut Dice) -> Who {
+pub(super) fn people(dice: &mut Dice) -> Who {
     let some = |dice: &mut Dice, from: &[&str]| -> Vec<String> {
         let mut kept: Vec<String> = from.iter().map(|one| (*one).to_owned()).collect();
         kept.retain(|_| dice.roll(2) == 0);
@@ -124,7 +124,7 @@ fn people(dice: &mut Dice) -> Who {
     }
 }
 
-const QUESTIONS: &[(&str, &str, QTarget<'static>)] = &[
+pub(super) const QUESTIONS: &[(&str, &str, QTarget<'static>)] = &[
     ("connect", "", QTarget::Gateway),
     ("initialize", "github", QTarget::Server),
     ("tools/list", "jira", QTarget::Server),
@@ -235,6 +235,7 @@ fn slices_answer_as_the_whole_set_does() {
                     server: server(name),
                     target: *target,
                     context: &context,
+                    mode: Mode::Call,
                 };
                 let ours = set.decide(&question);
                 let (allow, forbid, error, reasons) = whole.answer(&question);

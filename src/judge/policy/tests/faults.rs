@@ -7,6 +7,34 @@ use crate::limits;
 type Row = (&'static str, &'static str, &'static [(u32, u32, &'static str)]);
 
 const TABLE: &[Row] = &[
+    (
+        "steps on a permit",
+        "@id(\"a\") @require_scope(\"s\") permit (principal, action, resource)\n\
+         when { context.scopes.contains(\"s\") };",
+        &[(1, 10, "@require_scope on a permit")],
+    ),
+    (
+        "steps that cannot be taken",
+        "@id(\"a\") @require_scope(\"a b\") @require_acr(\"\") @max_age(\"1h\")\n\
+         forbid (principal, action, resource) unless { context.scopes.contains(\"s\") &&\n\
+         context has acr && context has auth_time };",
+        &[
+            (1, 10, "this value of @require_scope is not usable"),
+            (1, 32, "this value of @require_acr is not usable"),
+            (1, 49, "this value of @max_age is not usable"),
+        ],
+    ),
+    (
+        "an age beyond a year",
+        "@id(\"a\") @max_age(\"31536001\") forbid (principal, action, resource)\n\
+         unless { context has auth_time };",
+        &[(1, 10, "this value of @max_age is not usable")],
+    ),
+    (
+        "the context as a whole",
+        "@id(\"a\") permit (principal, action, resource) when { context == context };",
+        &[(1, 54, "`context` as a whole")],
+    ),
     ("P01", "permit (principal, action, resource);", &[(1, 1, "without @id")]),
     (
         "P02",
@@ -28,12 +56,15 @@ const TABLE: &[Row] = &[
     (
         "P06",
         "@id(\"a\")\n@require_scope(\"s\") forbid (principal, action, resource);",
-        &[(2, 1, "@require_scope is not built yet")],
+        &[(2, 1, "@require_scope on a policy that does not look at it")],
     ),
     (
         "P07",
         "@id(\"a\") @require_acr(\"s\") @max_age(\"1\") forbid (principal, action, resource);",
-        &[(1, 10, "@require_acr is not built yet"), (1, 28, "@max_age is not built yet")],
+        &[
+            (1, 10, "@require_acr on a policy that does not look at it"),
+            (1, 28, "@max_age on a policy that does not look at it"),
+        ],
     ),
     (
         "P08",
@@ -49,7 +80,7 @@ const TABLE: &[Row] = &[
     (
         "P10",
         "@id(\"a\") permit (principal, action, resource)\nwhen { context.source has country };",
-        &[(2, 27, "`country` is not built yet")],
+        &[(2, 27, "there is no database of countries")],
     ),
     (
         "P11",
@@ -195,6 +226,11 @@ fn directories_are_read_in_order_and_strictly() {
     };
     let load = || PolicySet::load(&root, &setting(3)).map_err(|faults| faults[0].to_string());
     assert!(load().err().unwrap().contains("cannot be read"));
+    write("README.md", "not a policy");
+    assert!(load().err().unwrap().contains("there is no policy in it"));
+    write("shadow/x.cedar", "@id(\"x\") permit (principal, action, resource);");
+    assert!(load().err().unwrap().contains("there is no policy in it"), "shadows decide nothing");
+    std::fs::remove_dir_all(root.join("shadow")).unwrap();
     write("b.cedar", "@id(\"b\") permit (principal, action, resource);");
     write("a.cedar", "@id(\"a\") permit (principal, action, resource);");
     write(".a.cedar.swp", "not a policy");
@@ -204,7 +240,13 @@ fn directories_are_read_in_order_and_strictly() {
     let verdict = decide(&set, &alice(), "tools/list", ("github", QTarget::Server));
     assert_eq!((named(&verdict), set.epoch(), set.len()), (vec!["a", "b"], 3, 2));
     write("shadow/x.cedar", "@id(\"x\") permit (principal, action, resource);");
-    assert!(load().err().unwrap().contains("x.cedar:1:1: shadow/*.cedar is not built yet"));
+    let both = load().unwrap();
+    assert_eq!((both.len(), both.shadow_len()), (2, 1));
+    let place = both.place("x").unwrap();
+    assert!(place.shadow && place.permits && place.file.ends_with("shadow/x.cedar"));
+    write("shadow/x.cedar", "\n@id(\"a\") permit (principal, action, resource);");
+    let twice = load().err().unwrap();
+    assert!(twice.contains("shadow/x.cedar:2:1: @id \"a\" is taken by the policy at"), "{twice}");
     std::fs::remove_dir_all(root.join("shadow")).unwrap();
     write("schema.d/x.cedarschema", "");
     assert!(load().err().unwrap().contains("schema.d/*.cedarschema is not built yet"));

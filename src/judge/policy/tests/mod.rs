@@ -4,6 +4,9 @@ mod differential;
 mod faults;
 mod scale;
 mod scan;
+mod shadows;
+mod shown;
+mod steps;
 
 use super::*;
 
@@ -22,6 +25,7 @@ pub(super) fn setting(epoch: u64) -> Setting<'static> {
         credentials: &CREDENTIALS,
         methods: &["com.example/thing"],
         timezone: "Europe/Berlin",
+        geoip: false,
     }
 }
 
@@ -91,7 +95,7 @@ pub(super) const NOW: u64 = 1_795_400_107;
 
 pub(super) fn context() -> Context<'static> {
     let source_ip = "::ffff:10.1.2.3".parse().unwrap();
-    Context { source_ip, now: UnixSeconds(NOW), revision: Some("2025-11-25") }
+    Context { revision: Some("2025-11-25"), ..Context::at(source_ip, UnixSeconds(NOW)) }
 }
 
 pub(super) fn server(name: &str) -> Option<(u16, &str)> {
@@ -107,6 +111,7 @@ pub(super) fn decide(set: &PolicySet, who: &Who, action: &str, on: (&str, QTarge
         server: server(on.0),
         target: on.1,
         context: &context,
+        mode: Mode::Call,
     };
     set.decide(&question)
 }
@@ -248,6 +253,7 @@ fn absent_optional_values_are_absent() {
         server: server("github"),
         target: QTarget::Server,
         context: &context,
+        mode: Mode::Call,
     };
     assert!(set.decide(&question).allow);
     let revision = Context { revision: Some("2025-11-25"), ..context };
@@ -363,6 +369,7 @@ fn a_server_index_of_another_configuration_is_denied() {
             server,
             target: QTarget::Server,
             context: &context,
+            mode: Mode::Call,
         };
         set.decide(&question).allow
     };

@@ -1,0 +1,136 @@
+//! Lists: what is shown, what is hidden, and that hidden is blocked.
+
+use super::differential::{Dice, QUESTIONS, people, policies};
+use super::*;
+
+fn shown(set: &PolicySet, who: &Who, target: QTarget<'_>, mode: Mode) -> Verdict {
+    let (subject, context) = (who.subject(), context());
+    let action = match target {
+        QTarget::Tool(_) => "tools/call",
+        QTarget::Prompt(_) => "prompts/get",
+        QTarget::Resource(_) | QTarget::Server | QTarget::Gateway => "resources/read",
+    };
+    let server = server("github");
+    set.decide(&Question { subject: &subject, action, server, target, context: &context, mode })
+}
+
+fn listed(text: &str, who: &Who) -> bool {
+    shown(&set(text), who, QTarget::Tool("get"), Mode::List).allow
+}
+
+#[test]
+fn what_only_a_call_can_tell_does_not_hide() {
+    let permit = r#"@id("p") permit (principal, action, resource)"#;
+    let forbid = r#"@id("f") forbid (principal, action, resource)"#;
+    let needs = r#"when { context.scopes.contains("never") }"#;
+    let recent = r#"when { context has auth_time && context.auth_time > context.now }"#;
+    let strong = r#"when { context has acr && context.acr == "never" }"#;
+    let office = r#"when { context.local.weekday > 7 }"#;
+    let inside = r#"when { context.source.ip.isInRange(ip("192.0.2.0/24")) }"#;
+    for needs in [needs, recent, strong] {
+        assert!(listed(&format!("{permit} {needs};"), &alice()), "{needs}");
+        let unless = needs.replace("when", "unless");
+        assert!(listed(&format!("{permit}; {forbid} {unless};"), &alice()), "{unless}");
+    }
+    for known in [office, inside] {
+        assert!(!listed(&format!("{permit} {known};"), &alice()), "{known}");
+        let unless = known.replace("when", "unless");
+        assert!(!listed(&format!("{permit}; {forbid} {unless};"), &alice()), "{unless}");
+        assert!(listed(&format!("{permit}; {forbid} {known};"), &alice()), "{known}");
+    }
+    let head = permit.replace("principal,", "principal == User::\"bob\",");
+    assert!(!listed(&format!("{head} {needs};"), &alice()), "its head must match all the same");
+    assert!(!listed(&format!("{permit}; {forbid};"), &alice()));
+    assert!(!listed("", &alice()));
+}
+
+#[test]
+fn what_fails_to_evaluate_is_not_shown() {
+    let permit = r#"@id("p") permit (principal, action, resource)"#;
+    let fails = "when { context.local.minute_of_day * 9223372036854775807 > 0 }";
+    assert!(!listed(&format!("{permit} {fails};"), &alice()));
+    let forbid = r#"@id("f") forbid (principal, action, resource)"#;
+    let set = set(&format!("{permit}; {forbid} {fails};"));
+    let verdict = shown(&set, &alice(), QTarget::Tool("get"), Mode::List);
+    assert!(!verdict.allow && verdict.error && !verdict.forbidden);
+}
+
+#[test]
+fn a_template_is_shown_when_any_resource_may_be_read() {
+    let template = |text: &str| {
+        let set = set(text);
+        shown(&set, &alice(), QTarget::Resource(""), Mode::Template).allow
+    };
+    let one = r#"@id("p") permit (principal, action, resource == Resource::"github/file:///a");"#;
+    let all = r#"@id("p") permit (principal, action, resource in Server::"github")"#;
+    assert!(template(one));
+    assert!(template(&format!("{all};")));
+    assert!(template(&format!(r#"{all} when {{ resource == Resource::"github/file:///a" }};"#)));
+    let other = r#"@id("p") permit (principal, action, resource in Server::"jira");"#;
+    assert!(!template(other));
+    let tool = r#"@id("p") permit (principal, action, resource == Tool::"github/file:///a");"#;
+    assert!(!template(tool));
+    let f = r#"@id("f") forbid (principal, action, resource"#;
+    assert!(template(&format!(r#"{all}; {f} == Resource::"github/file:///a");"#)));
+    assert!(!template(&format!(r#"{all}; {f} in Server::"github");"#)));
+    let of_bob = one.replace("principal,", "principal == User::\"bob\",");
+    assert!(!template(&of_bob));
+}
+
+/// Whatever a call may bring: what is hidden is denied.
+#[test]
+fn hidden_is_blocked() {
+    let (mut hidden, mut visible) = (0, 0);
+    for seed in 1..=150_u64 {
+        let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let lines = policies(&mut dice, 10);
+        let set = set(&lines.join("\n"));
+        for _ in 0..4 {
+            let who = people(&mut dice);
+            for (action, name, target) in QUESTIONS {
+                let (subject, context) = (who.subject(), context());
+                let server = server(name);
+                let question = Question {
+                    subject: &subject,
+                    action,
+                    server,
+                    target: *target,
+                    context: &context,
+                    mode: Mode::List,
+                };
+                if set.decide(&question).allow {
+                    visible += 1;
+                    continue;
+                }
+                hidden += 1;
+                for call in calls(&who) {
+                    let subject = call.subject();
+                    let question = Question { subject: &subject, mode: Mode::Call, ..question };
+                    let verdict = set.decide(&question);
+                    assert!(!verdict.allow, "seed {seed}: {question:?}\n{}", lines.join("\n"));
+                }
+            }
+        }
+    }
+    assert!(hidden > 500 && visible > 500, "{hidden} hidden, {visible} visible");
+}
+
+/// The same caller with every scope, login and age that policies here can tell apart.
+fn calls(who: &Who) -> Vec<Who> {
+    let scopes: [&[&str]; 3] = [&[], &["read"], &["read", "write"]];
+    let mut all = Vec::new();
+    for scopes in scopes {
+        for acr in [None, Some("gold")] {
+            for auth_time in [None, Some(NOW - 60), Some(NOW - 86_400)] {
+                all.push(Who {
+                    groups: who.groups.clone(),
+                    scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+                    acr,
+                    auth_time,
+                    ..*who
+                });
+            }
+        }
+    }
+    all
+}
