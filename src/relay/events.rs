@@ -78,7 +78,7 @@ impl EventFilter {
         let text = event.strip_prefix(BOM).filter(|_| begins).unwrap_or(event);
         let message = data(text);
         let mut filtered = Vec::new();
-        let changed = !message.trim_ascii().is_empty()
+        let changed = may_hold_an_object(&message)
             && filter(&mut self.reader, &message, self.what.expected(), oversight, &mut filtered)?;
         if changed {
             rewrite(text, &filtered, out);
@@ -87,6 +87,12 @@ impl EventFilter {
         }
         Ok(())
     }
+}
+
+/// What begins like a word or a number is one to every reader, however lenient, and no list.
+fn may_hold_an_object(message: &[u8]) -> bool {
+    let first = message.trim_ascii_start().first();
+    first.is_some_and(|byte| !byte.is_ascii_alphanumeric())
 }
 
 /// The data of an event: the values of its `data` fields, one a line (WHATWG HTML §9.2.6).
