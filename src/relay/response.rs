@@ -125,7 +125,7 @@ impl Answered {
         let mut transfer = Transfer {
             decoder: BodyDecoder::new(framing, u64::MAX).map_err(|_| Reject::UpstreamMalformed)?,
             events: (kind == Body::Events).then(sse::EventTracker::new),
-            filter: filters.then(|| EventFilter::new(what)),
+            filter: filters.then(|| Box::new(EventFilter::new(what))),
             kind,
             chunked: chunked && !downstream.head().0.is_http_10(),
             begin: self.head_bytes,

@@ -19,7 +19,7 @@ pub(super) struct Transfer {
     pub(super) decoder: BodyDecoder,
     pub(super) events: Option<sse::EventTracker>,
     /// Lists in these events are not for everybody.
-    pub(super) filter: Option<EventFilter>,
+    pub(super) filter: Option<Box<EventFilter>>,
     pub(super) kind: Body,
     pub(super) chunked: bool,
     /// Where in the input the bytes begin that were not decoded yet: behind the head, at first.
