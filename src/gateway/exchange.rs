@@ -249,10 +249,19 @@ impl Exchange {
     /// Stage 5, second half: how often. After the decision, so that nobody who is denied uses up
     /// what others are granted. Answers of the client and the end of a session are free: both end
     /// something.
+    #[inline]
     pub(super) fn admit(&mut self, shard: &Shard) -> Result<(), Reject> {
+        if self.world.snapshot.config.rate_limits.is_empty() {
+            Ok(())
+        } else {
+            self.count_for_limits(shard)
+        }
+    }
+
+    fn count_for_limits(&mut self, shard: &Shard) -> Result<(), Reject> {
         let limits = &self.world.snapshot.config.rate_limits;
         let is_answer = self.call_read && self.scratch.call.kind() == Kind::Response;
-        if limits.is_empty() || is_answer || self.method == HttpMethod::Delete {
+        if is_answer || self.method == HttpMethod::Delete {
             return Ok(());
         }
         let method = self.mcp_method();

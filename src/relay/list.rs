@@ -2,7 +2,7 @@
 //! may not use (DESIGN §6). Whatever goes wrong here, no list goes out as it came.
 
 use super::pump::{Heard, Pump};
-use super::response::{Answered, Body};
+use super::response::Answered;
 use super::{Filter, Leg, Oversight, Relay, Relayed, Review};
 use crate::http::{BodyDecoder, write};
 use crate::limits::{LIST_BYTES_MAX, RELAY_BUFFER_BYTES};
@@ -32,7 +32,7 @@ pub(super) fn filter(
 }
 
 impl Answered {
-    /// Holds a whole JSON answer, filters it and sends it on. Nothing is written before that is
+    /// Holds a whole JSON answer, filters it and sends it on behind the fields in `out`. Nothing is written before that is
     /// done, so every failure can still be answered.
     pub(super) async fn filter_to(
         &mut self,
@@ -41,10 +41,9 @@ impl Answered {
         downstream: &mut Downstream,
         oversight: &impl Oversight,
         relay: &Relay,
+        mut out: Vec<u8>,
     ) -> Result<Relayed, Reject> {
         let close = oversight.last_answer() || !downstream.head().0.keep_alive();
-        let mut out = relay.buffers.take();
-        self.write_fields(Body::Json, leg, oversight, &mut out)?;
         let mut pump = Pump::new(&relay.timers, leg.cancel_on_leave);
         pump.start_answer(leg.server);
         let body = self.hold(&mut pump, stream, downstream, oversight).await?;

@@ -109,8 +109,10 @@ impl Answered {
     ) -> Result<Relayed, Reject> {
         let kind = self.kind(leg)?;
         let what = oversight.filter();
+        let mut out = relay.buffers.take();
+        self.write_fields(kind, leg, oversight, &mut out)?;
         if kind == Body::Json && what != Filter::Nothing {
-            return self.filter_to(stream, leg, downstream, oversight, relay).await;
+            return self.filter_to(stream, leg, downstream, oversight, relay, out).await;
         }
         let filters = kind == Body::Events && what != Filter::Nothing;
         let framing = self.head.framing();
@@ -119,8 +121,6 @@ impl Answered {
         let chunked = filters || !matches!(framing, Framing::Length(_) | Framing::None);
         let close =
             oversight.last_answer() || !request.keep_alive() || (chunked && request.is_http_10());
-        let mut out = relay.buffers.take();
-        self.write_fields(kind, leg, oversight, &mut out)?;
         self.write_framing(kind, chunked && !request.is_http_10(), close, &mut out);
         let mut transfer = Transfer {
             decoder: BodyDecoder::new(framing, u64::MAX).map_err(|_| Reject::UpstreamMalformed)?,
@@ -193,7 +193,7 @@ impl Answered {
         }
     }
 
-    pub(super) fn write_fields(
+    fn write_fields(
         &self,
         kind: Body,
         leg: &Leg<'_>,
