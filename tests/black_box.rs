@@ -45,6 +45,8 @@ mod identity;
 mod identity_more;
 #[path = "black_box/later.rs"]
 mod later;
+#[path = "black_box/lists.rs"]
+mod lists;
 #[path = "black_box/message.rs"]
 mod message;
 #[path = "black_box/relay.rs"]

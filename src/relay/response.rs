@@ -116,12 +116,13 @@ impl Answered {
         let framing = self.head.framing();
         let (request, _) = downstream.head();
         // What is filtered has another length than the upstream said.
-        let chunked = filters || !matches!(framing, Framing::Length(_) | Framing::None);
+        let outward = if filters { Framing::UntilClose } else { framing };
+        let chunked = !matches!(outward, Framing::Length(_) | Framing::None);
         let close =
             oversight.last_answer() || !request.keep_alive() || (chunked && request.is_http_10());
         let mut out = relay.buffers.take();
         self.write_fields(kind, leg, oversight, &mut out)?;
-        self.write_framing(kind, chunked && !request.is_http_10(), close, &mut out);
+        self.write_framing(kind, outward, chunked && !request.is_http_10(), close, &mut out);
         let mut transfer = Transfer {
             decoder: BodyDecoder::new(framing, u64::MAX).map_err(|_| Reject::UpstreamMalformed)?,
             events: (kind == Body::Events).then(sse::EventTracker::new),
@@ -220,8 +221,15 @@ impl Answered {
         Ok(())
     }
 
-    fn write_framing(&self, kind: Body, chunked: bool, close: bool, out: &mut Vec<u8>) {
-        match self.head.framing() {
+    fn write_framing(
+        &self,
+        kind: Body,
+        framing: Framing,
+        chunked: bool,
+        close: bool,
+        out: &mut Vec<u8>,
+    ) {
+        match framing {
             // RFC 9110 §8.6: no Content-Length in a 204.
             _ if self.head.status() == 204 => {}
             _ if kind == Body::Withheld => write::content_length(0, out),

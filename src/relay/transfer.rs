@@ -160,8 +160,10 @@ impl Transfer {
 
     /// Nothing arrived for a while.
     fn tick(&mut self, pump: &Pump<'_>, out: &mut Vec<u8>, oversight: &impl Oversight) -> Flow {
-        // Only between events, and only where our own framing leaves room for it.
-        if self.at_boundary() && self.chunked && pump.keepalive_due() {
+        // Only between events, where an agent from whom one is held back always is, and only where
+        // our own framing leaves room for it.
+        let between = self.at_boundary() || self.filter.is_some();
+        if between && self.chunked && pump.keepalive_due() {
             // A comment line keeps middleboxes and clients from giving up (WHATWG HTML §9.2.7).
             self.emit(b": keep-alive\n\n", out);
         }
