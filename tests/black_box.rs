@@ -51,5 +51,7 @@ mod lists;
 mod message;
 #[path = "black_box/relay.rs"]
 mod relay;
+#[path = "black_box/step_up.rs"]
+mod step_up;
 #[path = "black_box/answers.rs"]
 mod answers;

@@ -61,6 +61,7 @@ const PROVOKED: &[(&str, &str)] = &[
     ("PolicyCallNoPermit", "message::m14_denied_tools_servers_and_streams"),
     ("PolicyCallForbidden", "message::m14_denied_tools_servers_and_streams"),
     ("PolicyStreamDenied", "message::m14_denied_tools_servers_and_streams"),
+    ("PolicyStepUp", "step_up::everything_that_is_missing_is_in_one_challenge"),
     ("PolicyCredentialAmbiguous", "message::m14_denied_tools_servers_and_streams"),
     ("CredentialUnavailable", "message::m14_denied_tools_servers_and_streams"),
     ("AuditUnavailable", "faults::f11_strict_audit_that_cannot_be_kept"),
@@ -81,7 +82,6 @@ const PROVOKED: &[(&str, &str)] = &[
 
 /// Those that nobody outside can provoke, and why.
 const EXCUSED: &[(&str, &str)] = &[
-    ("PolicyStepUp", "step-up annotations on policies come with a later part"),
     (
         "PolicyUnavailable",
         "a remote decision point comes with a later part; local sets are complete",
