@@ -51,6 +51,8 @@ mod lists;
 mod message;
 #[path = "black_box/relay.rs"]
 mod relay;
+#[path = "black_box/quota.rs"]
+mod quota;
 #[path = "black_box/step_up.rs"]
 mod step_up;
 #[path = "black_box/answers.rs"]
