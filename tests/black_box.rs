@@ -49,6 +49,8 @@ mod later;
 mod lists;
 #[path = "black_box/message.rs"]
 mod message;
+#[path = "black_box/methods.rs"]
+mod methods;
 #[path = "black_box/relay.rs"]
 mod relay;
 #[path = "black_box/quota.rs"]
