@@ -173,6 +173,12 @@ mod tests {
             Ok(false)
         }
 
+        fn news(&self) -> &[u8] {
+            &[]
+        }
+
+        fn told(&self) {}
+
         fn farewell(&self) -> &[u8] {
             &[]
         }

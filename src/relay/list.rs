@@ -124,7 +124,7 @@ impl Answered {
                 Heard::Bytes => {}
                 Heard::Tick => match oversight.review() {
                     Review::Cut(reject) => return Err(reject),
-                    Review::Continue | Review::Finish => {}
+                    Review::Continue | Review::Finish | Review::Say { .. } => {}
                 },
                 Heard::End if decoder.end_of_input().is_ok() => return Ok(body),
                 Heard::End | Heard::Broken => return Err(Reject::UpstreamEof),

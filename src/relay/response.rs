@@ -70,7 +70,8 @@ pub(super) async fn read(
         match pump.hear(stream, &mut input, downstream, until).await {
             Heard::Bytes => {}
             Heard::Tick => match oversight.review() {
-                Review::Continue => {}
+                // What there is to say waits for the stream; the review says so again.
+                Review::Continue | Review::Say { .. } => {}
                 Review::Cut(reject) => return Err(NoAnswer::Refused(reject)),
                 // A stream without a head has no event boundary to wait for.
                 Review::Finish => return Err(NoAnswer::Refused(Reject::GatewayDraining)),

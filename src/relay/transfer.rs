@@ -75,6 +75,10 @@ impl Transfer {
                 done = true;
                 continue;
             }
+            if !out.is_empty() {
+                // So are news, and they do not wait for the upstream's next word.
+                continue;
+            }
             self.widen(input, out, relay);
             match self.listen(pump, stream, input, out, downstream, oversight).await {
                 Flow::Go => {}
@@ -182,6 +186,13 @@ impl Transfer {
                 self.relayed.cut = Some(Reject::GatewayDraining);
                 Flow::Go
             }
+            Review::Say { answered } => {
+                if self.at_boundary() && self.may_add() && (!answered || self.has_data()) {
+                    self.emit(oversight.news(), out);
+                    oversight.told();
+                }
+                Flow::Go
+            }
             Review::Finish | Review::Continue => Flow::Go,
         }
     }
@@ -193,6 +204,15 @@ impl Transfer {
     /// cancellation.
     fn resumable(&self) -> bool {
         self.events.as_ref().is_some_and(sse::EventTracker::has_ids)
+    }
+
+    fn has_data(&self) -> bool {
+        self.events.as_ref().is_some_and(sse::EventTracker::has_data)
+    }
+
+    /// Our own framing has room for more than the upstream said.
+    const fn may_add(&self) -> bool {
+        self.chunked || self.relayed.ends_by_close
     }
 
     fn at_boundary(&self) -> bool {
