@@ -12,6 +12,7 @@ mod oversight;
 mod record;
 mod refuse;
 mod route;
+mod words;
 #[cfg(feature = "bench-internals")]
 pub mod whole_way;
 
@@ -35,6 +36,7 @@ use crate::shard::Shard;
 use exchange::Exchange;
 use oversight::Watch;
 use route::Route;
+use words::Words;
 
 /// Serves one connection to its end.
 pub async fn serve(shard: Rc<Shard>, stream: Stream) {
@@ -262,10 +264,10 @@ async fn relay_once(
     if upstream.addresses.is_empty() {
         shard.ask_addresses(server_index);
     }
-    let farewell = oversight::farewell(exchange);
+    let words = Words::of(exchange);
     let mut body = std::mem::take(&mut exchange.scratch.body);
     let origin = route::cors_origin(downstream, &snapshot.config).to_vec();
-    let watch = Watch::new(shard, exchange, downstream.head().0.keep_alive(), farewell);
+    let watch = Watch::new(shard, exchange, downstream.head().0.keep_alive(), words);
     let leg = Leg {
         server,
         server_index,
