@@ -51,6 +51,8 @@ pub const ARGUMENT_SET_MAX: usize = 64;
 pub const ARGUMENTS_BYTES_MAX: usize = 16 * 1024;
 /// Arguments of one tool, or members of one record among them, that policies may ask for.
 pub const PLAN_FIELDS_MAX: usize = 32;
+/// Levels of the type that `schema.d` gives a tool's arguments: records, sets, names of types.
+pub const ARGUMENT_DEPTH_MAX: usize = 8;
 /// Bytes of a list that is held to be filtered; a longer one is refused.
 pub const LIST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Tasks that one `subscriptions/listen` may name.

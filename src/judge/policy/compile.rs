@@ -10,14 +10,15 @@ use cedar_policy::{
 };
 use jiff::tz::TimeZone;
 
+use super::arguments::{Declared, Plans};
 use super::decide::StepUp;
-use super::load::{Fault, Setting, Source, Sources};
+use super::load::{Fault, Faults, Setting, Source, Sources};
 use super::mentions::{self, Mentions};
 use super::rule::{self, GATEWAY, Names, Place, Rule, RulePlace};
 use super::scanner::{self, Statement, Torn};
 use super::schema::{self, Actions, Types, kind};
 use super::{PolicySet, index};
-use crate::limits;
+use crate::limits::{self, PLAN_FIELDS_MAX};
 
 /// Checks everything, and compiles it when nothing is wrong.
 pub(super) fn compile<'a>(
@@ -31,31 +32,34 @@ pub(super) fn compile<'a>(
     };
     let zone = TimeZone::get(setting.timezone)
         .map_err(|error| outside(error.to_string(), "set policy.timezone to an IANA zone name"))?;
-    let schema = schema::build(setting.methods)
+    let mut faults = Faults::default();
+    let declared = Declared::read(&sources.schemas, setting.servers, &mut faults);
+    let schema = schema::build(setting.methods, &declared.cedar_type(setting.servers))
         .map_err(|error| outside(error, "rename the [[method]] that the schema cannot hold"))?;
     let actions = Actions::new(&schema).map_err(|error| outside(error, "report this"))?;
     let types = Types::new().map_err(|error| outside(error, "report this"))?;
     let mut compiler = Compiler {
         setting,
         servers: setting.servers.iter().map(|name| Box::from(*name)).collect(),
+        declared,
         validator: Validator::new(schema),
         actions,
         names: Names::default(),
         rules: Vec::new(),
         ids: HashMap::new(),
         shadow: false,
-        faults: Vec::new(),
+        faults,
     };
     for (sources, shadow) in [(&sources.enforced, false), (&sources.shadow, true)] {
         compiler.shadow = shadow;
         sources.iter().for_each(|source| compiler.file(source));
     }
-    if !compiler.faults.is_empty() {
+    let plans = compiler.plans();
+    if !compiler.faults.0.is_empty() {
         // One after another as they are read, not as they were found.
-        compiler
-            .faults
-            .sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
-        return Err(compiler.faults);
+        let mut faults = compiler.faults.0;
+        faults.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+        return Err(faults);
     }
     let Compiler { servers, actions, names, rules, .. } = compiler;
     Ok(PolicySet {
@@ -68,6 +72,7 @@ pub(super) fn compile<'a>(
         actions,
         types,
         servers,
+        plans,
         zone,
     })
 }
@@ -75,6 +80,7 @@ pub(super) fn compile<'a>(
 struct Compiler<'a> {
     setting: &'a Setting<'a>,
     servers: Vec<Box<str>>,
+    declared: Declared,
     validator: Validator,
     actions: Actions,
     names: Names,
@@ -83,7 +89,7 @@ struct Compiler<'a> {
     ids: HashMap<String, (&'a Source, usize)>,
     /// What is read now never decides.
     shadow: bool,
-    faults: Vec<Fault>,
+    faults: Faults,
 }
 
 /// A statement in its file.
@@ -116,12 +122,7 @@ impl<'a> Compiler<'a> {
     }
 
     fn fault(&mut self, source: &Source, offset: usize, what: &str, cure: &str) {
-        if self.faults.len() < limits::POLICY_FAULTS_MAX {
-            let (line, column) = scanner::place(&source.text, offset);
-            let file = source.path.clone();
-            let (what, cure) = (what.replace('\n', " "), cure.replace('\n', " "));
-            self.faults.push(Fault { file, line, column, what, cure });
-        }
+        self.faults.tell(source, offset, what, cure);
     }
 
     /// A fault that Cedar found; its labels count from the start of the statement. The validator
@@ -131,7 +132,7 @@ impl<'a> Compiler<'a> {
         let cure = error.help.as_deref().unwrap_or(cure);
         let at = spot.statement.offset + inside;
         let (line, column) = scanner::place(&spot.source.text, at);
-        let told = self.faults.last().is_some_and(|last| {
+        let told = self.faults.0.last().is_some_and(|last| {
             last.file == spot.source.path && (last.line, last.column) == (line, column)
         });
         if !told {
@@ -164,7 +165,7 @@ impl<'a> Compiler<'a> {
                 return;
             }
         };
-        let before = self.faults.len();
+        let before = self.faults.0.len();
         let id = self.id(spot, &policy);
         self.annotations(spot, &policy);
         self.literals(spot, &policy);
@@ -177,7 +178,7 @@ impl<'a> Compiler<'a> {
         };
         self.context_use(spot, &read);
         let step_up = self.step_up(spot, &policy, read.mentions);
-        if self.faults.len() > before {
+        if self.faults.0.len() > before {
             return;
         }
         let policy = policy.new_id(PolicyId::new(&id));
@@ -197,6 +198,7 @@ impl<'a> Compiler<'a> {
             credential,
             step_up,
             mentions: read.mentions,
+            arguments: read.arguments,
             at: self.place(spot, permits),
             condition: policy.has_non_scope_constraint().then_some(alone),
         });
@@ -261,10 +263,27 @@ impl<'a> Compiler<'a> {
             let (what, at) = ("there is no database of countries", statement.word("country"));
             self.fault(source, at, what, "set policy.geoip to a MaxMind country database");
         }
-        for word in &read.unbuilt {
-            let what = format!("context attribute `{word}` is not built yet");
-            self.fault(source, statement.word(word), &what, "leave the condition out");
+        for named in &read.arguments {
+            if let Err((what, cure)) = self.declared.check(named, self.setting.servers) {
+                let word = named.path.last().map_or("arguments", |word| word);
+                self.fault(source, statement.word(word), &what, &cure);
+            }
         }
+    }
+
+    /// Which arguments are read out of calls.
+    fn plans(&mut self) -> Vec<Plans> {
+        let at = match self.declared.plans(&self.rules, self.setting.servers) {
+            Ok(plans) => return plans,
+            Err(at) => at,
+        };
+        if let Some(RulePlace { file, line, column, .. }) = self.rules.get(at).map(|one| &one.at) {
+            let what = format!("with this, more than {PLAN_FIELDS_MAX} arguments of one tool");
+            let cure = "ask for fewer of them".to_owned();
+            let (file, line, column) = (file.to_path_buf(), *line, *column);
+            self.faults.0.push(Fault { file, line, column, what, cure });
+        }
+        Vec::new()
     }
 
     /// What a forbid says would lift it (DESIGN §6). Its condition must look at the same thing:
@@ -336,8 +355,13 @@ impl<'a> Compiler<'a> {
                 _ => return Some(format!("{literal} does not say its server")),
             },
         };
-        let configured = self.servers.iter().any(|known| **known == *server);
-        (!configured).then(|| format!("{literal}: there is no [[server]] \"{server}\""))
+        let Some(at) = self.servers.iter().position(|known| **known == *server) else {
+            return Some(format!("{literal}: there is no [[server]] \"{server}\""));
+        };
+        let is_tool = kind::of(literal.type_name().basename()) == kind::TOOL;
+        let tool = id.split_once('/').filter(|_| is_tool)?.1;
+        (!self.declared.may_exist(at, tool))
+            .then(|| format!("{literal}: schema.d knows all tools of \"{server}\", not this one"))
     }
 
     /// Strict validation; warnings are faults (DESIGN §6). The policy comes back alone in a set.

@@ -17,6 +17,7 @@ use super::schema::uid;
 use super::{Context, Mode, PolicySet, QTarget, Question, Slice};
 use crate::address::Country;
 use crate::clock::UnixSeconds;
+use crate::mcp::{Item, Items};
 
 /// The answer to one question.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +118,15 @@ impl PolicySet {
         let asker = self.names.asker(question.subject);
         let mut conditions = Conditions::new(self, slice, question);
         let forbids = self.applicable(slice, &asker, question.target, |bucket| &bucket.forbids);
+        if question.context.arguments.unrepresentable() {
+            let permits = self.applicable(slice, &asker, question.target, |bucket| &bucket.permits);
+            let asks = |rule: &&&Rule| rule.mentions.has(Mentions::ARGUMENTS);
+            let blind: Vec<&Rule> = forbids.iter().chain(&permits).filter(asks).copied().collect();
+            if !blind.is_empty() {
+                let more = Some(Rc::new(More { unrepresentable: true, ..More::default() }));
+                return Verdict { policies: ids(&blind), more, ..Verdict::by_default() };
+            }
+        }
         let (holding, failed) = conditions.sort(forbids);
         let lifted = || holding.iter().all(|rule| rule.step_up.is_some()) && failed.is_empty();
         let forbidden = !holding.is_empty();
@@ -325,6 +335,9 @@ impl PolicySet {
         if let (true, Some(revision)) = (read.has(Mentions::REVISION), context.revision) {
             put("revision", text(revision));
         }
+        if read.has(Mentions::ARGUMENTS) {
+            put("arguments", arguments(question)?);
+        }
         CedarContext::from_pairs(pairs).ok()
     }
 }
@@ -356,6 +369,10 @@ fn would_deny(
     shadows: Vec<&Rule>,
     granting: &[&Rule],
 ) -> Option<Rc<More>> {
+    // What could not be read would deny, once these decide.
+    let doubtful = conditions.question.context.arguments.unrepresentable_to_shadows();
+    let (blind, shadows): (Vec<&Rule>, Vec<&Rule>) =
+        shadows.into_iter().partition(|rule| doubtful && rule.mentions.has(Mentions::ARGUMENTS));
     let (holding, failed) = conditions.sort(shadows);
     let ambiguous = |rule: &Rule| {
         let both: Vec<&Rule> = granting.iter().copied().chain([rule]).collect();
@@ -364,6 +381,7 @@ fn would_deny(
     let mut denying: Vec<&Rule> = holding;
     denying.retain(|rule| !rule.permits || ambiguous(rule));
     denying.extend(failed);
+    denying.extend(blind);
     let would_deny = ids(&denying);
     (!would_deny.is_empty()).then(|| Rc::new(More { would_deny, ..More::default() }))
 }
@@ -382,6 +400,49 @@ fn choose(granting: &[&Rule]) -> CredentialChoice {
         Some(first) if named.all(|other| other == first) => CredentialChoice::Named(first),
         Some(_) => CredentialChoice::Ambiguous,
     }
+}
+
+/// What a call was given of its tool's planned arguments, under the name of the tool; nothing for
+/// everything else.
+fn arguments(question: &Question<'_>) -> Option<RestrictedExpression> {
+    let (Some((_, server)), QTarget::Tool(tool), true) =
+        (question.server, question.target, question.context.arguments.planned())
+    else {
+        return record([]);
+    };
+    let given = members(&mut question.context.arguments.items())?;
+    let tool = format!("{server}/{tool}");
+    record([(tool.as_str(), RestrictedExpression::new_record(given).ok()?)])
+}
+
+/// The items up to the end of their record. Its depth is that of a plan, which is bounded.
+fn members(items: &mut Items<'_>) -> Option<HashMap<String, RestrictedExpression>> {
+    let mut found = HashMap::new();
+    while let Some(item) = items.next() {
+        let Some((name, value)) = value(item, items) else {
+            return (item == Item::End).then_some(found);
+        };
+        found.insert(name.to_owned(), value);
+    }
+    Some(found)
+}
+
+/// An item with what belongs to it; `None` for an end.
+fn value<'a>(item: Item<'a>, items: &mut Items<'a>) -> Option<(&'a str, RestrictedExpression)> {
+    Some(match item {
+        Item::Bool(name, value) => (name, RestrictedExpression::new_bool(value)),
+        Item::Long(name, value) => (name, RestrictedExpression::new_long(value)),
+        Item::Text(name, value) => (name, text(value)),
+        Item::Set(name) => {
+            let mut found = Vec::new();
+            while let Some((_, member)) = items.next().and_then(|item| value(item, items)) {
+                found.push(member);
+            }
+            (name, RestrictedExpression::new_set(found))
+        }
+        Item::Record(name) => (name, RestrictedExpression::new_record(members(items)?).ok()?),
+        Item::End => return None,
+    })
 }
 
 fn text(value: &str) -> RestrictedExpression {

@@ -60,8 +60,14 @@ impl PolicySet {
             optional(context.country.as_ref().map(Country::as_str), out);
         }
         if read.has(Mentions::ARGUMENTS) {
-            out.push(u8::from(context.arguments.unrepresentable()));
-            let bytes = context.arguments.bytes();
+            let arguments = context.arguments;
+            let flags = [
+                arguments.planned(),
+                arguments.unrepresentable(),
+                arguments.unrepresentable_to_shadows(),
+            ];
+            out.extend(flags.map(u8::from));
+            let bytes = arguments.bytes();
             number(bytes.len() as u64, out);
             out.extend_from_slice(bytes.get(..DECISION_KEY_BYTES_MAX + 1).unwrap_or(bytes));
         }

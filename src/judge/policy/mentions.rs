@@ -3,6 +3,8 @@
 
 use cedar_policy::pst;
 
+use super::arguments::Named;
+
 /// A set of context attributes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Mentions(u32);
@@ -44,9 +46,8 @@ impl Mentions {
 #[derive(Default)]
 pub(super) struct Read {
     pub(super) mentions: Mentions,
-    /// Attributes that are part of the design but not built, by the word that shows where they
-    /// stand.
-    pub(super) unbuilt: Vec<&'static str>,
+    /// What is asked for of a tool's arguments.
+    pub(super) arguments: Vec<Named>,
     /// `context` is used as a whole, so that nobody can tell what is read of it.
     pub(super) whole: bool,
     /// The country is asked for by its name.
@@ -66,7 +67,7 @@ pub(super) fn read(policy: &pst::Policy) -> Read {
 
 fn walk(expr: &pst::Expr, read: &mut Read) {
     if let Some(path) = context_path(expr) {
-        note(&path, read);
+        note(&path, matches!(expr, pst::Expr::HasAttr { .. }), read);
         return;
     }
     match expr {
@@ -118,7 +119,8 @@ fn context_path(expr: &pst::Expr) -> Option<Vec<&str>> {
     None
 }
 
-fn note(path: &[&str], read: &mut Read) {
+/// `has`: asked is whether it is there.
+fn note(path: &[&str], has: bool, read: &mut Read) {
     let mention = match path {
         ["agent", ..] => Mentions::AGENT,
         ["scopes", ..] => Mentions::SCOPES,
@@ -135,9 +137,10 @@ fn note(path: &[&str], read: &mut Read) {
         ["local", "minute_of_day"] => Mentions::MINUTE,
         ["local", ..] => Mentions::LOCAL,
         ["revision", ..] => Mentions::REVISION,
-        ["arguments", ..] => {
-            read.unbuilt.push("arguments");
-            Mentions::NONE
+        ["arguments", path @ ..] => {
+            let path = path.iter().map(|name| Box::from(*name)).collect();
+            read.arguments.push(Named { path, has });
+            Mentions::ARGUMENTS
         }
         [] => {
             read.whole = true;

@@ -10,6 +10,7 @@
 //! Default deny; a forbid wins; and unlike Cedar alone, an error while a condition is evaluated
 //! denies, because a forbid that fails to evaluate must not let pass what it was written to stop.
 
+mod arguments;
 mod compile;
 mod decide;
 mod index;
@@ -36,7 +37,7 @@ use jiff::tz::TimeZone;
 
 use crate::address::Country;
 use crate::clock::UnixSeconds;
-use crate::mcp::Arguments;
+use crate::mcp::{Arguments, Plan};
 
 /// Who asks, as far as policies see it.
 #[derive(Clone, Copy, Debug)]
@@ -134,6 +135,8 @@ pub struct PolicySet {
     actions: schema::Actions,
     types: schema::Types,
     servers: Vec<Box<str>>,
+    /// Per server, which arguments of its tools are asked for.
+    plans: Vec<arguments::Plans>,
     /// Per credential, the servers it may be sent to.
     credentials: Vec<Vec<u16>>,
     zone: TimeZone,
@@ -141,7 +144,7 @@ pub struct PolicySet {
 }
 
 impl PolicySet {
-    /// Reads and checks `*.cedar` and `shadow/*.cedar` of `directory`.
+    /// Reads and checks `*.cedar`, `shadow/*.cedar` and `schema.d/*.cedarschema` of `directory`.
     ///
     /// # Errors
     /// Every fault of every file at once, and a directory without any policy: it would deny
@@ -174,7 +177,7 @@ impl PolicySet {
         )
     }
 
-    /// The same with shadow policies.
+    /// The same with shadow policies and types of arguments.
     ///
     /// # Errors
     /// Every fault of every file at once.
@@ -214,6 +217,12 @@ impl PolicySet {
     #[must_use]
     pub fn reads_country(&self) -> bool {
         self.rules.iter().any(|rule| rule.mentions.has(mentions::Mentions::COUNTRY))
+    }
+
+    /// Which arguments of a tool policies ask for.
+    #[must_use]
+    pub fn plan(&self, server: u16, tool: &str) -> Option<&Plan> {
+        self.plans.get(usize::from(server))?.get(tool)
     }
 
     /// True when nothing can be permitted.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use cedar_policy::{EntityUid, Policy, PrincipalConstraint, ResourceConstraint};
 
+use super::arguments::Named;
 use super::mentions::Mentions;
 use super::schema::kind;
 use super::{StepUp, Subject};
@@ -22,6 +23,7 @@ pub(super) struct Rule {
     /// Of a forbid: what would lift it.
     pub(super) step_up: Option<StepUp>,
     pub(super) mentions: Mentions,
+    pub(super) arguments: Vec<Named>,
     pub(super) at: RulePlace,
     /// The policy alone in a set, for Cedar; `None` when the scope is all there is to it.
     pub(super) condition: Option<cedar_policy::PolicySet>,

@@ -1,5 +1,6 @@
 //! A table of policies and questions, and what the other test files share.
 
+mod arguments;
 mod differential;
 mod faults;
 mod scale;
