@@ -7,6 +7,7 @@ use super::mentions::Mentions;
 use super::{Mode, PolicySet, Question, Slice};
 use crate::address::Country;
 use crate::limits::DECISION_KEY_BYTES_MAX;
+use crate::mcp::Arguments;
 
 impl PolicySet {
     /// Writes the key of `question` into `out`, which is emptied first. Equal keys of one set mean
@@ -60,16 +61,7 @@ impl PolicySet {
             optional(context.country.as_ref().map(Country::as_str), out);
         }
         if read.has(Mentions::ARGUMENTS) {
-            let arguments = context.arguments;
-            let flags = [
-                arguments.planned(),
-                arguments.unrepresentable(),
-                arguments.unrepresentable_to_shadows(),
-            ];
-            out.extend(flags.map(u8::from));
-            let bytes = arguments.bytes();
-            number(bytes.len() as u64, out);
-            out.extend_from_slice(bytes.get(..DECISION_KEY_BYTES_MAX + 1).unwrap_or(bytes));
+            given(context.arguments, out);
         }
         if read.has(Mentions::NOW) {
             number(context.now.0, out);
@@ -89,6 +81,16 @@ impl PolicySet {
         }
         out.len() <= DECISION_KEY_BYTES_MAX
     }
+}
+
+fn given(arguments: Arguments<'_>, out: &mut Vec<u8>) {
+    let planned = arguments.planned();
+    let unrepresentable = arguments.unrepresentable();
+    let to_shadows = arguments.unrepresentable_to_shadows();
+    out.extend([planned, unrepresentable, to_shadows].map(u8::from));
+    let bytes = arguments.bytes();
+    number(bytes.len() as u64, out);
+    out.extend_from_slice(bytes.get(..DECISION_KEY_BYTES_MAX + 1).unwrap_or(bytes));
 }
 
 fn number(value: u64, out: &mut Vec<u8>) {
