@@ -187,6 +187,12 @@ pub const POLICY_NESTING_MAX: usize = 32;
 pub const POLICY_OPERATORS_MAX: usize = 300;
 /// Bytes of an `@id`: it goes into audit records.
 pub const POLICY_ID_BYTES_MAX: usize = 128;
+/// Policies that name no server, before that is worth a warning: each is looked at for all servers.
+pub const POLICIES_ANYWHERE_MAX: usize = 50;
+/// Pairs of policies that are looked at for warnings.
+pub const POLICY_PAIRS_MAX: usize = 2_000_000;
+/// Warnings that one load gives.
+pub const POLICY_WARNINGS_MAX: usize = 50;
 /// Faults that one load reports.
 pub const POLICY_FAULTS_MAX: usize = 200;
 /// Tools, prompts and resources that one message may touch.

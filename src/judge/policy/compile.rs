@@ -17,7 +17,7 @@ use super::mentions::{self, Mentions};
 use super::rule::{self, GATEWAY, Names, Place, Rule, RulePlace};
 use super::scanner::{self, Statement, Torn};
 use super::schema::{self, Actions, Types, kind};
-use super::{PolicySet, index};
+use super::{PolicySet, index, warnings};
 use crate::limits::{self, PLAN_FIELDS_MAX};
 
 /// Checks everything, and compiles it when nothing is wrong.
@@ -65,6 +65,7 @@ pub(super) fn compile<'a>(
     Ok(PolicySet {
         epoch: setting.epoch,
         index: index::Index::new(&rules, &actions, servers.len()),
+        warnings: warnings::find(&rules, &actions),
         credentials: setting.credentials.iter().map(|one| one.servers.to_vec()).collect(),
         authorizer: cedar_policy::Authorizer::new(),
         rules,

@@ -23,6 +23,7 @@ mod scanner;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 pub use decide::{CredentialChoice, More, StepUp, Verdict};
 pub use index::Slice;
@@ -137,6 +138,7 @@ pub struct PolicySet {
     servers: Vec<Box<str>>,
     /// Per server, which arguments of its tools are asked for.
     plans: Vec<arguments::Plans>,
+    warnings: Vec<Fault>,
     /// Per credential, the servers it may be sent to.
     credentials: Vec<Vec<u16>>,
     zone: TimeZone,
@@ -205,6 +207,13 @@ impl PolicySet {
     #[must_use]
     pub fn shadow_len(&self) -> usize {
         self.rules.len() - self.len()
+    }
+
+    /// What loads and may not be meant, in the order of the files; at most
+    /// [`POLICY_WARNINGS_MAX`](crate::limits::POLICY_WARNINGS_MAX).
+    #[must_use]
+    pub fn warnings(&self) -> &[Fault] {
+        &self.warnings
     }
 
     /// Where the policy `id` is written.

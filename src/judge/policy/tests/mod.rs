@@ -8,6 +8,7 @@ mod scan;
 mod shadows;
 mod shown;
 mod steps;
+mod warned;
 
 use super::*;
 
