@@ -201,6 +201,7 @@ impl<'a> Compiler<'a> {
             mentions: read.mentions,
             arguments: read.arguments,
             at: self.place(spot, permits),
+            text: Box::from(statement.text),
             condition: policy.has_non_scope_constraint().then_some(alone),
         });
     }

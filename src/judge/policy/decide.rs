@@ -174,13 +174,7 @@ impl PolicySet {
         let name = target.name();
         let mut found: Vec<u32> = Vec::new();
         for bucket in slice.buckets.iter().flatten() {
-            let fits = |rule: &Rule| {
-                rule.who.matches(asker)
-                    && rule.place.kinds & slice.kind != 0
-                    && rule.place.server.is_none_or(|server| Some(server) == slice.server)
-                    && rule.place.name.as_deref().is_none_or(|only| Some(only) == name)
-                    && rule.actions.binary_search(&slice.action).is_ok()
-            };
+            let fits = |rule: &Rule| slice.fits(rule, asker, name);
             found.extend(list(bucket).iter().filter(|at| self.rule(**at).is_some_and(fits)));
         }
         found.sort_unstable();
@@ -238,11 +232,9 @@ impl<'q> Conditions<'q> {
         (holding, failed)
     }
 
-    fn holds(&mut self, rule: &Rule) -> Option<bool> {
+    pub(super) fn holds(&mut self, rule: &Rule) -> Option<bool> {
         let Some(alone) = &rule.condition else { return Some(true) };
-        let (set, slice, question) = (self.set, self.slice, self.question);
-        let built = self.built.get_or_insert_with(|| set.cedar_question(slice, question));
-        let (request, entities) = built.as_ref()?;
+        let (set, request, entities) = self.question_built()?;
         let response = set.authorizer.is_authorized(request, alone, entities);
         // Cedar skips a policy that fails; here it decides (DESIGN §6).
         if response.diagnostics().errors().next().is_some() {
@@ -250,6 +242,15 @@ impl<'q> Conditions<'q> {
         }
         // A determining policy is one that holds, permit or forbid alike.
         Some(response.diagnostics().reason().next().is_some())
+    }
+}
+
+impl Conditions<'_> {
+    /// What Cedar needs. `None`: a value cannot be expressed.
+    pub(super) fn question_built(&mut self) -> Option<(&PolicySet, &Request, &Entities)> {
+        let (set, slice, question) = (self.set, self.slice, self.question);
+        let built = self.built.get_or_insert_with(|| set.cedar_question(slice, question));
+        built.as_ref().map(|(request, entities)| (set, request, entities))
     }
 }
 

@@ -47,6 +47,17 @@ struct OfServer {
     barred: HashSet<Who>,
 }
 
+impl Slice<'_> {
+    /// Whether the whole scope of `rule` matches; `name` is the tool, prompt or resource asked for.
+    pub(super) fn fits(&self, rule: &Rule, asker: &Asker, name: Option<&str>) -> bool {
+        rule.who.matches(asker)
+            && rule.place.kinds & self.kind != 0
+            && rule.place.server.is_none_or(|server| Some(server) == self.server)
+            && rule.place.name.as_deref().is_none_or(|only| Some(only) == name)
+            && rule.actions.binary_search(&self.action).is_ok()
+    }
+}
+
 impl Index {
     pub(super) fn new(rules: &[Rule], actions: &Actions, servers: usize) -> Self {
         let buckets = || (0..actions.len()).map(|_| Bucket::default()).collect::<Vec<_>>();

@@ -23,6 +23,7 @@ mod scanner;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod warnings;
 
 pub use decide::{CredentialChoice, More, StepUp, Verdict};
@@ -30,6 +31,7 @@ pub use index::Slice;
 pub use load::{CredentialScope, Fault, Setting, Source, Sources};
 pub use rule::RulePlace;
 pub use schema::SCHEMA;
+pub use trace::{Outcome, Reads, Traced, Unmet};
 
 use std::net::IpAddr;
 use std::path::Path;

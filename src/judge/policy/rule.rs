@@ -25,6 +25,8 @@ pub(super) struct Rule {
     pub(super) mentions: Mentions,
     pub(super) arguments: Vec<Named>,
     pub(super) at: RulePlace,
+    /// The whole statement as it is written.
+    pub(super) text: Box<str>,
     /// The policy alone in a set, for Cedar; `None` when the scope is all there is to it.
     pub(super) condition: Option<cedar_policy::PolicySet>,
 }

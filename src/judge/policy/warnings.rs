@@ -69,13 +69,12 @@ fn meet(one: Who, other: Who) -> bool {
         (Who::Nobody, _) | (_, Who::Nobody) => false,
         (Who::Anyone, _) | (_, Who::Anyone) => true,
         (Who::User(one), Who::User(other)) | (Who::Agent(one), Who::Agent(other)) => one == other,
-        (Who::Agents | Who::Agent(_), Who::Agents | Who::Agent(_))
-        | (Who::Users | Who::User(_) | Who::Group(_), Who::Users | Who::User(_) | Who::Group(_)) => {
-            true
-        }
-        (Who::Agents | Who::Agent(_), Who::Users | Who::User(_) | Who::Group(_))
-        | (Who::Users | Who::User(_) | Who::Group(_), Who::Agents | Who::Agent(_)) => false,
+        (one, other) => is_agent(one) == is_agent(other),
     }
+}
+
+fn is_agent(who: Who) -> bool {
+    matches!(who, Who::Agents | Who::Agent(_))
 }
 
 /// Policies that stand in the slices of every server: each costs every fresh decision.

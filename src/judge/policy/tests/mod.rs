@@ -8,6 +8,7 @@ mod scan;
 mod shadows;
 mod shown;
 mod steps;
+mod traced;
 mod warned;
 
 use super::*;
