@@ -191,6 +191,9 @@ pub const POLICY_ID_BYTES_MAX: usize = 128;
 pub const POLICIES_ANYWHERE_MAX: usize = 50;
 /// Pairs of policies that are looked at for warnings.
 pub const POLICY_PAIRS_MAX: usize = 2_000_000;
+/// Names of users, agents and groups that a set takes over from the one before; with more, it is
+/// compiled as the first one is.
+pub const POLICY_NAMES_KEPT_MAX: usize = 200_000;
 /// Warnings that one load gives.
 pub const POLICY_WARNINGS_MAX: usize = 50;
 /// Faults that one load reports.

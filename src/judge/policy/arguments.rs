@@ -20,10 +20,10 @@ use crate::limits::{ARGUMENT_DEPTH_MAX, PLAN_FIELDS_MAX};
 use crate::mcp::{Field, Plan, Shape};
 
 /// What is declared of tools, by server.
-#[derive(Default)]
+#[derive(Default, PartialEq, Eq)]
 pub(super) struct Declared(Vec<OfServer>);
 
-#[derive(Default)]
+#[derive(Default, PartialEq, Eq)]
 struct OfServer {
     tools: BTreeMap<Box<str>, Vec<Field>>,
     /// There are no others.

@@ -21,6 +21,7 @@ mod mentions;
 mod rule;
 mod scanner;
 mod schema;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -33,8 +34,10 @@ pub use rule::RulePlace;
 pub use schema::SCHEMA;
 pub use trace::{Outcome, Reads, Traced, Unmet};
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
@@ -137,12 +140,10 @@ pub struct PolicySet {
     names: rule::Names,
     actions: schema::Actions,
     types: schema::Types,
-    servers: Vec<Box<str>>,
     /// Per server, which arguments of its tools are asked for.
     plans: Vec<arguments::Plans>,
     warnings: Vec<Fault>,
-    /// Per credential, the servers it may be sent to.
-    credentials: Vec<Vec<u16>>,
+    basis: compile::Basis,
     zone: TimeZone,
     authorizer: cedar_policy::Authorizer,
 }
@@ -155,7 +156,33 @@ impl PolicySet {
     /// everything, and whoever mounts the wrong folder means something else. Nothing is loaded
     /// then.
     pub fn load(directory: &Path, setting: &Setting<'_>) -> Result<Self, Vec<Fault>> {
-        let set = compile::compile(&load::read(directory)?, directory, setting)?;
+        let sources = Self::read(directory)?;
+        Self::compile_after(None, sources, directory, setting, &mut || {})
+    }
+
+    /// Reads what `directory` holds, without looking into it.
+    ///
+    /// # Errors
+    /// Every file that cannot be read.
+    pub fn read(directory: &Path) -> Result<Sources, Vec<Fault>> {
+        load::read(directory)
+    }
+
+    /// Checks and compiles `sources`. What `before` holds word for word, under an equal setting
+    /// (but for the epoch), is taken over from there, so that little changes cost little. `pause`
+    /// is called between two steps of far below a millisecond: a thread of low priority may yield
+    /// in it.
+    ///
+    /// # Errors
+    /// Those of [`PolicySet::load`].
+    pub fn compile_after(
+        before: Option<&Self>,
+        sources: Sources,
+        directory: &Path,
+        setting: &Setting<'_>,
+        pause: &mut dyn FnMut(),
+    ) -> Result<Self, Vec<Fault>> {
+        let set = compile::compile(before, &sources, directory, setting, pause)?;
         if set.is_empty() {
             let what = "there is no policy in it, so that everything would be denied";
             let cure = "add a *.cedar file; starter.cedar of the examples is one to begin with";
@@ -190,7 +217,7 @@ impl PolicySet {
         directory: &Path,
         setting: &Setting<'_>,
     ) -> Result<Self, Vec<Fault>> {
-        compile::compile(sources, directory, setting)
+        compile::compile(None, sources, directory, setting, &mut || {})
     }
 
     /// The number of this set; a cached decision belongs to one.
@@ -224,6 +251,10 @@ impl PolicySet {
         self.rules.iter().find(|rule| *rule.id == *id).map(|rule| &rule.at)
     }
 
+    fn by_text(&self) -> HashMap<&str, &Arc<rule::Core>> {
+        self.rules.iter().map(|rule| (&*rule.text, &rule.core)).collect()
+    }
+
     /// Whether any policy asks for the country of the client.
     #[must_use]
     pub fn reads_country(&self) -> bool {
@@ -245,9 +276,8 @@ impl PolicySet {
     /// Whether `credential` (index in the configuration) may be sent to `server`.
     #[must_use]
     pub fn credential_fits(&self, credential: u16, server: u16) -> bool {
-        self.credentials
-            .get(usize::from(credential))
-            .is_some_and(|servers| servers.contains(&server))
+        let known = self.basis.credentials.get(usize::from(credential));
+        known.is_some_and(|(_, servers)| servers.contains(&server))
     }
 
     /// Whether `server` exists for this subject: some permit for something in it has a principal

@@ -253,6 +253,30 @@ pub(super) fn place(text: &str, offset: usize) -> (u32, u32) {
     (u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(u32::MAX))
 }
 
+/// Places of offsets that only grow: a file of many policies is walked over once.
+pub(super) struct Places<'t> {
+    text: &'t str,
+    /// The offset asked for last, and its place.
+    last: (usize, u32, u32),
+}
+
+impl<'t> Places<'t> {
+    pub(super) fn new(text: &'t str) -> Self {
+        Self { text, last: (0, 1, 1) }
+    }
+
+    /// Line and column, as [`place`].
+    pub(super) fn at(&mut self, offset: usize) -> (u32, u32) {
+        let (before, line, column) = self.last;
+        let Some(between) = self.text.get(before..offset) else { return place(self.text, offset) };
+        let (lines, columns) = place(between, between.len());
+        let column = if lines == 1 { column + columns - 1 } else { columns };
+        let line = line + lines - 1;
+        self.last = (offset, line, column);
+        (line, column)
+    }
+}
+
 /// Operators of two characters.
 const PAIRS: [&str; 6] = ["!=", "&&", "<=", "==", ">=", "||"];
 

@@ -8,9 +8,10 @@ use super::schema::{Actions, kind};
 use crate::limits::{POLICIES_ANYWHERE_MAX, POLICY_PAIRS_MAX, POLICY_WARNINGS_MAX};
 
 /// Everything worth a warning, in the order of the files.
-pub(super) fn find(rules: &[Rule], actions: &Actions) -> Vec<Fault> {
+pub(super) fn find(rules: &[Rule], actions: &Actions, pause: &mut dyn FnMut()) -> Vec<Fault> {
     let mut found = Vec::new();
-    credentials(rules, &mut found);
+    credentials(rules, &mut found, pause);
+    pause();
     anywhere(rules, actions, &mut found);
     moments(rules, &mut found);
     found.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
@@ -25,13 +26,16 @@ fn at(rule: &Rule, what: String, cure: &str) -> Fault {
 
 /// Permits that name different credentials and can hold together: the request would be refused as
 /// `credential_ambiguous`.
-fn credentials(rules: &[Rule], found: &mut Vec<Fault>) {
+fn credentials(rules: &[Rule], found: &mut Vec<Fault>, pause: &mut dyn FnMut()) {
     let choosing: Vec<&Rule> =
         rules.iter().filter(|rule| !rule.at.shadow && rule.credential.is_some()).collect();
     let pairs = choosing.iter().enumerate().flat_map(|(at, one)| {
         choosing.get(at + 1..).unwrap_or_default().iter().map(move |other| (*one, *other))
     });
-    for (one, other) in pairs.take(POLICY_PAIRS_MAX) {
+    for (count, (one, other)) in pairs.take(POLICY_PAIRS_MAX).enumerate() {
+        if count % PAIRS_AT_ONCE == 0 {
+            pause();
+        }
         if one.credential == other.credential || !overlap(one, other) {
             continue;
         }
@@ -105,3 +109,6 @@ fn moments(rules: &[Rule], found: &mut Vec<Fault>) {
         at(rule, what, cure)
     }));
 }
+
+/// Pairs that are looked at between two pauses.
+const PAIRS_AT_ONCE: usize = 4096;

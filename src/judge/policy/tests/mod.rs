@@ -2,6 +2,7 @@
 
 mod arguments;
 mod differential;
+mod edits;
 mod faults;
 mod scale;
 mod scan;
