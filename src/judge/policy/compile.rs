@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cedar_policy::ffi::DetailedError;
 use cedar_policy::{
-    ActionConstraint, Effect, EntityUid, Policy, PolicyId, ValidationMode, Validator,
+    ActionConstraint, Effect, EntityUid, Policy, PolicyId, ValidationMode, Validator, pst,
 };
 use jiff::tz::TimeZone;
 
@@ -235,10 +235,11 @@ impl<'a> Compiler<'a> {
         let id = self.id(spot, &policy);
         self.annotations(spot, &policy);
         self.literals(spot, &policy);
-        let read = match policy.to_pst() {
-            Ok(form) => mentions::read(&form),
-            Err(error) => {
-                let what = error.to_string();
+        let form = policy.to_pst().map_err(|error| error.to_string());
+        let (read, condition) = match form.and_then(|form| Ok((mentions::read(&form), bare(form)?)))
+        {
+            Ok(read) => read,
+            Err(what) => {
                 self.fault(source, statement.offset, &what, "write it more simply");
                 return None;
             }
@@ -249,7 +250,7 @@ impl<'a> Compiler<'a> {
             return None;
         }
         let policy = policy.new_id(PolicyId::new(&id));
-        let alone = self.validated(spot, &policy)?;
+        self.validated(spot, &policy)?;
         let place = rule::place(&policy, &self.basis.servers);
         let credential = self.credential(spot, &policy, &place)?;
         let permits = policy.effect() == Effect::Permit;
@@ -267,7 +268,7 @@ impl<'a> Compiler<'a> {
             mentions: read.mentions,
             arguments: read.arguments,
             text: Box::from(statement.text),
-            condition: policy.has_non_scope_constraint().then_some(alone),
+            condition,
         }))
     }
 
@@ -359,8 +360,8 @@ impl<'a> Compiler<'a> {
             .then(|| format!("{literal}: schema.d knows all tools of \"{server}\", not this one"))
     }
 
-    /// Strict validation; warnings are faults (DESIGN §6). The policy comes back alone in a set.
-    fn validated(&mut self, spot: Spot<'_>, policy: &Policy) -> Option<cedar_policy::PolicySet> {
+    /// Strict validation; warnings are faults (DESIGN §6). `None` after a fault.
+    fn validated(&mut self, spot: Spot<'_>, policy: &Policy) -> Option<()> {
         let alone = match cedar_policy::PolicySet::from_policies([policy.clone()]) {
             Ok(alone) => alone,
             Err(error) => {
@@ -377,7 +378,7 @@ impl<'a> Compiler<'a> {
         for warning in result.validation_warnings() {
             self.cedar_fault(spot, &DetailedError::from(warning), cure);
         }
-        result.validation_passed_without_warnings().then_some(alone)
+        result.validation_passed_without_warnings().then_some(())
     }
 
     /// The credential of a permit. `None` after a fault.
@@ -435,4 +436,22 @@ impl<'a> Compiler<'a> {
             }
         }
     }
+}
+
+/// The conditions of a policy without its scope, which is matched here: Cedar needs no entities
+/// for it then. `None` when there are none.
+fn bare(form: pst::Policy) -> Result<Option<cedar_policy::PolicySet>, String> {
+    let body = form.body();
+    if body.clauses().is_empty() {
+        return Ok(None);
+    }
+    let (principal, action) = (pst::PrincipalConstraint::Any, pst::ActionConstraint::Any);
+    let resource = pst::ResourceConstraint::Any;
+    let bare = pst::Template::new(body.id.clone(), body.effect, principal, action, resource);
+    let bare = bare.try_with_clauses(body.clauses().iter().cloned());
+    let bare = pst::StaticPolicy::try_from(bare.map_err(|error| error.to_string())?);
+    let bare = bare.map_err(|error| error.to_string())?;
+    let bare = Policy::from_pst(bare.into()).map_err(|error| error.to_string())?;
+    let alone = cedar_policy::PolicySet::from_policies([bare]);
+    alone.map(Some).map_err(|error| error.to_string())
 }

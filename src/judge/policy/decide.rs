@@ -262,29 +262,47 @@ impl PolicySet {
     ) -> Option<(Request, Entities)> {
         let action = self.actions.entity(slice.action)?;
         let (principal, resource) = (self.principal(question), self.resource(question));
-        let context = self.cedar_context(slice.mentions, question)?;
-        let request =
-            Request::new(principal.uid(), action.uid(), resource.uid(), context, None).ok()?;
-        let entities = Entities::from_entities([principal, resource, action.clone()], None);
-        Some((request, entities.ok()?))
-    }
-
-    fn principal(&self, question: &Question<'_>) -> Entity {
-        let Some(user) = question.subject.user else {
-            return Entity::with_uid(uid(&self.types.agent, question.subject.agent));
+        // Only what conditions look at: what is in what would be computed anew for each question.
+        let read = |some| slice.mentions.has(some);
+        let mut entities = Vec::new();
+        // A workload has no groups.
+        if read(Mentions::PRINCIPAL) && question.subject.user.is_some() {
+            let groups = self.names.known_groups(question.subject);
+            let parents = groups.map(|group| uid(&self.types.group, group)).collect();
+            entities.push(Entity::new_no_attrs(principal.clone(), parents));
+        }
+        if let (true, Some((_, server))) = (read(Mentions::RESOURCE), question.server)
+            && question.target.name().is_some()
+        {
+            let parents = HashSet::from([uid(&self.types.server, server)]);
+            entities.push(Entity::new_no_attrs(resource.clone(), parents));
+        }
+        if read(Mentions::ACTION) {
+            entities.push(action.clone());
+        }
+        let entities = if entities.is_empty() {
+            Entities::empty()
+        } else {
+            Entities::from_entities(entities, None).ok()?
         };
-        let groups = self.names.known_groups(question.subject);
-        let parents: HashSet<EntityUid> =
-            groups.map(|group| uid(&self.types.group, group)).collect();
-        Entity::new_no_attrs(uid(&self.types.user, user), parents)
+        let context = self.cedar_context(slice.mentions, question)?;
+        let request = Request::new(principal, action.uid(), resource, context, None).ok()?;
+        Some((request, entities))
     }
 
-    fn resource(&self, question: &Question<'_>) -> Entity {
+    fn principal(&self, question: &Question<'_>) -> EntityUid {
+        match question.subject.user {
+            Some(user) => uid(&self.types.user, user),
+            None => uid(&self.types.agent, question.subject.agent),
+        }
+    }
+
+    fn resource(&self, question: &Question<'_>) -> EntityUid {
         let types = &self.types;
         let server = question.server.map_or("", |(_, name)| name);
         let (entity_type, name) = match question.target {
-            QTarget::Gateway => return Entity::with_uid(uid(&types.gateway, GATEWAY)),
-            QTarget::Server => return Entity::with_uid(uid(&types.server, server)),
+            QTarget::Gateway => return uid(&types.gateway, GATEWAY),
+            QTarget::Server => return uid(&types.server, server),
             QTarget::Tool(name) => (&types.tool, name),
             QTarget::Prompt(name) => (&types.prompt, name),
             QTarget::Resource(uri) => (&types.resource, uri),
@@ -294,7 +312,7 @@ impl PolicySet {
         id.push_str(server);
         id.push('/');
         id.push_str(name);
-        Entity::new_no_attrs(uid(entity_type, &id), HashSet::from([uid(&types.server, server)]))
+        uid(entity_type, &id)
     }
 
     /// Only what the slice mentions; the rest cannot be seen by any of its policies. `None` when a

@@ -1,5 +1,5 @@
 //! Which parts of `context` a policy reads. Only those are built for Cedar, and only those are in
-//! the key of a cached decision. Besides, whether it looks at what is asked for.
+//! the key of a cached decision. Besides, which of the entities it looks at.
 
 use cedar_policy::pst;
 
@@ -25,7 +25,10 @@ impl Mentions {
     pub(super) const ARGUMENTS: Self = Self(1024);
     /// The resource itself, whose name is in every key.
     pub(super) const RESOURCE: Self = Self(2048);
-    pub(super) const ALL: Self = Self(4095);
+    /// Who asks, and what is done: both are in every key, too.
+    pub(super) const PRINCIPAL: Self = Self(4096);
+    pub(super) const ACTION: Self = Self(8192);
+    pub(super) const ALL: Self = Self(16_383);
     /// What only a call can tell, and a list cannot (DESIGN §6).
     pub(super) const CALL_TIME: Self = Self(2 | 4 | 8 | 1024);
 
@@ -71,10 +74,16 @@ fn walk(expr: &pst::Expr, read: &mut Read) {
         return;
     }
     match expr {
-        pst::Expr::Var(pst::Var::Resource) => {
-            read.mentions = read.mentions.and(Mentions::RESOURCE);
+        pst::Expr::Var(var) => {
+            let mention = match var {
+                pst::Var::Principal => Mentions::PRINCIPAL,
+                pst::Var::Action => Mentions::ACTION,
+                pst::Var::Resource => Mentions::RESOURCE,
+                pst::Var::Context => Mentions::ALL,
+            };
+            read.mentions = read.mentions.and(mention);
         }
-        pst::Expr::Literal(_) | pst::Expr::Var(_) | pst::Expr::Slot(_) => {}
+        pst::Expr::Literal(_) | pst::Expr::Slot(_) => {}
         pst::Expr::UnaryOp { expr, .. }
         | pst::Expr::GetAttr { expr, .. }
         | pst::Expr::HasAttr { expr, .. }
