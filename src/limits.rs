@@ -51,6 +51,8 @@ pub const ARGUMENT_SET_MAX: usize = 64;
 pub const ARGUMENTS_BYTES_MAX: usize = 16 * 1024;
 /// Arguments of one tool, or members of one record among them, that policies may ask for.
 pub const PLAN_FIELDS_MAX: usize = 32;
+/// Levels of the type that `schema.d` gives a tool's arguments: records, sets, names of types.
+pub const ARGUMENT_DEPTH_MAX: usize = 8;
 /// Bytes of a list that is held to be filtered; a longer one is refused.
 pub const LIST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Items of one such list: each is a decision or up to four, and all are made in one go, so that
@@ -190,6 +192,15 @@ pub const POLICY_NESTING_MAX: usize = 32;
 pub const POLICY_OPERATORS_MAX: usize = 300;
 /// Bytes of an `@id`: it goes into audit records.
 pub const POLICY_ID_BYTES_MAX: usize = 128;
+/// Policies that name no server, before that is worth a warning: each is looked at for all servers.
+pub const POLICIES_ANYWHERE_MAX: usize = 50;
+/// Pairs of policies that are looked at for warnings.
+pub const POLICY_PAIRS_MAX: usize = 2_000_000;
+/// Names of users, agents and groups that a set takes over from the one before; with more, it is
+/// compiled as the first one is.
+pub const POLICY_NAMES_KEPT_MAX: usize = 200_000;
+/// Warnings that one load gives.
+pub const POLICY_WARNINGS_MAX: usize = 50;
 /// Faults that one load reports.
 pub const POLICY_FAULTS_MAX: usize = 200;
 /// Tools, prompts and resources that one message may touch.

@@ -29,6 +29,8 @@ mod token;
 #[path = "black_box/upstream.rs"]
 mod upstream;
 
+#[path = "black_box/arguments.rs"]
+mod arguments;
 #[path = "black_box/coverage.rs"]
 mod coverage;
 #[path = "black_box/faults.rs"]

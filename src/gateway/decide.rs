@@ -11,7 +11,7 @@ use crate::http::Method as HttpMethod;
 use crate::identity::{Audiences, VerifiedToken};
 use crate::judge::policy::{Context, QTarget, Subject};
 use crate::judge::principal::Principal;
-use crate::mcp::{Arguments, Kind, Listed, Target};
+use crate::mcp::{Arguments, Kind, Listed, Method, Plan, Target};
 use crate::policy::{Ask, Denial, Form, Permit, Shown, Wanted};
 use crate::reject::Reject;
 use crate::shard::Shard;
@@ -87,6 +87,20 @@ pub(super) fn same_way(exchange: &Exchange, new: &World, permit: &Permit) -> boo
     let (before, now) = (server(old, name), server(new, name));
     before.is_some_and(|before| now.is_some_and(|now| before.url == now.url))
         && credential(old, exchange.credential_index()) == credential(new, permit.credential())
+}
+
+/// For an answer under way: the arguments of its call were read by what `new` asks for. The body is
+/// with the upstream and is not read twice.
+pub(super) fn read_alike(exchange: &Exchange, new: &World) -> bool {
+    let call = &exchange.scratch.call;
+    let calls = exchange.mcp_method() == Some(Method::ToolsCall);
+    let Some(tool) = call.name().filter(|_| calls) else { return true };
+    let asked = plan(new, exchange, tool);
+    asked.is_none() || asked == plan(&exchange.world, exchange, tool)
+}
+
+fn plan<'w>(world: &'w World, exchange: &Exchange, tool: &str) -> Option<&'w Plan> {
+    world.snapshot.policy.plan(world.server(&exchange.scratch.server)?, tool)
 }
 
 fn server<'w>(world: &'w World, name: &str) -> Option<&'w Server> {

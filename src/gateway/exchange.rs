@@ -19,7 +19,7 @@ use crate::policy::{Denial, Permit, PolicyIds};
 use crate::quota::{Asker, Exceeded};
 use crate::reject::Reject;
 use crate::shard::{Scratch, Shard};
-use crate::world::World;
+use crate::world::{Reading, World};
 
 /// One request under way.
 pub(super) struct Exchange {
@@ -190,8 +190,8 @@ impl Exchange {
         if self.method == HttpMethod::Post && shard.ablation.inspected(&self.scratch) {
             self.call_read = true;
         } else if self.method == HttpMethod::Post {
-            let world = &self.world;
-            let read = self.scratch.call.read(&self.scratch.body, |name| world.extension(name));
+            let known = Reading { world: &self.world, server: self.server };
+            let read = self.scratch.call.read_by(&self.scratch.body, &known);
             self.call_read = read.is_ok();
             self.read_failed = read.is_err();
             read?;

@@ -95,6 +95,9 @@ impl<'a> Watch<'a> {
         {
             return Review::Cut(reject);
         }
+        if !decide::read_alike(self.exchange, &world) {
+            return Review::Cut(Reject::PolicyStreamDenied);
+        }
         let permit = match decide::permit(self.shard, &world, self.exchange, now) {
             Ok(permit) => permit,
             Err(denial) => return Review::Cut(denial.reject),

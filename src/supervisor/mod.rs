@@ -38,10 +38,10 @@ use assemble::Assembly;
 /// Every fault, each with its file and place.
 pub fn check(path: &Path) -> Result<Vec<String>, Vec<String>> {
     let config = Config::load(path).map_err(|faults| lines(&faults))?;
-    let warnings = config.warnings.iter().map(ToString::to_string).collect();
     let ticketer = Ticketer::new().map_err(|fault| vec![fault])?;
-    Assembly::make(&config, FIRST_EPOCH, &ticketer)?;
-    Ok(warnings)
+    let assembly = Assembly::make(&config, FIRST_EPOCH, &ticketer)?;
+    let warnings = config.warnings.iter().map(ToString::to_string);
+    Ok(warnings.chain(assembly.policy.warnings().iter().map(ToString::to_string)).collect())
 }
 
 /// Runs the gateway until it is told to end.
@@ -83,6 +83,9 @@ fn start(mut config: Config, clock: Clock) -> Result<Running, Vec<String>> {
     let cpus = choose_cpus(&config).map_err(one)?;
     let ticketer = Ticketer::new().map_err(one)?;
     let mut assembly = Assembly::make(&config, FIRST_EPOCH, &ticketer)?;
+    for warning in assembly.policy.warnings() {
+        say(&format!("warning: {warning}"));
+    }
     let listeners = listener::open(&config, cpus.len()).map_err(one)?;
     let address = listeners.address;
     config.bound(address);

@@ -59,6 +59,9 @@ impl Control {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
+        for warning in assembly.policy.warnings() {
+            tracing::warn!("{warning}");
+        }
         let epoch = assembly.policy.epoch();
         self.state.borrow_mut().adopt(config, assembly);
         // The tasks of the old configuration look at once, and end.

@@ -65,6 +65,7 @@ const PROVOKED: &[(&str, &str)] = &[
     ("QuotaExceeded", "quota::who_asks_too_often_is_refused_with_429_and_handshakes_with_503"),
     ("QuotaHandshake", "quota::who_asks_too_often_is_refused_with_429_and_handshakes_with_503"),
     ("PolicyCredentialAmbiguous", "message::m14_denied_tools_servers_and_streams"),
+    ("PolicyArgument", "arguments::arguments_decide_and_are_not_recorded"),
     ("CredentialUnavailable", "message::m14_denied_tools_servers_and_streams"),
     ("AuditUnavailable", "faults::f11_strict_audit_that_cannot_be_kept"),
     ("GatewayOverloaded", "faults::v07_more_connections_than_allowed"),
@@ -89,7 +90,6 @@ const EXCUSED: &[(&str, &str)] = &[
         "a remote decision point comes with a later part; local sets are complete",
     ),
     ("RequestSource", "the configuration of trusted proxies comes with a later part"),
-    ("PolicyArgument", "arguments of tools come with a later part"),
     ("GatewayFault", "a fault of our own: no input is known that leads there"),
 ];
 

@@ -8,6 +8,7 @@ use super::schema::kind;
 use super::{Mode, PolicySet, Question, Slice};
 use crate::address::Country;
 use crate::limits::DECISION_KEY_BYTES_MAX;
+use crate::mcp::Arguments;
 
 impl PolicySet {
     /// Writes the key of `question` into `out`, which is emptied first. Equal keys of one set mean
@@ -60,10 +61,7 @@ impl PolicySet {
             optional(context.country.as_ref().map(Country::as_str), out);
         }
         if read.has(Mentions::ARGUMENTS) {
-            out.push(u8::from(context.arguments.unrepresentable()));
-            let bytes = context.arguments.bytes();
-            number(bytes.len() as u64, out);
-            out.extend_from_slice(bytes.get(..DECISION_KEY_BYTES_MAX + 1).unwrap_or(bytes));
+            given(context.arguments, out);
         }
         if read.has(Mentions::NOW) {
             number(context.now.0, out);
@@ -91,6 +89,16 @@ const fn mode_number(mode: Mode) -> u8 {
         Mode::List => 1,
         Mode::Template => 2,
     }
+}
+
+fn given(arguments: Arguments<'_>, out: &mut Vec<u8>) {
+    let planned = arguments.planned();
+    let unrepresentable = arguments.unrepresentable();
+    let to_shadows = arguments.unrepresentable_to_shadows();
+    out.extend([planned, unrepresentable, to_shadows].map(u8::from));
+    let bytes = arguments.bytes();
+    number(bytes.len() as u64, out);
+    out.extend_from_slice(bytes.get(..DECISION_KEY_BYTES_MAX + 1).unwrap_or(bytes));
 }
 
 fn number(value: u64, out: &mut Vec<u8>) {
