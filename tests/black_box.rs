@@ -57,6 +57,8 @@ mod methods;
 mod relay;
 #[path = "black_box/quota.rs"]
 mod quota;
+#[path = "black_box/shadows.rs"]
+mod shadows;
 #[path = "black_box/step_up.rs"]
 mod step_up;
 #[path = "black_box/answers.rs"]
