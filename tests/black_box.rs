@@ -49,5 +49,7 @@ mod later;
 mod message;
 #[path = "black_box/relay.rs"]
 mod relay;
+#[path = "black_box/source.rs"]
+mod source;
 #[path = "black_box/answers.rs"]
 mod answers;

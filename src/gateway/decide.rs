@@ -104,7 +104,7 @@ pub(super) fn permit(
     now: UnixSeconds,
 ) -> Result<Permit, Denial> {
     let set = &world.snapshot.policy;
-    let Some(token) = exchange.token.as_deref() else {
+    let (Some(token), Some(source_ip)) = (exchange.token.as_deref(), exchange.source) else {
         return Err(Denial::unknown_server(set));
     };
     let subject = subject(token.principal());
@@ -112,7 +112,7 @@ pub(super) fn permit(
     let revision = if exchange.call_read { call.revision() } else { None };
     let arguments = if exchange.call_read { call.arguments() } else { Arguments::NONE };
     let country = exchange.country;
-    let context = Context { source_ip: exchange.peer, now, revision, country, arguments };
+    let context = Context { source_ip, now, revision, country, arguments };
     let index = world.server(&exchange.scratch.server);
     let server = index.and_then(|at| world.snapshot.config.servers.get(usize::from(at)));
     let (Some(index), Some(server)) = (index, server) else {
@@ -160,12 +160,13 @@ pub(super) fn shown(
     mut each: impl FnMut(Shown),
 ) -> Result<(), Reject> {
     let token = exchange.token.as_deref().ok_or(Reject::GatewayFault)?;
+    let source_ip = exchange.source.ok_or(Reject::RequestSource)?;
     let index = world.server(&exchange.scratch.server).ok_or(Reject::PolicyStreamDenied)?;
     let subject = subject(token.principal());
     let call = &exchange.scratch.call;
     let revision = if exchange.call_read { call.revision() } else { None };
     let country = exchange.country;
-    let context = Context { revision, country, ..Context::at(exchange.peer, now) };
+    let context = Context { revision, country, ..Context::at(source_ip, now) };
     let ask = Ask {
         subject: &subject,
         server: (index, exchange.scratch.server.as_str()),
