@@ -20,6 +20,8 @@
 mod client;
 #[path = "black_box/gateway.rs"]
 mod gateway;
+#[path = "black_box/mmdb.rs"]
+mod mmdb;
 #[path = "black_box/setup.rs"]
 mod setup;
 #[path = "black_box/table.rs"]

@@ -368,6 +368,8 @@ pub struct Policy {
     pub directory: PathBuf,
     /// IANA zone for `context.local`.
     pub timezone: String,
+    /// Database for `context.source.country`.
+    pub geoip: Option<PathBuf>,
 }
 
 /// `[sessions]`

@@ -233,6 +233,7 @@ impl Exchange {
             self.policies = Some(permit.policies_shared());
             return Ok(permit);
         }
+        self.country = decide::locate(&self.world, self.source);
         match decide::permit(shard, &self.world, self, self.judged.wall.seconds()) {
             Ok(permit) => {
                 shard.ablation.keep_permit(&permit);
