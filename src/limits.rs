@@ -15,6 +15,12 @@ pub const FORWARDED_BYTES_MAX: usize = 4096;
 pub const FORWARDED_ELEMENTS_MAX: usize = 32;
 /// Bytes of a PROXY header after its first 16.
 pub const PROXY_HEADER_BYTES_MAX: usize = 4096;
+/// Bytes of the database of countries; the biggest ones sold have some 200 MiB.
+pub const GEOIP_BYTES_MAX: usize = 256 << 20;
+/// Networks of it that are looked at for one with a country.
+pub const GEOIP_LOOKED_AT_MAX: usize = 65_536;
+/// Entries of `listen.trusted_proxies`.
+pub const TRUSTED_PROXIES_MAX: usize = 64;
 /// Bytes of a request target (414 above).
 pub const TARGET_BYTES_MAX: usize = 8 * 1024;
 /// Bytes of a method name; the longest that any registry holds is far shorter.

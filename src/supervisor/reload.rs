@@ -46,8 +46,8 @@ impl Control {
         if needs_restart(&old, &config) {
             let path = config.path.display();
             return Err(vec![format!(
-                "{path}: [listen] address and tls, [cores], [audit], [admin] and [limits] \
-                 upstream_idle_per_core_max change only with a restart"
+                "{path}: [listen] address, tls, proxy and trusted_proxies, [cores], [audit], \
+                 [admin] and [limits] upstream_idle_per_core_max change only with a restart"
             )]);
         }
         config.bound(self.address);

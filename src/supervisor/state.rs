@@ -69,6 +69,8 @@ impl State {
 pub(super) fn needs_restart(old: &Config, new: &Config) -> bool {
     old.listen.address != new.listen.address
         || old.listen.tls.is_some() != new.listen.tls.is_some()
+        || old.listen.proxy != new.listen.proxy
+        || old.listen.trusted_proxies != new.listen.trusted_proxies
         || old.cores != new.cores
         || old.audit != new.audit
         || old.admin != new.admin
