@@ -32,6 +32,7 @@ use crate::reject::Reject;
 use crate::relay::{Failed, Leg, Relayed};
 use crate::shard::Shard;
 
+pub(crate) use decide::{subject, wanted};
 use exchange::Exchange;
 use oversight::Watch;
 use route::Route;

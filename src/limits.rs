@@ -187,6 +187,10 @@ pub const POLICY_OPERATORS_MAX: usize = 300;
 pub const POLICY_ID_BYTES_MAX: usize = 128;
 /// Faults that one load reports.
 pub const POLICY_FAULTS_MAX: usize = 200;
+/// Bytes of one file of `policy test`.
+pub const POLICY_CASES_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Cases of one file of `policy test`.
+pub const POLICY_CASES_MAX: usize = 100_000;
 /// Tools, prompts and resources that one message may touch.
 pub const POLICY_TARGETS_MAX: usize = 256;
 /// Bytes of the key of a cached decision; what needs more is decided anew each time.

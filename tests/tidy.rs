@@ -44,6 +44,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "worker",
             "supervisor",
             "admin",
+            "authoring",
             "devtoken",
             "demo",
             "cli",

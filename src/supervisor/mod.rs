@@ -24,6 +24,7 @@ use crate::cli::say;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{Asker, Slot};
+use crate::judge::policy::PolicySet;
 use crate::metrics::{Meter, ProcessCounters};
 use crate::net::runtime::{self, Ring};
 use crate::net::tls::Ticketer;
@@ -42,6 +43,15 @@ pub fn check(path: &Path) -> Result<Vec<String>, Vec<String>> {
     let ticketer = Ticketer::new().map_err(|fault| vec![fault])?;
     Assembly::make(&config, FIRST_EPOCH, &ticketer)?;
     Ok(warnings)
+}
+
+/// The policies of a configuration, checked like those of a gateway that starts.
+///
+/// # Errors
+/// Every fault, each with its file and place.
+pub fn policies(config: &Config) -> Result<Arc<PolicySet>, Vec<String>> {
+    let mut faults = Vec::new();
+    assemble::policies(config, FIRST_EPOCH, &mut faults).ok_or(faults)
 }
 
 /// Runs the gateway until it is told to end.
