@@ -187,6 +187,9 @@ pub const POLICY_OPERATORS_MAX: usize = 300;
 pub const POLICY_ID_BYTES_MAX: usize = 128;
 /// Faults that one load reports.
 pub const POLICY_FAULTS_MAX: usize = 200;
+/// Between two looks at the policy files, with `policy.watch`. A change is read when a second look
+/// finds it as the first did.
+pub const POLICY_WATCH_EVERY: Duration = Duration::from_millis(200);
 /// Bytes of one file of `policy test`.
 pub const POLICY_CASES_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Cases of one file of `policy test`.

@@ -36,6 +36,8 @@ mod http;
 mod policy_cli;
 #[path = "process/relay.rs"]
 mod relay;
+#[path = "process/reload.rs"]
+mod reload;
 #[path = "process/secrets.rs"]
 mod secrets;
 #[path = "process/signals.rs"]

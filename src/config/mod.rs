@@ -343,6 +343,8 @@ pub struct Policy {
     pub directory: PathBuf,
     /// IANA zone for `context.local`.
     pub timezone: String,
+    /// Whether changed policy files are read without being told to.
+    pub watch: bool,
 }
 
 /// `[sessions]`

@@ -2,6 +2,7 @@
 //! workers, the control thread and the audit writer, and ends the process when one of them is lost.
 
 mod assemble;
+mod compile;
 mod control;
 mod doors;
 mod listener;
@@ -9,6 +10,7 @@ mod notify;
 mod refresh;
 mod reload;
 mod state;
+mod watch;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -92,6 +94,8 @@ fn start(mut config: Config, clock: Clock) -> Result<Running, Vec<String>> {
     }
     let cpus = choose_cpus(&config).map_err(one)?;
     let ticketer = Ticketer::new().map_err(one)?;
+    // Before the files are read: what changes from here on is seen as a change.
+    let seen = watch::Seen::of(&config.policy.directory);
     let mut assembly = Assembly::make(&config, FIRST_EPOCH, &ticketer)?;
     let listeners = listener::open(&config, cpus.len()).map_err(one)?;
     let address = listeners.address;
@@ -118,6 +122,7 @@ fn start(mut config: Config, clock: Clock) -> Result<Running, Vec<String>> {
         ring,
         config: Arc::clone(&config),
         assembly,
+        seen,
         ticketer,
         slot: Arc::clone(&slot),
         outbox,
