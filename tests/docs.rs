@@ -25,7 +25,7 @@ mod install;
 mod upstream;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 10] = [
     "README.md",
     "src/manual/architecture.md",
     "src/manual/threat_model.md",
@@ -35,6 +35,7 @@ const PAGES: [&str; 9] = [
     "src/manual/policy.md",
     "src/manual/audit.md",
     "src/manual/operations.md",
+    "conf/policies/README.md",
 ];
 
 /// `cargo` as the README uses it. The demo is the same but for its end; the tests are running.
@@ -69,7 +70,13 @@ fn the_readme_does_what_it_says() {
 #[test]
 fn the_manual_does_what_it_says() {
     for page in &PAGES[1..] {
-        Page::new(page).run();
+        let said = Page::new(page).run();
+        if page.starts_with("conf/") {
+            assert_eq!(said.matches("4 of 4 cases hold").count(), 2, "{said}");
+        }
+        if page.starts_with("conf/") && exists("curl") {
+            assert!(said.contains("\"shadow_policies\":1"), "{said}");
+        }
     }
 }
 
@@ -187,7 +194,7 @@ struct Page {
 
 impl Page {
     fn new(name: &'static str) -> Self {
-        let short = name.rsplit('/').next().unwrap().trim_end_matches(".md");
+        let short = name.trim_end_matches(".md").replace('/', "-");
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("docs").join(short);
         let _ = fs::remove_dir_all(&folder);
         let upstream = upstream::start();

@@ -1,4 +1,5 @@
 use super::*;
+use crate::judge::policy::{Setting, Source};
 use crate::mcp::Kind;
 
 /// Whatever an agent may send can be asked about, in a form that the gateway's own reader takes.
@@ -51,4 +52,50 @@ fn times_are_rfc_3339_with_an_offset() {
     for wrong in ["1969-12-31T23:59:59Z", "2026-11-23T22:00:00", "22:00", ""] {
         assert!(moment(wrong).is_err(), "{wrong}");
     }
+}
+
+/// Each file of the library is sound, and decides as its cases say; beside a policy that lets
+/// workloads in, too, so that what denies them is what is tried.
+#[test]
+fn the_library_decides_as_its_cases_say() {
+    let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let library = conf.join("policies/library");
+    let read = |path: &Path| Source {
+        path: path.to_owned(),
+        text: std::fs::read_to_string(path).unwrap(),
+    };
+    let everyone = "@id(\"everyone\") permit (principal is Agent, action, resource);";
+    let cases = read(&library.join("cases.toml")).text;
+    let (head, cases) = cases.split_once("[[case]]").unwrap();
+    let mut seen = 0;
+    for entry in std::fs::read_dir(&library).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|ending| ending != "cedar") {
+            continue;
+        }
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let sources = [
+            read(&conf.join("policies/starter.cedar")),
+            Source { path: "everyone".into(), text: everyone.to_owned() },
+            read(&path),
+        ];
+        let setting = Setting {
+            epoch: 1,
+            servers: &["github"],
+            credentials: &[],
+            methods: &[],
+            timezone: "UTC",
+            geoip: true,
+        };
+        let set = PolicySet::compile(&sources, &library, &setting).unwrap();
+        let bench = Bench::with(Config::load(&conf.join("minimal.toml")).unwrap(), Arc::new(set));
+        let own: Vec<&str> =
+            cases.split("[[case]]").filter(|case| case.contains(&format!("\"{name}: "))).collect();
+        assert!(own.len() > 1, "{name} is seen to permit and to deny");
+        let text = format!("{head}[[case]]{}", own.join("[[case]]"));
+        let outcome = cases::run_text(&bench, &text, &library).unwrap();
+        assert!(outcome.holds, "{name}: {:#?}", outcome.lines);
+        seen += own.len();
+    }
+    assert_eq!(seen, cases.split("[[case]]").count(), "every case belongs to a file");
 }
