@@ -35,6 +35,7 @@ use crate::relay::{Failed, Leg, Relayed};
 use crate::shard::Shard;
 use crate::world::World;
 
+pub(crate) use decide::{subject, wanted};
 use exchange::Exchange;
 use oversight::Watch;
 use route::Route;

@@ -48,6 +48,7 @@ pub mod gateway;
 pub mod supervisor;
 pub mod worker;
 pub mod admin;
+pub mod authoring;
 pub mod cli;
 pub mod demo;
 pub mod devtoken;

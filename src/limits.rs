@@ -209,6 +209,13 @@ pub const POLICY_NAMES_KEPT_MAX: usize = 200_000;
 pub const POLICY_WARNINGS_MAX: usize = 50;
 /// Faults that one load reports.
 pub const POLICY_FAULTS_MAX: usize = 200;
+/// Between two looks at the policy files, with `policy.watch`. A change is read when a second look
+/// finds it as the first did.
+pub const POLICY_WATCH_EVERY: Duration = Duration::from_millis(200);
+/// Bytes of one file of `policy test`.
+pub const POLICY_CASES_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Cases of one file of `policy test`.
+pub const POLICY_CASES_MAX: usize = 100_000;
 /// Tools, prompts and resources that one message may touch.
 pub const POLICY_TARGETS_MAX: usize = 256;
 /// Bytes of the key of a cached decision; what needs more is decided anew each time.

@@ -44,6 +44,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "worker",
             "supervisor",
             "admin",
+            "authoring",
             "devtoken",
             "demo",
             "cli",
@@ -76,6 +77,7 @@ const EXPOSED: &[(&str, usize)] = &[
 const SOCKETS: &[&str] = &[
     "net/",
     "supervisor/control.rs",
+    "supervisor/reload.rs",
     "worker.rs",
     "mapped.rs", // names the type of a stream, whose descriptor it borrows
 ];

@@ -370,6 +370,8 @@ pub struct Policy {
     pub timezone: String,
     /// Database for `context.source.country`.
     pub geoip: Option<PathBuf>,
+    /// Whether changed policy files are read without being told to.
+    pub watch: bool,
 }
 
 /// `[sessions]`

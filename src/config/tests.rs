@@ -86,6 +86,7 @@ fn ten_lines_are_enough_and_everything_else_has_the_default_of_the_contract() {
     assert_eq!(server.url.target, "/mcp");
     assert_eq!(config.policy.directory, folder.0.join("policies"));
     assert_eq!(config.policy.timezone, "UTC");
+    assert!(!config.policy.watch);
     assert_eq!(config.sessions.lifetime_seconds, 43_200);
     assert_eq!(config.audit.mode, AuditMode::Strict);
     assert_eq!(config.audit.sink, AuditSink::Stdout);
@@ -169,6 +170,7 @@ fn the_example_is_accepted_and_shows_the_defaults() {
     assert_eq!(example.audit.ring_directory, minimal.audit.ring_directory);
     assert_eq!(example.audit.fsync, minimal.audit.fsync);
     assert_eq!(example.policy.timezone, minimal.policy.timezone);
+    assert_eq!(example.policy.watch, minimal.policy.watch);
     let (one, two) = (&example.trust_providers[0], &minimal.trust_providers[0]);
     assert_eq!(one.algorithms, two.algorithms);
     assert_eq!(one.token_type, two.token_type);

@@ -213,7 +213,8 @@ fn country(world: &World, exchange: &Exchange) -> Option<Country> {
     }
 }
 
-fn subject(principal: &Principal) -> Subject<'_> {
+/// A principal as policies see it.
+pub(crate) fn subject(principal: &Principal) -> Subject<'_> {
     Subject {
         user: principal.user(),
         agent: principal.agent(),
@@ -225,7 +226,8 @@ fn subject(principal: &Principal) -> Subject<'_> {
     }
 }
 
-const fn wanted<'a>((target, action): (Target<'a>, Option<&'static str>)) -> Wanted<'a> {
+/// What a message touches, as policies name it.
+pub(crate) const fn wanted<'a>((target, action): (Target<'a>, Option<&'static str>)) -> Wanted<'a> {
     let target = match target {
         Target::Server => QTarget::Server,
         Target::Tool(name) => QTarget::Tool(name),

@@ -104,7 +104,12 @@ impl Assembly {
     }
 }
 
-fn policies(config: &Config, epoch: u64, faults: &mut Vec<String>) -> Option<Arc<PolicySet>> {
+/// Reads and compiles the policies; every fault goes to `faults`.
+pub(super) fn policies(
+    config: &Config,
+    epoch: u64,
+    faults: &mut Vec<String>,
+) -> Option<Arc<PolicySet>> {
     let servers: Vec<&str> = config.servers.iter().map(|server| server.name.as_str()).collect();
     let methods: Vec<&str> = config.methods.iter().map(|method| method.name.as_str()).collect();
     let index = |server: &usize| u16::try_from(*server).ok();

@@ -46,7 +46,8 @@ impl Checker<'_> {
             Some(text) => Some(text.value.clone()),
             None => Some("UTC".to_owned()),
         };
-        Some(Policy { directory: directory?, timezone: timezone?, geoip: geoip? })
+        let watch = policy.watch.as_ref().is_some_and(|watch| watch.value);
+        Some(Policy { directory: directory?, timezone: timezone?, geoip: geoip?, watch })
     }
 
     pub(super) fn sessions(
