@@ -15,6 +15,12 @@ pub const FORWARDED_BYTES_MAX: usize = 4096;
 pub const FORWARDED_ELEMENTS_MAX: usize = 32;
 /// Bytes of a PROXY header after its first 16.
 pub const PROXY_HEADER_BYTES_MAX: usize = 4096;
+/// Bytes of the database of countries; the biggest ones sold have some 200 MiB.
+pub const GEOIP_BYTES_MAX: usize = 256 << 20;
+/// Networks of it that are looked at for one with a country.
+pub const GEOIP_LOOKED_AT_MAX: usize = 65_536;
+/// Entries of `listen.trusted_proxies`.
+pub const TRUSTED_PROXIES_MAX: usize = 64;
 /// Bytes of a request target (414 above).
 pub const TARGET_BYTES_MAX: usize = 8 * 1024;
 /// Bytes of a method name; the longest that any registry holds is far shorter.
@@ -203,6 +209,13 @@ pub const POLICY_NAMES_KEPT_MAX: usize = 200_000;
 pub const POLICY_WARNINGS_MAX: usize = 50;
 /// Faults that one load reports.
 pub const POLICY_FAULTS_MAX: usize = 200;
+/// Between two looks at the policy files, with `policy.watch`. A change is read when a second look
+/// finds it as the first did.
+pub const POLICY_WATCH_EVERY: Duration = Duration::from_millis(200);
+/// Bytes of one file of `policy test`.
+pub const POLICY_CASES_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Cases of one file of `policy test`.
+pub const POLICY_CASES_MAX: usize = 100_000;
 /// Tools, prompts and resources that one message may touch.
 pub const POLICY_TARGETS_MAX: usize = 256;
 /// Bytes of the key of a cached decision; what needs more is decided anew each time.

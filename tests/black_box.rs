@@ -20,6 +20,8 @@
 mod client;
 #[path = "black_box/gateway.rs"]
 mod gateway;
+#[path = "black_box/mmdb.rs"]
+mod mmdb;
 #[path = "black_box/setup.rs"]
 mod setup;
 #[path = "black_box/table.rs"]
@@ -59,6 +61,8 @@ mod relay;
 mod quota;
 #[path = "black_box/shadows.rs"]
 mod shadows;
+#[path = "black_box/source.rs"]
+mod source;
 #[path = "black_box/step_up.rs"]
 mod step_up;
 #[path = "black_box/answers.rs"]

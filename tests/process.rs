@@ -34,8 +34,12 @@ mod gateway;
 mod http;
 #[path = "process/news.rs"]
 mod news;
+#[path = "process/policy_cli.rs"]
+mod policy_cli;
 #[path = "process/relay.rs"]
 mod relay;
+#[path = "process/reload.rs"]
+mod reload;
 #[path = "process/secrets.rs"]
 mod secrets;
 #[path = "process/signals.rs"]

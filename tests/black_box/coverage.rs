@@ -80,6 +80,7 @@ const PROVOKED: &[(&str, &str)] = &[
     ("UpstreamForbidden", "relay::h30_f07_f08_bad_answers_are_502"),
     ("UpstreamRedirect", "relay::h30_f07_f08_bad_answers_are_502"),
     ("UpstreamContentType", "relay::h30_f07_f08_bad_answers_are_502"),
+    ("RequestSource", "source::the_client_of_a_request_is_whom_a_trusted_proxy_forwards"),
     ("GatewayNotBuilt", "message::m14_denied_tools_servers_and_streams"),
 ];
 
@@ -89,7 +90,6 @@ const EXCUSED: &[(&str, &str)] = &[
         "PolicyUnavailable",
         "a remote decision point comes with a later part; local sets are complete",
     ),
-    ("RequestSource", "the configuration of trusted proxies comes with a later part"),
     ("GatewayFault", "a fault of our own: no input is known that leads there"),
 ];
 
