@@ -207,3 +207,25 @@ fn a_stream_of_another_server_hears_nothing() {
         assert_eq!(text(&mut stream), told, "{driver}: its own is");
     }
 }
+
+/// A list that began under the old policies is answered by the new ones.
+#[test]
+fn a_list_under_way_is_filtered_by_the_newest_policies() {
+    for driver in ["auto", "epoll"] {
+        let (says, upstream) = scripted();
+        let gateway = start(&upstream, driver);
+        let client = gateway.client();
+        let mut witness = witness(&client);
+        let mut stream = client.open();
+        stream.send(&client.list());
+        assert_eq!(status(&stream.read_head()), 200);
+        says.send("data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"tools\":[").unwrap();
+        change(&gateway, &mut witness, 0);
+        says.send("{\"name\":\"other-0-1\"},{\"name\":\"fine\"}]}}\n\n").unwrap();
+        let list = "{\"cacheScope\":\"private\",\"tools\":[{\"name\":\"fine\"}]}";
+        let expected = format!("data: {{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{list}}}\n\n");
+        assert_eq!(text(&mut stream), expected, "{driver}");
+        says.send("").unwrap();
+        assert_eq!(text(&mut stream), "", "{driver}: a clean end");
+    }
+}
