@@ -84,7 +84,7 @@ fn the_sdks_see_and_call_only_what_policies_permit() {
     }
 }
 
-/// A change of policies is heard on the stream that each SDK holds open, and the next list shows it.
+/// A change of policies is heard on the stream that each SDK holds open; the next list shows it.
 #[test]
 fn the_sdks_hear_of_a_change_of_policies() {
     let _one = serial();
@@ -109,7 +109,7 @@ fn the_sdks_hear_of_a_change_of_policies() {
             for round in 0.. {
                 let before = heard();
                 gateway.change(&format!(
-                    "{FILTERED}@id(\"no-{round}\") forbid (principal, action in Action::\"use\", \
+                    "{FILTERED}@id(\"no-{round}\") forbid (principal, action, \
                      resource == Tool::\"everything/test_error_handling\");"
                 ));
                 eventually("the client asks again or ends", || {
