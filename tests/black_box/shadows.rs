@@ -61,6 +61,8 @@ fn what_shadows_would_deny_is_recorded_and_happens_all_the_same() {
             }
         }
         let records = turn.records(&gateway, 2 * rows.len());
+        let metrics = String::from_utf8(gateway.page("/metrics").body).unwrap();
+        assert!(metrics.contains("\nportcullis_shadow_denials_total 8\n"), "{driver:?} {metrics}");
         for (pair, (_, _, reason, would_deny)) in records.chunks(2).zip(&rows) {
             for record in pair {
                 assert_eq!(record["reason"], *reason, "{driver:?} {record}");
