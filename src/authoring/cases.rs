@@ -217,7 +217,7 @@ fn differences(bench: &Bench, case: &Case, answer: &Answer) -> Vec<String> {
 }
 
 /// The reason of an answer, with the places of the policies that determined it.
-fn why(bench: &Bench, answer: &Answer) -> String {
+pub(super) fn why(bench: &Bench, answer: &Answer) -> String {
     let places: Vec<String> = answer.policies.iter().map(|id| bench.place(id)).collect();
     match places.as_slice() {
         [] => answer.reason.to_owned(),

@@ -6,6 +6,7 @@
 
 pub mod cases;
 pub mod explain;
+pub mod replay;
 #[cfg(test)]
 mod tests;
 
@@ -18,9 +19,9 @@ use serde_json::{Map, Value, json};
 
 use crate::address::Country;
 use crate::clock::UnixSeconds;
-use crate::config::Config;
+use crate::config::{Config, Faults};
 use crate::gateway::{subject, wanted};
-use crate::judge::policy::{Context, PolicySet, QTarget, StepUp, Subject};
+use crate::judge::policy::{Context, Mode, PolicySet, QTarget, Question, Reads, StepUp, Subject};
 use crate::judge::principal::{Parts, Principal};
 use crate::mcp::{Call, Known, Listed, Method, Plan};
 use crate::policy::{Ask, Denial, Enforcer, Form, Permit, Shown};
@@ -142,8 +143,19 @@ impl Bench {
     /// # Errors
     /// Every fault, each with its file and place.
     pub fn open(path: &Path) -> Result<Self, Vec<String>> {
-        let config = Config::load(path)
-            .map_err(|faults| faults.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        Self::open_with(path, None)
+    }
+
+    /// The same with policies of another directory.
+    ///
+    /// # Errors
+    /// As [`Bench::open`].
+    pub fn open_with(path: &Path, policies: Option<&Path>) -> Result<Self, Vec<String>> {
+        let told = |faults: Faults| faults.0.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let mut config = Config::load(path).map_err(told)?;
+        if let Some(directory) = policies {
+            directory.clone_into(&mut config.policy.directory);
+        }
         let set = supervisor::policies(&config)?;
         Ok(Self::with(config, set))
     }
@@ -230,6 +242,42 @@ impl Bench {
         answer.shown =
             listed(&call).map(|(listed, name)| self.enforcer.shows(&self.set, &ask, listed, name));
         Ok(answer)
+    }
+
+    /// What the answer may depend on, of all that the message touches and of `connect`.
+    ///
+    /// # Errors
+    /// As [`Bench::judge`].
+    pub fn reads(&self, asked: &Asked) -> Result<Reads, String> {
+        self.sound(asked)?;
+        let principal = principal(asked);
+        let subject = subject(&principal);
+        let context = Context::at(asked.ip, asked.at);
+        let question = |action, server, target| {
+            let (subject, context, mode) = (&subject, &context, Mode::Call);
+            self.set.reads(&Question { subject, action, server, target, context, mode })
+        };
+        let mut all = question(CONNECT, None, QTarget::Gateway);
+        if asked.method == CONNECT {
+            return Ok(all);
+        }
+        let server = self.server(asked)?;
+        let mut call = Call::new();
+        call.read_by(&message(asked), &Reading { bench: self })
+            .map_err(|reject| format!("no client could ask this: {}", reject.audit_code()))?;
+        for touched in call.wants().map(wanted) {
+            let action = touched.action.unwrap_or(call.method_name());
+            let more = question(action, Some(server), touched.target);
+            all = Reads {
+                scopes: all.scopes || more.scopes,
+                acr: all.acr || more.acr,
+                auth_time: all.auth_time || more.auth_time,
+                country: all.country || more.country,
+                arguments: all.arguments || more.arguments,
+                resource: all.resource || more.resource,
+            };
+        }
+        Ok(all)
     }
 
     /// What could not be asked at all is a mistake of who writes it, not a denial.

@@ -1,5 +1,7 @@
 //! `explain` and `policy`: what authors of policies ask.
 
+use std::fs::File;
+use std::io::BufReader;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{ConfigFile, EX_USAGE, print, say};
 use crate::address::Country;
-use crate::authoring::{Asked, Bench, Decision, cases, explain, moment};
+use crate::authoring::{Asked, Bench, Decision, cases, explain, moment, replay};
 use crate::clock::{Clock, UnixSeconds};
 use crate::limits::POLICY_CASES_BYTES_MAX;
 
@@ -67,6 +69,8 @@ pub(super) struct Explain {
 pub(super) enum Policy {
     /// Ask every case of a file, and tell which do not come out as expected
     Test(Test),
+    /// Tell which requests of an audit file other policies would have decided otherwise
+    Replay(Replay),
 }
 
 #[derive(Args)]
@@ -75,6 +79,18 @@ pub(super) struct Test {
     file: ConfigFile,
     /// Cases (TOML)
     cases: PathBuf,
+}
+
+#[derive(Args)]
+pub(super) struct Replay {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Audit records, one per line
+    #[arg(long, value_name = "FILE")]
+    audit: PathBuf,
+    /// The policies to ask, in place of those of the configuration
+    #[arg(long, value_name = "DIR")]
+    policies: Option<PathBuf>,
 }
 
 /// Exit code 0 for a permit, 1 for anything else.
@@ -102,6 +118,23 @@ pub(super) fn explained(arguments: &Explain) -> ExitCode {
 pub(super) fn run(command: &Policy) -> ExitCode {
     match command {
         Policy::Test(test) => tested(test),
+        Policy::Replay(replay) => replayed(replay),
+    }
+}
+
+/// Exit code 0 when every request that can be decided is decided as it was.
+fn replayed(wanted: &Replay) -> ExitCode {
+    let bench = match Bench::open_with(&wanted.file.config, wanted.policies.as_deref()) {
+        Ok(bench) => bench,
+        Err(faults) => return refused(&faults),
+    };
+    let audit = File::open(&wanted.audit).map(BufReader::new);
+    match audit.and_then(|audit| replay::replay(&bench, audit, print)) {
+        Ok(totals) => {
+            totals.lines().iter().for_each(|line| print(line));
+            if totals.otherwise == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => refused(&[format!("{}: {error}", wanted.audit.display())]),
     }
 }
 

@@ -1,8 +1,11 @@
-//! `explain` and `policy test` as their users see them: lines, faults and exit codes.
+//! `explain`, `policy test` and `policy replay` as their users see them: lines, faults, exit codes.
 
 use std::process::Command;
 
+use serde_json::{Value, json};
+
 use crate::gateway::{BINARY, Setup, Stage, api_key, server};
+use crate::upstream::Upstream;
 
 const POLICIES: &str = r#"@id("connect") permit (principal, action == Action::"connect", resource);
 @id("session") permit (principal, action in [Action::"session", Action::"list"], resource);
@@ -215,3 +218,84 @@ fn a_fault_in_a_file_of_cases_has_its_place_and_nothing_is_asked() {
     assert_eq!(code, 1);
     assert!(faults.contains("at is missing"), "{faults}");
 }
+
+/// What a gateway recorded is asked again, by the policies of then and by others.
+#[test]
+fn replay_tells_what_other_policies_would_have_decided_otherwise() {
+    let upstream = Upstream::echo();
+    let gateway = Setup::new(upstream.address).policies(REPLAYED).start();
+    gateway.wait_until_ready();
+    let client = gateway.client();
+    for tool in ["echo", "drop", "never", "pay"] {
+        assert_eq!(client.once(&client.call(tool)).status, 200);
+    }
+    client.once("GET /mcp/sample HTTP/1.1\r\nhost: gw.localhost\r\n\r\n");
+    gateway.audited(5);
+    let stage = gateway.stop();
+    let replay = |policies: &str| {
+        let always = ["policy", "replay", "--config", "gateway.toml", "--audit", "audit.jsonl"];
+        run(&stage, &[&always[..], &["--policies", policies]].concat())
+    };
+    let (code, said, faults) = replay("policies");
+    assert_eq!(code, 0, "{said}{faults}");
+    let alike = "0 of 4 requests would be decided otherwise\n1 records of what no policy decided\n";
+    assert_eq!(said, alike);
+
+    // A forbid, a permit, and a condition on what no record holds.
+    std::fs::create_dir(stage.path("next")).unwrap();
+    let next = REPLAYED.replace("never", "drop");
+    let scope = "@id(\"scope\") forbid (principal, action, resource == Tool::\"sample/pay\")\n\
+                 unless { context.scopes.contains(\"pay\") };\n";
+    stage.write("next/all.cedar", &format!("{next}{scope}"));
+    let (code, said, _) = replay("next");
+    assert_eq!(code, 1, "{said}");
+    let lines: Vec<&str> = said.lines().collect();
+    let [drop, never, totals, scopes, other] = lines[..] else { panic!("{said}") };
+    let end = " alice tools/call sample/drop: permit -> deny (forbidden by no (next/all.cedar:2))";
+    assert!(drop.ends_with(end), "{drop}");
+    let end = " alice tools/call sample/never: deny -> permit (ok by all (next/all.cedar:1))";
+    assert!(never.ends_with(end), "{never}");
+    assert_eq!(totals, "2 of 3 requests would be decided otherwise");
+    assert_eq!(scopes, "1 not decidable: scopes are not recorded");
+    assert_eq!(other, "1 records of what no policy decided");
+
+    // Records that do not say enough, each for a reason of its own.
+    let records = stage.audit();
+    let permit = records.iter().find(|record| record["name"] == "echo").unwrap();
+    let with = |key: &str, value: Value| {
+        let mut record = permit.clone();
+        record[key] = value;
+        format!("{record}\n")
+    };
+    let long = "x".repeat(256);
+    let lines = [
+        with("groups", json!(["staff", "\u{2026} 3 more"])),
+        with("name", json!(long)),
+        with("server", json!("gone")),
+        with("method", json!("completion/complete")),
+        with("outcome", json!("opened")),
+        format!("{}\n", "y".repeat(200_000)),
+        "{\"half\": \n".to_owned(),
+        with("user", json!("eve\u{1b}[2J")),
+    ];
+    stage.write("audit.jsonl", &lines.concat());
+    let (code, said, _) = replay("policies");
+    assert_eq!(code, 0, "{said}");
+    let expected = [
+        "0 of 1 requests would be decided otherwise",
+        "2 not decidable: not a record",
+        "1 not decidable: not all groups are recorded",
+        "1 not decidable: the name is cut",
+        "1 not decidable: the server is not configured any more",
+        "1 not decidable: what it names is not recorded whole",
+        "1 records of what no policy decided",
+    ];
+    assert_eq!(said.lines().collect::<Vec<_>>(), expected);
+    stage.write("next/all.cedar", &REPLAYED.replace("never", "echo"));
+    let (_, said, _) = replay("next");
+    assert!(said.contains("eve\u{fffd}[2J tools/call sample/echo: permit -> deny"), "{said}");
+}
+
+const REPLAYED: &str = r#"@id("all") permit (principal, action, resource);
+@id("no") forbid (principal, action == Action::"tools/call", resource == Tool::"sample/never");
+"#;

@@ -17,6 +17,7 @@ mod key;
 mod list;
 mod load;
 mod mentions;
+mod reads;
 mod rule;
 mod scanner;
 mod schema;
@@ -26,6 +27,7 @@ mod tests;
 pub use decide::{CredentialChoice, More, StepUp, Verdict};
 pub use index::Slice;
 pub use load::{CredentialScope, Fault, Setting, Source, Sources};
+pub use reads::Reads;
 pub use rule::RulePlace;
 pub use schema::SCHEMA;
 
