@@ -23,6 +23,7 @@ pub mod secret;
 // 1: meaning without I/O
 pub mod bus;
 pub mod config;
+pub mod geo;
 pub mod http;
 pub mod mcp;
 // 2: sockets, and the one file with unsafe code

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::control::{Snapshot, Upstream};
 use crate::http::host;
 use crate::mcp::session::SessionKeys;
+use crate::mcp::{Known, Plan};
 use crate::net::tls::ClientTls;
 
 /// One snapshot as this core uses it. A request keeps the one it began with.
@@ -56,6 +57,24 @@ impl World {
     pub fn extension(&self, name: &str) -> Option<u16> {
         let methods = &self.snapshot.config.methods;
         methods.iter().position(|method| method.name == name).and_then(|at| u16::try_from(at).ok())
+    }
+}
+
+/// What a message to one server is read by.
+pub(crate) struct Reading<'w> {
+    /// The world that judges it, too.
+    pub(crate) world: &'w World,
+    /// Index of the server; `None` for one that does not exist.
+    pub(crate) server: Option<u16>,
+}
+
+impl Known for Reading<'_> {
+    fn extension(&self, method: &str) -> Option<u16> {
+        self.world.extension(method)
+    }
+
+    fn plan(&self, tool: &str) -> Option<&Plan> {
+        self.world.snapshot.policy.plan(self.server?, tool)
     }
 }
 

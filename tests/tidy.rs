@@ -24,7 +24,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "places",
         ],
     ),
-    ("1 meaning without I/O", &["bus", "config", "http", "mcp"]),
+    ("1 meaning without I/O", &["bus", "config", "geo", "http", "mcp"]),
     ("2 sockets", &["mapped", "net"]),
     ("3 judging, control plane", &["judge", "control"]),
     ("4 listener", &["listener"]),

@@ -49,7 +49,8 @@ impl Environment for Variables {
     }
 }
 
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 10] = [
+    ("GeoLite2-Country.mmdb", "countries"),
     ("fullchain.pem", "certificate"),
     ("internal-ca.pem", "certificate"),
     ("jwks.json", "{}"),
@@ -209,11 +210,12 @@ fn every_optional_key_of_the_example_is_accepted_where_it_is_built() {
     assert_eq!(config.audit.ring_directory, folder.0.join("logs"));
     assert!(config.sessions.key.is_some() && config.sessions.previous_key.is_some());
     assert_eq!(config.methods[0].name, "com.example/thing");
+    assert_eq!(config.policy.geoip, Some(folder.0.join("GeoLite2-Country.mmdb")));
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     // What is reserved is refused, one fault each.
     let faults = folder.parse(&uncommented(&["#!"])).err().unwrap();
     let keys: Vec<_> = faults.0.iter().map(|fault| fault.key.as_str()).collect();
-    assert_eq!(keys, ["policy.geoip", "policy.authzen", "authority"]);
+    assert_eq!(keys, ["policy.authzen", "authority"]);
     assert!(faults.0.iter().all(|fault| fault.what.contains("not built yet")));
 }
 

@@ -1,9 +1,12 @@
 //! Stages 3 and 5 as the gateway asks them: the token's proof and the policy's permit.
 
+use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::exchange::Exchange;
+use crate::address::Country;
 use crate::clock::{Monotonic, Now, UnixSeconds};
 use crate::config::{Server, TrustProvider};
 use crate::control::jwks::ProviderKeys;
@@ -11,7 +14,7 @@ use crate::http::Method as HttpMethod;
 use crate::identity::{Audiences, VerifiedToken};
 use crate::judge::policy::{Context, QTarget, Subject};
 use crate::judge::principal::Principal;
-use crate::mcp::{Arguments, Kind, Listed, Target};
+use crate::mcp::{Arguments, Kind, Listed, Method, Plan, Target};
 use crate::policy::{Ask, Denial, Form, Permit, Shown, Wanted};
 use crate::reject::Reject;
 use crate::shard::Shard;
@@ -89,6 +92,20 @@ pub(super) fn same_way(exchange: &Exchange, new: &World, permit: &Permit) -> boo
         && credential(old, exchange.credential_index()) == credential(new, permit.credential())
 }
 
+/// For an answer under way: the arguments of its call were read by what `new` asks for. The body is
+/// with the upstream and is not read twice.
+pub(super) fn read_alike(exchange: &Exchange, new: &World) -> bool {
+    let call = &exchange.scratch.call;
+    let calls = exchange.mcp_method() == Some(Method::ToolsCall);
+    let Some(tool) = call.name().filter(|_| calls) else { return true };
+    let asked = plan(new, exchange, tool);
+    asked.is_none() || asked == plan(&exchange.world, exchange, tool)
+}
+
+fn plan<'w>(world: &'w World, exchange: &Exchange, tool: &str) -> Option<&'w Plan> {
+    world.snapshot.policy.plan(world.server(&exchange.scratch.server)?, tool)
+}
+
 fn server<'w>(world: &'w World, name: &str) -> Option<&'w Server> {
     world.snapshot.config.servers.get(usize::from(world.server(name)?))
 }
@@ -104,15 +121,15 @@ pub(super) fn permit(
     now: UnixSeconds,
 ) -> Result<Permit, Denial> {
     let set = &world.snapshot.policy;
-    let Some(token) = exchange.token.as_deref() else {
+    let (Some(token), Some(source_ip)) = (exchange.token.as_deref(), exchange.source) else {
         return Err(Denial::unknown_server(set));
     };
     let subject = subject(token.principal());
     let call = &exchange.scratch.call;
     let revision = if exchange.call_read { call.revision() } else { None };
     let arguments = if exchange.call_read { call.arguments() } else { Arguments::NONE };
-    let country = exchange.country;
-    let context = Context { source_ip: exchange.peer, now, revision, country, arguments };
+    let country = country(world, exchange);
+    let context = Context { source_ip, now, revision, country, arguments };
     let index = world.server(&exchange.scratch.server);
     let server = index.and_then(|at| world.snapshot.config.servers.get(usize::from(at)));
     let (Some(index), Some(server)) = (index, server) else {
@@ -160,12 +177,13 @@ pub(super) fn shown(
     mut each: impl FnMut(Shown),
 ) -> Result<(), Reject> {
     let token = exchange.token.as_deref().ok_or(Reject::GatewayFault)?;
+    let source_ip = exchange.source.ok_or(Reject::RequestSource)?;
     let index = world.server(&exchange.scratch.server).ok_or(Reject::PolicyStreamDenied)?;
     let subject = subject(token.principal());
     let call = &exchange.scratch.call;
     let revision = if exchange.call_read { call.revision() } else { None };
-    let country = exchange.country;
-    let context = Context { revision, country, ..Context::at(exchange.peer, now) };
+    let country = country(world, exchange);
+    let context = Context { revision, country, ..Context::at(source_ip, now) };
     let ask = Ask {
         subject: &subject,
         server: (index, exchange.scratch.server.as_str()),
@@ -178,6 +196,21 @@ pub(super) fn shown(
         each(shard.enforcer.shows(&world.snapshot.policy, &ask, listed, name));
     }
     Ok(())
+}
+
+/// The country of a client, when a policy asks for one and the database knows it.
+pub(super) fn locate(world: &World, source: Option<IpAddr>) -> Option<Country> {
+    world.snapshot.geo.as_ref()?.country(source?)
+}
+
+/// Looked up once for a request, and again when it is judged under another snapshot: policies may
+/// ask for it that did not before.
+fn country(world: &World, exchange: &Exchange) -> Option<Country> {
+    if Arc::ptr_eq(&world.snapshot, &exchange.world.snapshot) {
+        exchange.country
+    } else {
+        locate(world, exchange.source)
+    }
 }
 
 /// A principal as policies see it.

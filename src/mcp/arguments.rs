@@ -26,6 +26,8 @@ pub struct Field {
     pub name: Box<str>,
     /// What it may be.
     pub shape: Shape,
+    /// A policy that decides asks for it; else only shadow policies do.
+    pub decides: bool,
 }
 
 /// Which arguments of one tool policies ask for.
@@ -53,17 +55,33 @@ pub(super) fn shape_of<'p>(fields: &'p [Field], name: &str) -> Option<&'p Shape>
 pub struct Arguments<'a> {
     bytes: &'a [u8],
     planned: bool,
-    unrepresentable: bool,
+    doubt: Doubt,
+}
+
+/// Which planned arguments are there with a value that policies cannot hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Doubt {
+    /// One that policies which decide ask for.
+    pub decides: bool,
+    /// One that only shadow policies ask for.
+    pub shadow: bool,
 }
 
 impl<'a> Arguments<'a> {
     /// Of everything that is not a call of a planned tool.
-    pub const NONE: Self = Self { bytes: &[], planned: false, unrepresentable: false };
+    pub const NONE: Self =
+        Self { bytes: &[], planned: false, doubt: Doubt { decides: false, shadow: false } };
 
     /// Of a call that was read by a plan: what a [`Writer`] wrote.
     #[must_use]
     pub const fn new(bytes: &'a [u8], unrepresentable: bool) -> Self {
-        Self { bytes, planned: true, unrepresentable }
+        Self::doubted(bytes, Doubt { decides: unrepresentable, shadow: false })
+    }
+
+    /// The same, where shadow policies may ask for more than those that decide.
+    #[must_use]
+    pub const fn doubted(bytes: &'a [u8], doubt: Doubt) -> Self {
+        Self { bytes, planned: true, doubt }
     }
 
     /// The items as they lie one after another: equal bytes are equal arguments.
@@ -78,10 +96,16 @@ impl<'a> Arguments<'a> {
         self.planned
     }
 
-    /// True when a planned argument is there with a value that policies cannot hold.
+    /// True when an argument that decides is there with a value that policies cannot hold.
     #[must_use]
     pub const fn unrepresentable(self) -> bool {
-        self.unrepresentable
+        self.doubt.decides
+    }
+
+    /// True when any planned argument is there with such a value, shadow policies' own included.
+    #[must_use]
+    pub const fn unrepresentable_to_shadows(self) -> bool {
+        self.doubt.decides || self.doubt.shadow
     }
 
     /// The items in their order.
@@ -257,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_plan_knows_its_fields_by_their_exact_names() {
-        let fields = vec![Field { name: "path".into(), shape: Shape::Text }];
+        let fields = vec![Field { name: "path".into(), shape: Shape::Text, decides: true }];
         let plan = Plan { fields };
         assert_eq!(plan.shape("path"), Some(&Shape::Text));
         assert_eq!(plan.shape("Path"), None);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::arguments::Arguments;
+use super::arguments::{Arguments, Doubt};
 use super::envelope::{Kind, Known};
 use super::era::Era;
 use super::identifier::{self, Member};
@@ -51,7 +51,7 @@ pub(super) struct Facts {
     /// Planned arguments as items, when the tool has a plan.
     arguments: Vec<u8>,
     planned: bool,
-    unrepresentable: bool,
+    doubt: Doubt,
     meta_revision: Option<Text>,
     initialize_revision: Option<Text>,
     requested: Option<Text>,
@@ -78,7 +78,7 @@ impl Facts {
             list_changes: ListChanges::default(),
             arguments: Vec::new(),
             planned: false,
-            unrepresentable: false,
+            doubt: Doubt { decides: false, shadow: false },
             meta_revision: None,
             initialize_revision: None,
             requested: None,
@@ -142,11 +142,7 @@ impl Facts {
     }
 
     pub(super) fn arguments(&self) -> Arguments<'_> {
-        if self.planned {
-            Arguments::new(&self.arguments, self.unrepresentable)
-        } else {
-            Arguments::NONE
-        }
+        if self.planned { Arguments::doubted(&self.arguments, self.doubt) } else { Arguments::NONE }
     }
 
     pub(super) fn meta_revision(&self) -> Option<&str> {
@@ -276,7 +272,7 @@ impl Facts {
         let tool = name.filter(|_| self.method == Method::ToolsCall);
         if let Some(plan) = tool.and_then(|at| known.plan(tree.text(at)?)) {
             self.planned = true;
-            self.unrepresentable = planned::read(tree, arguments, plan, &mut self.arguments);
+            self.doubt = planned::read(tree, arguments, plan, &mut self.arguments);
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
-pub use arguments::{Arguments, Field, Item, Items, Plan, Shape, Writer};
+pub use arguments::{Arguments, Doubt, Field, Item, Items, Plan, Shape, Writer};
 pub use envelope::{Call, Kind, Known, Target};
 pub use era::{Era, MODERN_REVISIONS, Mirrored, REVISIONS, bodyless_revision};
 pub use facts::ListChanges;

@@ -6,72 +6,80 @@
 
 use simd_json::{Node, StaticNode};
 
-use super::arguments::{Field, Plan, Shape, Writer};
+use super::arguments::{Doubt, Field, Plan, Shape, Writer};
 use super::tree::{Tree, folds_to};
 use crate::limits::{
     ARGUMENT_SET_MAX, ARGUMENT_TEXT_BYTES_MAX, ARGUMENTS_BYTES_MAX, PLAN_FIELDS_MAX,
 };
 
-/// Appends the planned ones of the value at `arguments` to `out`, in the order of the plan, so that
-/// equal arguments are equal bytes. True: something planned is there that cannot be represented.
+/// Appends the planned ones of the value at `arguments` to `out`, always in the same order, so that
+/// equal arguments are equal bytes. Says what of the plan is there and cannot be represented.
 pub(super) fn read(
     tree: Tree<'_, '_>,
     arguments: Option<usize>,
     plan: &Plan,
     out: &mut Vec<u8>,
-) -> bool {
-    let Some(arguments) = arguments else { return false };
-    let start = out.len();
-    let mut reading = Reading { tree, writer: Writer(out), unrepresentable: false };
+) -> Doubt {
+    let Some(arguments) = arguments else { return Doubt::default() };
+    let end_max = out.len() + ARGUMENTS_BYTES_MAX;
+    let mut reading = Reading { tree, writer: Writer(out), end_max, doubt: Doubt::default() };
     // MCP schema, `CallToolRequestParams`: an object. What a server makes of anything else, nobody
     // knows.
     if tree.is_object(arguments) {
         reading.fields(arguments, &plan.fields);
     } else {
-        reading.unrepresentable = true;
+        plan.fields.iter().for_each(|field| reading.doubt(field));
     }
-    let unrepresentable = reading.unrepresentable;
-    if out.len() - start > ARGUMENTS_BYTES_MAX {
-        out.truncate(start);
-        return true;
-    }
-    unrepresentable
+    reading.doubt
 }
 
 struct Reading<'t, 's, 'v> {
     tree: Tree<'t, 's>,
     writer: Writer<'v>,
-    unrepresentable: bool,
+    /// The length that the bytes written may reach.
+    end_max: usize,
+    doubt: Doubt,
 }
 
 /// A value that policies cannot hold.
 struct Unrepresentable;
 
 impl Reading<'_, '_, '_> {
+    fn doubt(&mut self, field: &Field) {
+        let of = if field.decides { &mut self.doubt.decides } else { &mut self.doubt.shadow };
+        *of = true;
+    }
+
     /// The planned members of an object. One that cannot be represented is left out and remembered.
-    /// Its depth is that of the plan, which is bounded.
+    /// Its depth is that of the plan, which is bounded. What decides comes first, so that what only
+    /// shadow policies ask for takes no room from it.
     fn fields(&mut self, object: usize, fields: &[Field]) {
         let mut found = [None; PLAN_FIELDS_MAX];
         for (_, key, value) in self.tree.members(object) {
-            match fields.iter().position(|field| *field.name == *key) {
-                Some(at) => match found.get_mut(at) {
-                    Some(place) => *place = Some(value),
-                    None => self.unrepresentable = true,
-                },
-                None => {
-                    let like = |field: &Field| folds_to(key, &field.name);
-                    self.unrepresentable |= key.as_bytes().contains(&0) || fields.iter().any(like);
+            let exact = fields.iter().position(|field| *field.name == *key);
+            if let Some(place) = exact.and_then(|at| found.get_mut(at)) {
+                *place = Some(value);
+                continue;
+            }
+            let nul = key.as_bytes().contains(&0);
+            let like = |field: &&Field| nul || exact.is_some() || folds_to(key, &field.name);
+            fields.iter().filter(like).for_each(|field| self.doubt(field));
+        }
+        for decides in [true, false] {
+            for (field, value) in fields.iter().zip(found) {
+                if let Some(value) = value.filter(|_| field.decides == decides) {
+                    self.field(field, value);
                 }
             }
         }
-        for (field, value) in fields.iter().zip(found) {
-            let Some(value) = value else { continue };
-            let before = self.writer.0.len();
-            let written = self.value(&field.name, value, &field.shape);
-            if written.is_err() || self.writer.0.len() > before + ARGUMENTS_BYTES_MAX {
-                self.writer.0.truncate(before);
-                self.unrepresentable = true;
-            }
+    }
+
+    fn field(&mut self, field: &Field, value: usize) {
+        let before = self.writer.0.len();
+        let written = self.value(&field.name, value, &field.shape);
+        if written.is_err() || self.writer.0.len() > self.end_max {
+            self.writer.0.truncate(before);
+            self.doubt(field);
         }
     }
 

@@ -241,6 +241,7 @@ impl Enforcer {
     ///
     /// # Errors
     /// [`Reject::PolicyDenied`], [`Reject::PolicyStepUp`].
+    #[inline]
     pub fn connect(
         &self,
         set: &PolicySet,

@@ -223,6 +223,7 @@ impl Control {
             config_generation: state.config_generation,
             keys: state.keys.clone(),
             policy: Arc::clone(&state.assembly.policy),
+            geo: state.assembly.geo(),
             upstreams: state.upstreams.clone(),
             sessions: Arc::clone(&state.assembly.sessions),
             tls: state.assembly.tls.clone(),

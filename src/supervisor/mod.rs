@@ -41,10 +41,10 @@ use assemble::Assembly;
 /// Every fault, each with its file and place.
 pub fn check(path: &Path) -> Result<Vec<String>, Vec<String>> {
     let config = Config::load(path).map_err(|faults| lines(&faults))?;
-    let warnings = config.warnings.iter().map(ToString::to_string).collect();
     let ticketer = Ticketer::new().map_err(|fault| vec![fault])?;
-    Assembly::make(&config, FIRST_EPOCH, &ticketer)?;
-    Ok(warnings)
+    let assembly = Assembly::make(&config, FIRST_EPOCH, &ticketer)?;
+    let warnings = config.warnings.iter().map(ToString::to_string);
+    Ok(warnings.chain(assembly.policy.warnings().iter().map(ToString::to_string)).collect())
 }
 
 /// The policies of a configuration, checked like those of a gateway that starts.
@@ -97,6 +97,9 @@ fn start(mut config: Config, clock: Clock) -> Result<Running, Vec<String>> {
     // Before the files are read: what changes from here on is seen as a change.
     let seen = watch::Seen::of(&config.policy.directory);
     let mut assembly = Assembly::make(&config, FIRST_EPOCH, &ticketer)?;
+    for warning in assembly.policy.warnings() {
+        say(&format!("warning: {warning}"));
+    }
     let listeners = listener::open(&config, cpus.len()).map_err(one)?;
     let address = listeners.address;
     config.bound(address);

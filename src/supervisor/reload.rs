@@ -145,6 +145,7 @@ impl Control {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
+        warn(&assembly.policy);
         let now = Reloaded::of(&assembly.policy);
         let (config, generation) = {
             let mut state = self.state.borrow_mut();
@@ -162,6 +163,7 @@ impl Control {
 
     /// Keys, tokens, connections and credentials stay: they are of the configuration.
     fn take_policies(&self, set: Arc<PolicySet>) -> Reloaded {
+        warn(&set);
         let now = Reloaded::of(&set);
         self.state.borrow_mut().assembly.policy = set;
         self.in_force(now);
@@ -173,6 +175,13 @@ impl Control {
         self.process.set_reload(true);
         self.process.set_policy_epoch(now.epoch);
         self.publish();
+    }
+}
+
+/// What loads and may not be meant.
+fn warn(set: &PolicySet) {
+    for warning in set.warnings() {
+        tracing::warn!("{warning}");
     }
 }
 

@@ -6,24 +6,27 @@ use std::sync::Arc;
 
 use cedar_policy::ffi::DetailedError;
 use cedar_policy::{
-    ActionConstraint, Effect, EntityUid, Policy, PolicyId, ValidationMode, Validator,
+    ActionConstraint, Effect, EntityUid, Policy, PolicyId, ValidationMode, Validator, pst,
 };
 use jiff::tz::TimeZone;
 
-use super::decide::StepUp;
-use super::load::{Fault, Setting, Source, Sources};
-use super::mentions::{self, Mentions};
-use super::rule::{self, GATEWAY, Names, Place, Rule, RulePlace};
+use super::arguments::{Declared, Plans};
+use super::load::{Fault, Faults, Setting, Source, Sources};
+use super::mentions;
+use super::rule::{self, Core, GATEWAY, Names, Place, Rule, RulePlace};
 use super::scanner::{self, Statement, Torn};
 use super::schema::{self, Actions, Types, kind};
-use super::{PolicySet, index};
-use crate::limits;
+use super::{PolicySet, index, warnings};
+use crate::limits::{self, PLAN_FIELDS_MAX, POLICY_NAMES_KEPT_MAX};
 
-/// Checks everything, and compiles it when nothing is wrong.
+/// Checks everything, and compiles it when nothing is wrong. Policies that `before` holds word for
+/// word, under the same setting, are taken from there; `pause` is called often.
 pub(super) fn compile<'a>(
+    before: Option<&'a PolicySet>,
     sources: &'a Sources,
     directory: &Path,
     setting: &'a Setting<'a>,
+    pause: &mut dyn FnMut(),
 ) -> Result<PolicySet, Vec<Fault>> {
     let outside = |what: String, cure: &str| {
         let (file, cure) = (directory.to_owned(), cure.to_owned());
@@ -31,78 +34,124 @@ pub(super) fn compile<'a>(
     };
     let zone = TimeZone::get(setting.timezone)
         .map_err(|error| outside(error.to_string(), "set policy.timezone to an IANA zone name"))?;
-    let schema = schema::build(setting.methods)
+    let mut faults = Faults::default();
+    let declared = Declared::read(&sources.schemas, setting.servers, &mut faults);
+    let schema = schema::build(setting.methods, &declared.cedar_type(setting.servers))
         .map_err(|error| outside(error, "rename the [[method]] that the schema cannot hold"))?;
     let actions = Actions::new(&schema).map_err(|error| outside(error, "report this"))?;
     let types = Types::new().map_err(|error| outside(error, "report this"))?;
+    let basis = Basis::of(setting, declared);
+    let before =
+        before.filter(|set| set.basis == basis && set.names.len() <= POLICY_NAMES_KEPT_MAX);
     let mut compiler = Compiler {
         setting,
-        servers: setting.servers.iter().map(|name| Box::from(*name)).collect(),
+        basis,
         validator: Validator::new(schema),
         actions,
-        names: Names::default(),
+        // Numbers of names are in the policies that are taken over: they must stay.
+        names: before.map(|set| set.names.clone()).unwrap_or_default(),
+        known: before.map(PolicySet::by_text).unwrap_or_default(),
         rules: Vec::new(),
         ids: HashMap::new(),
         shadow: false,
-        faults: Vec::new(),
+        faults,
     };
     for (sources, shadow) in [(&sources.enforced, false), (&sources.shadow, true)] {
         compiler.shadow = shadow;
-        sources.iter().for_each(|source| compiler.file(source));
+        sources.iter().for_each(|source| compiler.file(source, pause));
     }
-    if !compiler.faults.is_empty() {
+    let plans = compiler.plans();
+    if !compiler.faults.0.is_empty() {
         // One after another as they are read, not as they were found.
-        compiler
-            .faults
-            .sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
-        return Err(compiler.faults);
+        let mut faults = compiler.faults.0;
+        faults.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+        return Err(faults);
     }
-    let Compiler { servers, actions, names, rules, .. } = compiler;
+    let Compiler { basis, actions, names, rules, .. } = compiler;
     Ok(PolicySet {
         epoch: setting.epoch,
-        index: index::Index::new(&rules, &actions, servers.len()),
-        credentials: setting.credentials.iter().map(|one| one.servers.to_vec()).collect(),
+        index: index::Index::new(&rules, &actions, basis.servers.len(), pause),
+        warnings: warnings::find(&rules, &actions, pause),
         authorizer: cedar_policy::Authorizer::new(),
         rules,
         names,
         actions,
         types,
-        servers,
+        basis,
+        plans,
         zone,
     })
 }
 
-struct Compiler<'a> {
+/// What policies are checked against, as far as the outcome depends on it: under an equal basis an
+/// equal text is an equal policy.
+#[derive(PartialEq, Eq)]
+pub(super) struct Basis {
+    /// Names of servers, by index.
+    pub(super) servers: Vec<Box<str>>,
+    /// Per credential its name, and the servers it may be sent to.
+    pub(super) credentials: Vec<(Box<str>, Vec<u16>)>,
+    methods: Vec<Box<str>>,
+    geoip: bool,
+    declared: Declared,
+}
+
+impl Basis {
+    fn of(setting: &Setting<'_>, declared: Declared) -> Self {
+        let owned = |names: &[&str]| names.iter().map(|name| Box::from(*name)).collect();
+        let credentials = setting.credentials.iter();
+        Self {
+            servers: owned(setting.servers),
+            credentials: credentials.map(|one| (one.name.into(), one.servers.to_vec())).collect(),
+            methods: owned(setting.methods),
+            geoip: setting.geoip,
+            declared,
+        }
+    }
+}
+
+pub(super) struct Compiler<'a> {
     setting: &'a Setting<'a>,
-    servers: Vec<Box<str>>,
+    basis: Basis,
     validator: Validator,
     actions: Actions,
     names: Names,
+    /// Policies of the set before, by their text.
+    known: HashMap<&'a str, &'a Arc<Core>>,
     rules: Vec<Rule>,
-    /// Where each id was seen first: the file, and the byte offset in it.
-    ids: HashMap<String, (&'a Source, usize)>,
+    /// Where each id was seen first.
+    ids: HashMap<String, Spot<'a>>,
     /// What is read now never decides.
     shadow: bool,
-    faults: Vec<Fault>,
+    faults: Faults,
 }
 
 /// A statement in its file.
 #[derive(Clone, Copy)]
-struct Spot<'a> {
-    source: &'a Source,
-    statement: Statement<'a>,
+pub(super) struct Spot<'a> {
+    pub(super) source: &'a Source,
+    pub(super) statement: Statement<'a>,
 }
 
 impl<'a> Compiler<'a> {
-    fn file(&mut self, source: &'a Source) {
+    fn file(&mut self, source: &'a Source, pause: &mut dyn FnMut()) {
         let (statements, torn) = scanner::statements(&source.text);
+        let file: Arc<Path> = Arc::from(source.path.as_path());
+        let mut places = scanner::Places::new(&source.text);
         for statement in statements {
             if self.rules.len() >= limits::POLICIES_MAX {
                 let what = format!("more than {} policies", limits::POLICIES_MAX);
                 self.fault(source, statement.offset, &what, "join policies with lists or groups");
                 return;
             }
-            self.statement(Spot { source, statement });
+            pause();
+            let spot = Spot { source, statement };
+            let Some(core) = self.taken_over(spot).or_else(|| self.statement(spot)) else {
+                continue;
+            };
+            let ((line, column), file) = (places.at(statement.offset), Arc::clone(&file));
+            let at = RulePlace { file, line, column, shadow: self.shadow, permits: core.permits };
+            self.rules.push(Rule { at, core });
         }
         match torn {
             Some(Torn::String(at)) => {
@@ -115,13 +164,8 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn fault(&mut self, source: &Source, offset: usize, what: &str, cure: &str) {
-        if self.faults.len() < limits::POLICY_FAULTS_MAX {
-            let (line, column) = scanner::place(&source.text, offset);
-            let file = source.path.clone();
-            let (what, cure) = (what.replace('\n', " "), cure.replace('\n', " "));
-            self.faults.push(Fault { file, line, column, what, cure });
-        }
+    pub(super) fn fault(&mut self, source: &Source, offset: usize, what: &str, cure: &str) {
+        self.faults.tell(source, offset, what, cure);
     }
 
     /// A fault that Cedar found; its labels count from the start of the statement. The validator
@@ -131,7 +175,7 @@ impl<'a> Compiler<'a> {
         let cure = error.help.as_deref().unwrap_or(cure);
         let at = spot.statement.offset + inside;
         let (line, column) = scanner::place(&spot.source.text, at);
-        let told = self.faults.last().is_some_and(|last| {
+        let told = self.faults.0.last().is_some_and(|last| {
             last.file == spot.source.path && (last.line, last.column) == (line, column)
         });
         if !told {
@@ -139,11 +183,33 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn statement(&mut self, spot: Spot<'a>) {
+    /// The policy as the set before has it.
+    fn taken_over(&mut self, spot: Spot<'a>) -> Option<Arc<Core>> {
+        let core = self.known.get(spot.statement.text).copied()?;
+        self.claim(spot, &core.id).then(|| Arc::clone(core))
+    }
+
+    /// Remembers whose the id is. False: it is taken.
+    fn claim(&mut self, spot: Spot<'a>, id: &str) -> bool {
+        let Some(first) = self.ids.get(id) else {
+            self.ids.insert(id.to_owned(), spot);
+            return true;
+        };
+        let (line, _) = scanner::place(&first.source.text, first.statement.annotation("id"));
+        let first = first.source.path.display();
+        let what = format!("@id \"{id}\" is taken by the policy at {first}:{line}");
+        let at = spot.statement.annotation("id");
+        self.fault(spot.source, at, &what, "give each policy its own @id");
+        false
+    }
+
+    /// Checks a policy and compiles it. `None` after a fault.
+    fn statement(&mut self, spot: Spot<'a>) -> Option<Arc<Core>> {
         let Spot { source, statement } = spot;
         if statement.text.len() > limits::POLICY_BYTES_MAX {
             let what = format!("a policy of more than {} bytes", limits::POLICY_BYTES_MAX);
-            return self.fault(source, statement.offset, &what, "split it");
+            self.fault(source, statement.offset, &what, "split it");
+            return None;
         }
         let depth = statement.depth();
         if depth.nesting > limits::POLICY_NESTING_MAX
@@ -153,7 +219,8 @@ impl<'a> Compiler<'a> {
             let what =
                 format!("a policy of more than {nesting} nested brackets or {operators} operators");
             let cure = "split it, or compare with a set: `[\"a\", \"b\"].contains(…)`";
-            return self.fault(source, statement.offset, &what, cure);
+            self.fault(source, statement.offset, &what, cure);
+            return None;
         }
         let policy = match Policy::parse(None, statement.text) {
             Ok(policy) => policy,
@@ -161,34 +228,36 @@ impl<'a> Compiler<'a> {
                 for error in errors.iter() {
                     self.cedar_fault(spot, &DetailedError::from(error), "correct the syntax");
                 }
-                return;
+                return None;
             }
         };
-        let before = self.faults.len();
+        let before = self.faults.0.len();
         let id = self.id(spot, &policy);
         self.annotations(spot, &policy);
         self.literals(spot, &policy);
-        let read = match policy.to_pst() {
-            Ok(form) => mentions::read(&form),
-            Err(error) => {
-                let what = error.to_string();
-                return self.fault(source, statement.offset, &what, "write it more simply");
+        let form = policy.to_pst().map_err(|error| error.to_string());
+        let (read, condition) = match form.and_then(|form| Ok((mentions::read(&form), bare(form)?)))
+        {
+            Ok(read) => read,
+            Err(what) => {
+                self.fault(source, statement.offset, &what, "write it more simply");
+                return None;
             }
         };
         self.context_use(spot, &read);
         let step_up = self.step_up(spot, &policy, read.mentions);
-        if self.faults.len() > before {
-            return;
+        if self.faults.0.len() > before {
+            return None;
         }
         let policy = policy.new_id(PolicyId::new(&id));
-        let Some(alone) = self.validated(spot, &policy) else { return };
-        let place = rule::place(&policy, &self.servers);
-        let Some(credential) = self.credential(spot, &policy, &place) else { return };
+        self.validated(spot, &policy)?;
+        let place = rule::place(&policy, &self.basis.servers);
+        let credential = self.credential(spot, &policy, &place)?;
         let permits = policy.effect() == Effect::Permit;
         for literal in policy.entity_literals() {
             self.names.learn(&literal);
         }
-        self.rules.push(Rule {
+        Some(Arc::new(Core {
             id: Arc::from(id),
             permits,
             who: self.names.who(&policy),
@@ -197,16 +266,10 @@ impl<'a> Compiler<'a> {
             credential,
             step_up,
             mentions: read.mentions,
-            at: self.place(spot, permits),
-            condition: policy.has_non_scope_constraint().then_some(alone),
-        });
-    }
-
-    fn place(&self, spot: Spot<'_>, permits: bool) -> RulePlace {
-        let Spot { source, statement } = spot;
-        let (line, column) = scanner::place(&source.text, statement.offset);
-        let (file, shadow) = (Arc::from(source.path.as_path()), self.shadow);
-        RulePlace { file, line, column, shadow, permits }
+            arguments: read.arguments,
+            text: Box::from(statement.text),
+            condition,
+        }))
     }
 
     fn id(&mut self, spot: Spot<'a>, policy: &Policy) -> String {
@@ -221,33 +284,8 @@ impl<'a> Compiler<'a> {
             let cure = format!("use 1 to {} printable bytes", limits::POLICY_ID_BYTES_MAX);
             self.fault(source, at, "this @id cannot be recorded", &cure);
         }
-        match self.ids.get(id) {
-            Some((first, offset)) => {
-                let (line, _) = scanner::place(&first.text, *offset);
-                let first = first.path.display();
-                let what = format!("@id \"{id}\" is taken by the policy at {first}:{line}");
-                self.fault(source, at, &what, "give each policy its own @id");
-            }
-            None => {
-                self.ids.insert(id.to_owned(), (source, at));
-            }
-        }
+        self.claim(spot, id);
         id.to_owned()
-    }
-
-    fn annotations(&mut self, spot: Spot<'_>, policy: &Policy) {
-        for (name, _) in policy.annotations() {
-            let at = spot.statement.annotation(name);
-            match name {
-                "id" | "credential" | REQUIRE_SCOPE | REQUIRE_ACR | MAX_AGE => {}
-                _ => {
-                    let what = format!("unknown annotation @{name}");
-                    let known =
-                        "known are @id, @credential, @require_scope, @require_acr and @max_age";
-                    self.fault(spot.source, at, &what, known);
-                }
-            }
-        }
     }
 
     /// What a policy reads must be something that can be told apart, and had.
@@ -261,50 +299,27 @@ impl<'a> Compiler<'a> {
             let (what, at) = ("there is no database of countries", statement.word("country"));
             self.fault(source, at, what, "set policy.geoip to a MaxMind country database");
         }
-        for word in &read.unbuilt {
-            let what = format!("context attribute `{word}` is not built yet");
-            self.fault(source, statement.word(word), &what, "leave the condition out");
+        for named in &read.arguments {
+            if let Err((what, cure)) = self.basis.declared.check(named, self.setting.servers) {
+                let word = named.path.last().map_or("arguments", |word| word);
+                self.fault(source, statement.word(word), &what, &cure);
+            }
         }
     }
 
-    /// What a forbid says would lift it (DESIGN §6). Its condition must look at the same thing:
-    /// else it would hold on after the step, and the client would be sent round for ever.
-    fn step_up(&mut self, spot: Spot<'_>, policy: &Policy, read: Mentions) -> Option<StepUp> {
-        let mut step_up = StepUp::default();
-        let mut found = false;
-        for (name, mention, attribute) in STEPS {
-            let Some(value) = policy.annotation(name) else { continue };
-            found = true;
-            let at = spot.statement.annotation(name);
-            if policy.effect() == Effect::Permit {
-                self.fault(spot.source, at, &format!("@{name} on a permit"), "write a forbid");
-            }
-            if !read.has(mention) {
-                let what = format!("@{name} on a policy that does not look at it");
-                let cure = format!("add a condition on context.{attribute}");
-                self.fault(spot.source, at, &what, &cure);
-            }
-            let taken = match name {
-                REQUIRE_SCOPE if is_scope(value) => {
-                    step_up.scopes.push(Arc::from(value));
-                    true
-                }
-                REQUIRE_ACR if is_scope(value) => {
-                    step_up.acr.push(Arc::from(value));
-                    true
-                }
-                MAX_AGE => {
-                    step_up.max_age = value.parse().ok().filter(|age| *age <= MAX_AGE_MAX);
-                    step_up.max_age.is_some() && value.bytes().all(|byte| byte.is_ascii_digit())
-                }
-                _ => false,
-            };
-            if !taken {
-                let cure = "write one scope, one acr value, or seconds up to a year";
-                self.fault(spot.source, at, &format!("this value of @{name} is not usable"), cure);
-            }
+    /// Which arguments are read out of calls.
+    fn plans(&mut self) -> Vec<Plans> {
+        let at = match self.basis.declared.plans(&self.rules, self.setting.servers) {
+            Ok(plans) => return plans,
+            Err(at) => at,
+        };
+        if let Some(RulePlace { file, line, column, .. }) = self.rules.get(at).map(|one| &one.at) {
+            let what = format!("with this, more than {PLAN_FIELDS_MAX} arguments of one tool");
+            let cure = "ask for fewer of them".to_owned();
+            let (file, line, column) = (file.to_path_buf(), *line, *column);
+            self.faults.0.push(Fault { file, line, column, what, cure });
         }
-        found.then_some(step_up)
+        Vec::new()
     }
 
     /// Entities that a policy names must exist as far as the configuration can tell: a typing error
@@ -336,12 +351,17 @@ impl<'a> Compiler<'a> {
                 _ => return Some(format!("{literal} does not say its server")),
             },
         };
-        let configured = self.servers.iter().any(|known| **known == *server);
-        (!configured).then(|| format!("{literal}: there is no [[server]] \"{server}\""))
+        let Some(at) = self.basis.servers.iter().position(|known| **known == *server) else {
+            return Some(format!("{literal}: there is no [[server]] \"{server}\""));
+        };
+        let is_tool = kind::of(literal.type_name().basename()) == kind::TOOL;
+        let tool = id.split_once('/').filter(|_| is_tool)?.1;
+        (!self.basis.declared.may_exist(at, tool))
+            .then(|| format!("{literal}: schema.d knows all tools of \"{server}\", not this one"))
     }
 
-    /// Strict validation; warnings are faults (DESIGN §6). The policy comes back alone in a set.
-    fn validated(&mut self, spot: Spot<'_>, policy: &Policy) -> Option<cedar_policy::PolicySet> {
+    /// Strict validation; warnings are faults (DESIGN §6). `None` after a fault.
+    fn validated(&mut self, spot: Spot<'_>, policy: &Policy) -> Option<()> {
         let alone = match cedar_policy::PolicySet::from_policies([policy.clone()]) {
             Ok(alone) => alone,
             Err(error) => {
@@ -358,7 +378,7 @@ impl<'a> Compiler<'a> {
         for warning in result.validation_warnings() {
             self.cedar_fault(spot, &DetailedError::from(warning), cure);
         }
-        result.validation_passed_without_warnings().then_some(alone)
+        result.validation_passed_without_warnings().then_some(())
     }
 
     /// The credential of a permit. `None` after a fault.
@@ -418,22 +438,20 @@ impl<'a> Compiler<'a> {
     }
 }
 
-/// RFC 6749 §3.3, `scope-token`. An `acr` value stands in a list with spaces, too (RFC 9470 §3).
-fn is_scope(value: &str) -> bool {
-    let fits = |byte| matches!(byte, b'!' | b'#'..=b'[' | b']'..=b'~');
-    (1..=STEP_BYTES_MAX).contains(&value.len()) && value.bytes().all(fits)
+/// The conditions of a policy without its scope, which is matched here: Cedar needs no entities
+/// for it then. `None` when there are none.
+fn bare(form: pst::Policy) -> Result<Option<cedar_policy::PolicySet>, String> {
+    let body = form.body();
+    if body.clauses().is_empty() {
+        return Ok(None);
+    }
+    let (principal, action) = (pst::PrincipalConstraint::Any, pst::ActionConstraint::Any);
+    let resource = pst::ResourceConstraint::Any;
+    let bare = pst::Template::new(body.id.clone(), body.effect, principal, action, resource);
+    let bare = bare.try_with_clauses(body.clauses().iter().cloned());
+    let bare = pst::StaticPolicy::try_from(bare.map_err(|error| error.to_string())?);
+    let bare = bare.map_err(|error| error.to_string())?;
+    let bare = Policy::from_pst(bare.into()).map_err(|error| error.to_string())?;
+    let alone = cedar_policy::PolicySet::from_policies([bare]);
+    alone.map(Some).map_err(|error| error.to_string())
 }
-
-const REQUIRE_SCOPE: &str = "require_scope";
-const REQUIRE_ACR: &str = "require_acr";
-const MAX_AGE: &str = "max_age";
-/// Annotation, what its policy must look at, and under which name.
-const STEPS: [(&str, Mentions, &str); 3] = [
-    (REQUIRE_SCOPE, Mentions::SCOPES, "scopes"),
-    (REQUIRE_ACR, Mentions::ACR, "acr"),
-    (MAX_AGE, Mentions::AUTH_TIME, "auth_time"),
-];
-/// Bytes of a scope or `acr` value.
-const STEP_BYTES_MAX: usize = 256;
-/// A year, in seconds.
-const MAX_AGE_MAX: u64 = 31_536_000;

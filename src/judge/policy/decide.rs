@@ -17,6 +17,7 @@ use super::schema::uid;
 use super::{Context, Mode, PolicySet, QTarget, Question, Slice};
 use crate::address::Country;
 use crate::clock::UnixSeconds;
+use crate::mcp::{Item, Items};
 
 /// The answer to one question.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +118,15 @@ impl PolicySet {
         let asker = self.names.asker(question.subject);
         let mut conditions = Conditions::new(self, slice, question);
         let forbids = self.applicable(slice, &asker, question.target, |bucket| &bucket.forbids);
+        if question.context.arguments.unrepresentable() {
+            let permits = self.applicable(slice, &asker, question.target, |bucket| &bucket.permits);
+            let asks = |rule: &&&Rule| rule.mentions.has(Mentions::ARGUMENTS);
+            let blind: Vec<&Rule> = forbids.iter().chain(&permits).filter(asks).copied().collect();
+            if !blind.is_empty() {
+                let more = Some(Rc::new(More { unrepresentable: true, ..More::default() }));
+                return Verdict { policies: ids(&blind), more, ..Verdict::by_default() };
+            }
+        }
         let (holding, failed) = conditions.sort(forbids);
         let lifted = || holding.iter().all(|rule| rule.step_up.is_some()) && failed.is_empty();
         let forbidden = !holding.is_empty();
@@ -164,13 +174,7 @@ impl PolicySet {
         let name = target.name();
         let mut found: Vec<u32> = Vec::new();
         for bucket in slice.buckets.iter().flatten() {
-            let fits = |rule: &Rule| {
-                rule.who.matches(asker)
-                    && rule.place.kinds & slice.kind != 0
-                    && rule.place.server.is_none_or(|server| Some(server) == slice.server)
-                    && rule.place.name.as_deref().is_none_or(|only| Some(only) == name)
-                    && rule.actions.binary_search(&slice.action).is_ok()
-            };
+            let fits = |rule: &Rule| slice.fits(rule, asker, name);
             found.extend(list(bucket).iter().filter(|at| self.rule(**at).is_some_and(fits)));
         }
         found.sort_unstable();
@@ -228,11 +232,9 @@ impl<'q> Conditions<'q> {
         (holding, failed)
     }
 
-    fn holds(&mut self, rule: &Rule) -> Option<bool> {
+    pub(super) fn holds(&mut self, rule: &Rule) -> Option<bool> {
         let Some(alone) = &rule.condition else { return Some(true) };
-        let (set, slice, question) = (self.set, self.slice, self.question);
-        let built = self.built.get_or_insert_with(|| set.cedar_question(slice, question));
-        let (request, entities) = built.as_ref()?;
+        let (set, request, entities) = self.question_built()?;
         let response = set.authorizer.is_authorized(request, alone, entities);
         // Cedar skips a policy that fails; here it decides (DESIGN §6).
         if response.diagnostics().errors().next().is_some() {
@@ -240,6 +242,15 @@ impl<'q> Conditions<'q> {
         }
         // A determining policy is one that holds, permit or forbid alike.
         Some(response.diagnostics().reason().next().is_some())
+    }
+}
+
+impl Conditions<'_> {
+    /// What Cedar needs. `None`: a value cannot be expressed.
+    pub(super) fn question_built(&mut self) -> Option<(&PolicySet, &Request, &Entities)> {
+        let (set, slice, question) = (self.set, self.slice, self.question);
+        let built = self.built.get_or_insert_with(|| set.cedar_question(slice, question));
+        built.as_ref().map(|(request, entities)| (set, request, entities))
     }
 }
 
@@ -251,29 +262,47 @@ impl PolicySet {
     ) -> Option<(Request, Entities)> {
         let action = self.actions.entity(slice.action)?;
         let (principal, resource) = (self.principal(question), self.resource(question));
-        let context = self.cedar_context(slice.mentions, question)?;
-        let request =
-            Request::new(principal.uid(), action.uid(), resource.uid(), context, None).ok()?;
-        let entities = Entities::from_entities([principal, resource, action.clone()], None);
-        Some((request, entities.ok()?))
-    }
-
-    fn principal(&self, question: &Question<'_>) -> Entity {
-        let Some(user) = question.subject.user else {
-            return Entity::with_uid(uid(&self.types.agent, question.subject.agent));
+        // Only what conditions look at: what is in what would be computed anew for each question.
+        let read = |some| slice.mentions.has(some);
+        let mut entities = Vec::new();
+        // A workload has no groups.
+        if read(Mentions::PRINCIPAL) && question.subject.user.is_some() {
+            let groups = self.names.known_groups(question.subject);
+            let parents = groups.map(|group| uid(&self.types.group, group)).collect();
+            entities.push(Entity::new_no_attrs(principal.clone(), parents));
+        }
+        if let (true, Some((_, server))) = (read(Mentions::RESOURCE), question.server)
+            && question.target.name().is_some()
+        {
+            let parents = HashSet::from([uid(&self.types.server, server)]);
+            entities.push(Entity::new_no_attrs(resource.clone(), parents));
+        }
+        if read(Mentions::ACTION) {
+            entities.push(action.clone());
+        }
+        let entities = if entities.is_empty() {
+            Entities::empty()
+        } else {
+            Entities::from_entities(entities, None).ok()?
         };
-        let groups = self.names.known_groups(question.subject);
-        let parents: HashSet<EntityUid> =
-            groups.map(|group| uid(&self.types.group, group)).collect();
-        Entity::new_no_attrs(uid(&self.types.user, user), parents)
+        let context = self.cedar_context(slice.mentions, question)?;
+        let request = Request::new(principal, action.uid(), resource, context, None).ok()?;
+        Some((request, entities))
     }
 
-    fn resource(&self, question: &Question<'_>) -> Entity {
+    fn principal(&self, question: &Question<'_>) -> EntityUid {
+        match question.subject.user {
+            Some(user) => uid(&self.types.user, user),
+            None => uid(&self.types.agent, question.subject.agent),
+        }
+    }
+
+    fn resource(&self, question: &Question<'_>) -> EntityUid {
         let types = &self.types;
         let server = question.server.map_or("", |(_, name)| name);
         let (entity_type, name) = match question.target {
-            QTarget::Gateway => return Entity::with_uid(uid(&types.gateway, GATEWAY)),
-            QTarget::Server => return Entity::with_uid(uid(&types.server, server)),
+            QTarget::Gateway => return uid(&types.gateway, GATEWAY),
+            QTarget::Server => return uid(&types.server, server),
             QTarget::Tool(name) => (&types.tool, name),
             QTarget::Prompt(name) => (&types.prompt, name),
             QTarget::Resource(uri) => (&types.resource, uri),
@@ -283,7 +312,7 @@ impl PolicySet {
         id.push_str(server);
         id.push('/');
         id.push_str(name);
-        Entity::new_no_attrs(uid(entity_type, &id), HashSet::from([uid(&types.server, server)]))
+        uid(entity_type, &id)
     }
 
     /// Only what the slice mentions; the rest cannot be seen by any of its policies. `None` when a
@@ -325,6 +354,9 @@ impl PolicySet {
         if let (true, Some(revision)) = (read.has(Mentions::REVISION), context.revision) {
             put("revision", text(revision));
         }
+        if read.has(Mentions::ARGUMENTS) {
+            put("arguments", arguments(question)?);
+        }
         CedarContext::from_pairs(pairs).ok()
     }
 }
@@ -356,6 +388,10 @@ fn would_deny(
     shadows: Vec<&Rule>,
     granting: &[&Rule],
 ) -> Option<Rc<More>> {
+    // What could not be read would deny, once these decide.
+    let doubtful = conditions.question.context.arguments.unrepresentable_to_shadows();
+    let (blind, shadows): (Vec<&Rule>, Vec<&Rule>) =
+        shadows.into_iter().partition(|rule| doubtful && rule.mentions.has(Mentions::ARGUMENTS));
     let (holding, failed) = conditions.sort(shadows);
     let ambiguous = |rule: &Rule| {
         let both: Vec<&Rule> = granting.iter().copied().chain([rule]).collect();
@@ -364,6 +400,7 @@ fn would_deny(
     let mut denying: Vec<&Rule> = holding;
     denying.retain(|rule| !rule.permits || ambiguous(rule));
     denying.extend(failed);
+    denying.extend(blind);
     let would_deny = ids(&denying);
     (!would_deny.is_empty()).then(|| Rc::new(More { would_deny, ..More::default() }))
 }
@@ -382,6 +419,49 @@ fn choose(granting: &[&Rule]) -> CredentialChoice {
         Some(first) if named.all(|other| other == first) => CredentialChoice::Named(first),
         Some(_) => CredentialChoice::Ambiguous,
     }
+}
+
+/// What a call was given of its tool's planned arguments, under the name of the tool; nothing for
+/// everything else.
+fn arguments(question: &Question<'_>) -> Option<RestrictedExpression> {
+    let (Some((_, server)), QTarget::Tool(tool), true) =
+        (question.server, question.target, question.context.arguments.planned())
+    else {
+        return record([]);
+    };
+    let given = members(&mut question.context.arguments.items())?;
+    let tool = format!("{server}/{tool}");
+    record([(tool.as_str(), RestrictedExpression::new_record(given).ok()?)])
+}
+
+/// The items up to the end of their record. Its depth is that of a plan, which is bounded.
+fn members(items: &mut Items<'_>) -> Option<HashMap<String, RestrictedExpression>> {
+    let mut found = HashMap::new();
+    while let Some(item) = items.next() {
+        let Some((name, value)) = value(item, items) else {
+            return (item == Item::End).then_some(found);
+        };
+        found.insert(name.to_owned(), value);
+    }
+    Some(found)
+}
+
+/// An item with what belongs to it; `None` for an end.
+fn value<'a>(item: Item<'a>, items: &mut Items<'a>) -> Option<(&'a str, RestrictedExpression)> {
+    Some(match item {
+        Item::Bool(name, value) => (name, RestrictedExpression::new_bool(value)),
+        Item::Long(name, value) => (name, RestrictedExpression::new_long(value)),
+        Item::Text(name, value) => (name, text(value)),
+        Item::Set(name) => {
+            let mut found = Vec::new();
+            while let Some((_, member)) = items.next().and_then(|item| value(item, items)) {
+                found.push(member);
+            }
+            (name, RestrictedExpression::new_set(found))
+        }
+        Item::Record(name) => (name, RestrictedExpression::new_record(members(items)?).ok()?),
+        Item::End => return None,
+    })
 }
 
 fn text(value: &str) -> RestrictedExpression {

@@ -1,6 +1,7 @@
 //! Slices: which policies could apply to a server, an action and a resource.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::mentions::Mentions;
 use super::rule::{Asker, Rule, Who};
@@ -30,8 +31,8 @@ pub(super) struct Bucket {
 
 /// Finds slices.
 pub(super) struct Index {
-    /// Policies that are bound to no server, by action.
-    everywhere: Vec<Bucket>,
+    /// Policies that are bound to no server.
+    everywhere: OfServer,
     servers: Vec<OfServer>,
 }
 
@@ -45,44 +46,83 @@ struct OfServer {
     seen_by: HashSet<Who>,
     /// Principal scopes of unconditional forbids that cover the whole server.
     barred: HashSet<Who>,
+    /// Changes with the text, number or order of what decides here.
+    mark: u64,
+}
+
+impl Slice<'_> {
+    /// Whether the whole scope of `rule` matches; `name` is the tool, prompt or resource asked for.
+    pub(super) fn fits(&self, rule: &Rule, asker: &Asker, name: Option<&str>) -> bool {
+        rule.who.matches(asker)
+            && rule.place.kinds & self.kind != 0
+            && rule.place.server.is_none_or(|server| Some(server) == self.server)
+            && rule.place.name.as_deref().is_none_or(|only| Some(only) == name)
+            && rule.actions.binary_search(&self.action).is_ok()
+    }
 }
 
 impl Index {
-    pub(super) fn new(rules: &[Rule], actions: &Actions, servers: usize) -> Self {
-        let buckets = || (0..actions.len()).map(|_| Bucket::default()).collect::<Vec<_>>();
-        let connect = actions.number(CONNECT);
-        let mut index = Self {
-            everywhere: buckets(),
-            servers: (0..servers)
-                .map(|_| OfServer { wide: buckets(), ..OfServer::default() })
-                .collect(),
+    /// `pause` is called often.
+    pub(super) fn new(
+        rules: &[Rule],
+        actions: &Actions,
+        servers: usize,
+        pause: &mut dyn FnMut(),
+    ) -> Self {
+        let empty = || OfServer {
+            wide: (0..actions.len()).map(|_| Bucket::default()).collect(),
+            ..OfServer::default()
         };
+        let mut index =
+            Self { everywhere: empty(), servers: (0..servers).map(|_| empty()).collect() };
+        let connect = actions.number(CONNECT);
         let whole = actions.len().saturating_sub(1);
         for (at, rule) in rules.iter().enumerate() {
+            if at % RULES_AT_ONCE == 0 {
+                pause();
+            }
             let Ok(at) = u32::try_from(at) else { continue };
-            index.file(at, rule);
+            let Some(place) = index.place(rule.place.server) else { continue };
+            place.file(at, rule);
             let served = |action: &&u16| Some(**action) != connect;
-            index.note_visibility(rule, rule.actions.iter().filter(served).count(), whole);
+            place.note_visibility(rule, rule.actions.iter().filter(served).count(), whole);
+            place.note_mark(rule);
         }
         index
     }
 
+    fn place(&mut self, server: Option<u16>) -> Option<&mut OfServer> {
+        match server {
+            None => Some(&mut self.everywhere),
+            Some(server) => self.servers.get_mut(usize::from(server)),
+        }
+    }
+
+    pub(super) fn visible(&self, server: u16, asker: &Asker) -> bool {
+        let all = &self.everywhere;
+        self.servers.get(usize::from(server)).is_some_and(|one| {
+            (covers(&one.seen_by, asker) || covers(&all.seen_by, asker))
+                && !covers(&one.barred, asker)
+                && !covers(&all.barred, asker)
+        })
+    }
+
+    fn mark(&self, server: u16) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let of_server = self.servers.get(usize::from(server));
+        (self.everywhere.mark, of_server.map(|one| one.mark)).hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+impl OfServer {
     fn file(&mut self, at: u32, rule: &Rule) {
-        let Some(server) = rule.place.server else {
-            for action in &rule.actions {
-                if let Some(bucket) = self.everywhere.get_mut(usize::from(*action)) {
-                    bucket.add(at, rule);
-                }
-            }
-            return;
-        };
-        let Some(of_server) = self.servers.get_mut(usize::from(server)) else { return };
         if let Some(name) = &rule.place.name {
-            of_server.exact.entry(name.clone()).or_default().add(at, rule);
+            self.exact.entry(name.clone()).or_default().add(at, rule);
             return;
         }
         for action in &rule.actions {
-            if let Some(bucket) = of_server.wide.get_mut(usize::from(*action)) {
+            if let Some(bucket) = self.wide.get_mut(usize::from(*action)) {
                 bucket.add(at, rule);
             }
         }
@@ -95,22 +135,19 @@ impl Index {
         }
         let all_kinds = place.kinds & kind::IN_SERVER == kind::IN_SERVER;
         let takes_all = all_kinds && place.name.is_none() && served == whole;
-        for (at, of_server) in self.servers.iter_mut().enumerate() {
-            if place.server.is_some_and(|server| usize::from(server) != at) {
-                continue;
-            }
-            if rule.permits {
-                of_server.seen_by.insert(rule.who);
-            } else if takes_all && rule.condition.is_none() {
-                of_server.barred.insert(rule.who);
-            }
+        if rule.permits {
+            self.seen_by.insert(rule.who);
+        } else if takes_all && rule.condition.is_none() {
+            self.barred.insert(rule.who);
         }
     }
 
-    pub(super) fn visible(&self, server: u16, asker: &Asker) -> bool {
-        self.servers.get(usize::from(server)).is_some_and(|of_server| {
-            covers(&of_server.seen_by, asker) && !covers(&of_server.barred, asker)
-        })
+    fn note_mark(&mut self, rule: &Rule) {
+        if !rule.at.shadow {
+            let mut hasher = DefaultHasher::new();
+            (self.mark, &rule.text).hash(&mut hasher);
+            self.mark = hasher.finish();
+        }
     }
 }
 
@@ -137,6 +174,12 @@ impl Bucket {
 }
 
 impl PolicySet {
+    /// Equal for two sets when the same policies, in the same order, may decide in `server`.
+    #[must_use]
+    pub fn mark(&self, server: u16) -> u64 {
+        self.index.mark(server)
+    }
+
     /// The slice of a question. `None` when nothing could ever apply to it: an action that the
     /// schema does not know, or a server that is not the one this set was checked against.
     #[must_use]
@@ -150,11 +193,11 @@ impl PolicySet {
             QTarget::Resource(uri) => (kind::RESOURCE, Some(uri)),
         };
         let mut server = None;
-        let mut buckets = [self.index.everywhere.get(usize::from(action)), None, None];
+        let mut buckets = [self.index.everywhere.wide.get(usize::from(action)), None, None];
         if kind != kind::GATEWAY {
             // An index of another configuration must not be judged by this one's names.
             let (at, called) = question.server?;
-            if self.servers.get(usize::from(at)).is_none_or(|known| **known != *called) {
+            if self.basis.servers.get(usize::from(at)).is_none_or(|known| **known != *called) {
                 return None;
             }
             let of_server = self.index.servers.get(usize::from(at))?;
@@ -167,6 +210,9 @@ impl PolicySet {
         Some(Slice { action, kind, server, buckets, mentions })
     }
 }
+
+/// Policies that are filed between two pauses.
+const RULES_AT_ONCE: usize = 64;
 
 /// The action that every request is judged by first.
 pub(super) const CONNECT: &str = "connect";

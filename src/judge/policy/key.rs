@@ -4,9 +4,11 @@ use std::net::IpAddr;
 
 use super::decide::clock_face;
 use super::mentions::Mentions;
+use super::schema::kind;
 use super::{Mode, PolicySet, Question, Slice};
 use crate::address::Country;
 use crate::limits::DECISION_KEY_BYTES_MAX;
+use crate::mcp::Arguments;
 
 impl PolicySet {
     /// Writes the key of `question` into `out`, which is emptied first. Equal keys of one set mean
@@ -18,12 +20,7 @@ impl PolicySet {
         out.clear();
         out.extend_from_slice(subject.digest);
         out.extend_from_slice(&slice.action.to_le_bytes());
-        out.push(slice.kind);
-        out.push(match question.mode {
-            Mode::Call => 0,
-            Mode::List => 1,
-            Mode::Template => 2,
-        });
+        out.push(slice.kind | MODE_BITS * mode_number(question.mode));
         out.extend_from_slice(&slice.server.unwrap_or(u16::MAX).to_le_bytes());
         optional(question.target.name(), out);
         // What only a call can tell is not looked at for a list.
@@ -31,6 +28,10 @@ impl PolicySet {
             Mode::Call => slice.mentions,
             Mode::List | Mode::Template => slice.mentions.without(Mentions::CALL_TIME),
         };
+        // Most slices look at nothing besides.
+        if read == Mentions::NONE {
+            return out.len() <= DECISION_KEY_BYTES_MAX;
+        }
         if read.has(Mentions::AGENT) {
             string(subject.agent, out);
         }
@@ -60,10 +61,7 @@ impl PolicySet {
             optional(context.country.as_ref().map(Country::as_str), out);
         }
         if read.has(Mentions::ARGUMENTS) {
-            out.push(u8::from(context.arguments.unrepresentable()));
-            let bytes = context.arguments.bytes();
-            number(bytes.len() as u64, out);
-            out.extend_from_slice(bytes.get(..DECISION_KEY_BYTES_MAX + 1).unwrap_or(bytes));
+            given(context.arguments, out);
         }
         if read.has(Mentions::NOW) {
             number(context.now.0, out);
@@ -85,6 +83,24 @@ impl PolicySet {
     }
 }
 
+const fn mode_number(mode: Mode) -> u8 {
+    match mode {
+        Mode::Call => 0,
+        Mode::List => 1,
+        Mode::Template => 2,
+    }
+}
+
+fn given(arguments: Arguments<'_>, out: &mut Vec<u8>) {
+    let planned = arguments.planned();
+    let unrepresentable = arguments.unrepresentable();
+    let to_shadows = arguments.unrepresentable_to_shadows();
+    out.extend([planned, unrepresentable, to_shadows].map(u8::from));
+    let bytes = arguments.bytes();
+    number(bytes.len() as u64, out);
+    out.extend_from_slice(bytes.get(..DECISION_KEY_BYTES_MAX + 1).unwrap_or(bytes));
+}
+
 fn number(value: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(&value.to_le_bytes());
 }
@@ -101,3 +117,8 @@ fn optional(value: Option<&str>, out: &mut Vec<u8>) {
     out.push(u8::from(value.is_some()));
     string(value.unwrap_or_default(), out);
 }
+
+/// The first bit above those of a kind.
+const MODE_BITS: u8 = 32;
+
+const _: () = assert!(kind::ALL < MODE_BITS);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::scanner;
 use crate::limits;
 
 /// What a policy set is checked against.
@@ -47,6 +48,8 @@ pub struct Sources {
     pub enforced: Vec<Source>,
     /// `shadow/*.cedar`: what they would deny is recorded, and nothing else.
     pub shadow: Vec<Source>,
+    /// `schema.d/*.cedarschema`: types of the arguments of tools.
+    pub schemas: Vec<Source>,
 }
 
 impl Sources {
@@ -85,7 +88,23 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Reads `*.cedar` and `shadow/*.cedar` of `directory`, in the order of their names.
+/// Faults as they are found, up to a bound.
+#[derive(Default)]
+pub(super) struct Faults(pub(super) Vec<Fault>);
+
+impl Faults {
+    pub(super) fn tell(&mut self, source: &Source, offset: usize, what: &str, cure: &str) {
+        if self.0.len() < limits::POLICY_FAULTS_MAX {
+            let (line, column) = scanner::place(&source.text, offset);
+            let file = source.path.clone();
+            let (what, cure) = (what.replace('\n', " "), cure.replace('\n', " "));
+            self.0.push(Fault { file, line, column, what, cure });
+        }
+    }
+}
+
+/// Reads `*.cedar`, `shadow/*.cedar` and `schema.d/*.cedarschema` of `directory`, in the order of
+/// their names.
 pub(super) fn read(directory: &Path) -> Result<Sources, Vec<Fault>> {
     let whole = |file: &Path, what: String, cure: &str| Fault {
         file: file.to_owned(),
@@ -95,38 +114,38 @@ pub(super) fn read(directory: &Path) -> Result<Sources, Vec<Fault>> {
         cure: cure.to_owned(),
     };
     let mut faults = Vec::new();
-    let schemas = list(&directory.join("schema.d"), "cedarschema").unwrap_or_default();
-    faults.extend(schemas.iter().map(|file| {
-        whole(file, "schema.d/*.cedarschema is not built yet".to_owned(), "remove the file")
-    }));
-    let files = match list(directory, "cedar") {
-        Ok(files) => files,
-        Err(error) => {
-            let what = format!("the policy directory cannot be read: {error}");
-            faults.push(whole(directory, what, "create it, or correct policy.directory"));
-            Vec::new()
-        }
-    };
-    let shadows = match list(&directory.join("shadow"), "cedar") {
-        Ok(files) => files,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => {
-            let what = format!("the folder of shadow policies cannot be read: {error}");
-            faults.push(whole(&directory.join("shadow"), what, "correct its rights, or remove it"));
-            Vec::new()
-        }
-    };
-    if files.len() + shadows.len() > limits::POLICY_FILES_MAX {
-        let what = format!("more than {} policy files", limits::POLICY_FILES_MAX);
-        return Err(vec![whole(directory, what, "put several policies into one file")]);
-    }
     let mut sources = Sources::default();
-    let enforced = files.into_iter().map(|path| (path, false));
-    for (path, shadow) in enforced.chain(shadows.into_iter().map(|path| (path, true))) {
-        let to = if shadow { &mut sources.shadow } else { &mut sources.enforced };
-        match read_one(&path) {
-            Ok(text) => to.push(Source { path, text }),
-            Err(what) => faults.push(whole(&path, what, "replace or remove the file")),
+    let folders = [
+        (directory.to_owned(), "cedar", true, &mut sources.enforced),
+        (directory.join("shadow"), "cedar", false, &mut sources.shadow),
+        (directory.join("schema.d"), "cedarschema", false, &mut sources.schemas),
+    ];
+    let mut count = 0;
+    for (folder, ending, required, to) in folders {
+        let files = match list(&folder, ending) {
+            Ok(files) => files,
+            Err(error) if !required && error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => {
+                let what = format!("the policy directory cannot be read: {error}");
+                let cure = if required {
+                    "create it, or correct policy.directory"
+                } else {
+                    "correct its rights, or remove it"
+                };
+                faults.push(whole(&folder, what, cure));
+                continue;
+            }
+        };
+        count += files.len();
+        if count > limits::POLICY_FILES_MAX {
+            let what = format!("more than {} policy files", limits::POLICY_FILES_MAX);
+            return Err(vec![whole(directory, what, "put several policies into one file")]);
+        }
+        for path in files {
+            match read_one(&path) {
+                Ok(text) => to.push(Source { path, text }),
+                Err(what) => faults.push(whole(&path, what, "replace or remove the file")),
+            }
         }
     }
     if faults.is_empty() { Ok(sources) } else { Err(faults) }

@@ -1,7 +1,9 @@
 //! Which parts of `context` a policy reads. Only those are built for Cedar, and only those are in
-//! the key of a cached decision. Besides, whether it looks at what is asked for.
+//! the key of a cached decision. Besides, which of the entities it looks at.
 
 use cedar_policy::pst;
+
+use super::arguments::Named;
 
 /// A set of context attributes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,7 +25,10 @@ impl Mentions {
     pub(super) const ARGUMENTS: Self = Self(1024);
     /// The resource itself, whose name is in every key.
     pub(super) const RESOURCE: Self = Self(2048);
-    pub(super) const ALL: Self = Self(4095);
+    /// Who asks, and what is done: both are in every key, too.
+    pub(super) const PRINCIPAL: Self = Self(4096);
+    pub(super) const ACTION: Self = Self(8192);
+    pub(super) const ALL: Self = Self(16_383);
     /// What only a call can tell, and a list cannot (DESIGN §6).
     pub(super) const CALL_TIME: Self = Self(2 | 4 | 8 | 1024);
 
@@ -44,9 +49,8 @@ impl Mentions {
 #[derive(Default)]
 pub(super) struct Read {
     pub(super) mentions: Mentions,
-    /// Attributes that are part of the design but not built, by the word that shows where they
-    /// stand.
-    pub(super) unbuilt: Vec<&'static str>,
+    /// What is asked for of a tool's arguments.
+    pub(super) arguments: Vec<Named>,
     /// `context` is used as a whole, so that nobody can tell what is read of it.
     pub(super) whole: bool,
     /// The country is asked for by its name.
@@ -66,14 +70,20 @@ pub(super) fn read(policy: &pst::Policy) -> Read {
 
 fn walk(expr: &pst::Expr, read: &mut Read) {
     if let Some(path) = context_path(expr) {
-        note(&path, read);
+        note(&path, matches!(expr, pst::Expr::HasAttr { .. }), read);
         return;
     }
     match expr {
-        pst::Expr::Var(pst::Var::Resource) => {
-            read.mentions = read.mentions.and(Mentions::RESOURCE);
+        pst::Expr::Var(var) => {
+            let mention = match var {
+                pst::Var::Principal => Mentions::PRINCIPAL,
+                pst::Var::Action => Mentions::ACTION,
+                pst::Var::Resource => Mentions::RESOURCE,
+                pst::Var::Context => Mentions::ALL,
+            };
+            read.mentions = read.mentions.and(mention);
         }
-        pst::Expr::Literal(_) | pst::Expr::Var(_) | pst::Expr::Slot(_) => {}
+        pst::Expr::Literal(_) | pst::Expr::Slot(_) => {}
         pst::Expr::UnaryOp { expr, .. }
         | pst::Expr::GetAttr { expr, .. }
         | pst::Expr::HasAttr { expr, .. }
@@ -118,7 +128,8 @@ fn context_path(expr: &pst::Expr) -> Option<Vec<&str>> {
     None
 }
 
-fn note(path: &[&str], read: &mut Read) {
+/// `has`: asked is whether it is there.
+fn note(path: &[&str], has: bool, read: &mut Read) {
     let mention = match path {
         ["agent", ..] => Mentions::AGENT,
         ["scopes", ..] => Mentions::SCOPES,
@@ -135,9 +146,10 @@ fn note(path: &[&str], read: &mut Read) {
         ["local", "minute_of_day"] => Mentions::MINUTE,
         ["local", ..] => Mentions::LOCAL,
         ["revision", ..] => Mentions::REVISION,
-        ["arguments", ..] => {
-            read.unbuilt.push("arguments");
-            Mentions::NONE
+        ["arguments", path @ ..] => {
+            let path = path.iter().map(|name| Box::from(*name)).collect();
+            read.arguments.push(Named { path, has });
+            Mentions::ARGUMENTS
         }
         [] => {
             read.whole = true;

@@ -10,6 +10,7 @@
 //! Default deny; a forbid wins; and unlike Cedar alone, an error while a condition is evaluated
 //! denies, because a forbid that fails to evaluate must not let pass what it was written to stop.
 
+mod arguments;
 mod compile;
 mod decide;
 mod index;
@@ -21,8 +22,11 @@ mod reads;
 mod rule;
 mod scanner;
 mod schema;
+mod steps;
 #[cfg(test)]
 mod tests;
+mod trace;
+mod warnings;
 
 pub use decide::{CredentialChoice, More, StepUp, Verdict};
 pub use index::Slice;
@@ -30,15 +34,18 @@ pub use load::{CredentialScope, Fault, Setting, Source, Sources};
 pub use reads::Reads;
 pub use rule::RulePlace;
 pub use schema::SCHEMA;
+pub use trace::{Outcome, Reads, Traced, Unmet};
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
 use crate::address::Country;
 use crate::clock::UnixSeconds;
-use crate::mcp::Arguments;
+use crate::mcp::{Arguments, Plan};
 
 /// Who asks, as far as policies see it.
 #[derive(Clone, Copy, Debug)]
@@ -135,22 +142,49 @@ pub struct PolicySet {
     names: rule::Names,
     actions: schema::Actions,
     types: schema::Types,
-    servers: Vec<Box<str>>,
-    /// Per credential, the servers it may be sent to.
-    credentials: Vec<Vec<u16>>,
+    /// Per server, which arguments of its tools are asked for.
+    plans: Vec<arguments::Plans>,
+    warnings: Vec<Fault>,
+    basis: compile::Basis,
     zone: TimeZone,
     authorizer: cedar_policy::Authorizer,
 }
 
 impl PolicySet {
-    /// Reads and checks `*.cedar` and `shadow/*.cedar` of `directory`.
+    /// Reads and checks `*.cedar`, `shadow/*.cedar` and `schema.d/*.cedarschema` of `directory`.
     ///
     /// # Errors
     /// Every fault of every file at once, and a directory without any policy: it would deny
     /// everything, and whoever mounts the wrong folder means something else. Nothing is loaded
     /// then.
     pub fn load(directory: &Path, setting: &Setting<'_>) -> Result<Self, Vec<Fault>> {
-        let set = compile::compile(&load::read(directory)?, directory, setting)?;
+        let sources = Self::read(directory)?;
+        Self::compile_after(None, sources, directory, setting, &mut || {})
+    }
+
+    /// Reads what `directory` holds, without looking into it.
+    ///
+    /// # Errors
+    /// Every file that cannot be read.
+    pub fn read(directory: &Path) -> Result<Sources, Vec<Fault>> {
+        load::read(directory)
+    }
+
+    /// Checks and compiles `sources`. What `before` holds word for word, under an equal setting
+    /// (but for the epoch), is taken over from there, so that little changes cost little. `pause`
+    /// is called between two steps of far below a millisecond: a thread of low priority may yield
+    /// in it.
+    ///
+    /// # Errors
+    /// Those of [`PolicySet::load`].
+    pub fn compile_after(
+        before: Option<&Self>,
+        sources: Sources,
+        directory: &Path,
+        setting: &Setting<'_>,
+        pause: &mut dyn FnMut(),
+    ) -> Result<Self, Vec<Fault>> {
+        let set = compile::compile(before, &sources, directory, setting, pause)?;
         if set.is_empty() {
             let what = "there is no policy in it, so that everything would be denied";
             let cure = "add a *.cedar file; starter.cedar of the examples is one to begin with";
@@ -176,7 +210,7 @@ impl PolicySet {
         )
     }
 
-    /// The same with shadow policies.
+    /// The same with shadow policies and types of arguments.
     ///
     /// # Errors
     /// Every fault of every file at once.
@@ -185,7 +219,7 @@ impl PolicySet {
         directory: &Path,
         setting: &Setting<'_>,
     ) -> Result<Self, Vec<Fault>> {
-        compile::compile(sources, directory, setting)
+        compile::compile(None, sources, directory, setting, &mut || {})
     }
 
     /// The number of this set; a cached decision belongs to one.
@@ -206,16 +240,33 @@ impl PolicySet {
         self.rules.len() - self.len()
     }
 
+    /// What loads and may not be meant, in the order of the files; at most
+    /// [`POLICY_WARNINGS_MAX`](crate::limits::POLICY_WARNINGS_MAX).
+    #[must_use]
+    pub fn warnings(&self) -> &[Fault] {
+        &self.warnings
+    }
+
     /// Where the policy `id` is written.
     #[must_use]
     pub fn place(&self, id: &str) -> Option<&RulePlace> {
         self.rules.iter().find(|rule| *rule.id == *id).map(|rule| &rule.at)
     }
 
+    fn by_text(&self) -> HashMap<&str, &Arc<rule::Core>> {
+        self.rules.iter().map(|rule| (&*rule.text, &rule.core)).collect()
+    }
+
     /// Whether any policy asks for the country of the client.
     #[must_use]
     pub fn reads_country(&self) -> bool {
         self.rules.iter().any(|rule| rule.mentions.has(mentions::Mentions::COUNTRY))
+    }
+
+    /// Which arguments of a tool policies ask for.
+    #[must_use]
+    pub fn plan(&self, server: u16, tool: &str) -> Option<&Plan> {
+        self.plans.get(usize::from(server))?.get(tool)
     }
 
     /// True when nothing can be permitted.
@@ -227,9 +278,8 @@ impl PolicySet {
     /// Whether `credential` (index in the configuration) may be sent to `server`.
     #[must_use]
     pub fn credential_fits(&self, credential: u16, server: u16) -> bool {
-        self.credentials
-            .get(usize::from(credential))
-            .is_some_and(|servers| servers.contains(&server))
+        let known = self.basis.credentials.get(usize::from(credential));
+        known.is_some_and(|(_, servers)| servers.contains(&server))
     }
 
     /// Whether `server` exists for this subject: some permit for something in it has a principal

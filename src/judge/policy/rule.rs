@@ -1,17 +1,35 @@
 //! A policy with its scope compiled into numbers, and the names behind the numbers.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
 use cedar_policy::{EntityUid, Policy, PrincipalConstraint, ResourceConstraint};
 
+use super::arguments::Named;
 use super::mentions::Mentions;
 use super::schema::kind;
 use super::{StepUp, Subject};
 
-/// A compiled policy.
+/// A compiled policy in its place.
 pub(super) struct Rule {
+    pub(super) at: RulePlace,
+    /// What its text alone makes of it; shared with the sets after this one, as long as the text
+    /// stays.
+    pub(super) core: Arc<Core>,
+}
+
+impl Deref for Rule {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.core
+    }
+}
+
+/// What the text of a policy says, wherever it is written.
+pub(super) struct Core {
     pub(super) id: Arc<str>,
     pub(super) permits: bool,
     pub(super) who: Who,
@@ -22,8 +40,11 @@ pub(super) struct Rule {
     /// Of a forbid: what would lift it.
     pub(super) step_up: Option<StepUp>,
     pub(super) mentions: Mentions,
-    pub(super) at: RulePlace,
-    /// The policy alone in a set, for Cedar; `None` when the scope is all there is to it.
+    pub(super) arguments: Vec<Named>,
+    /// The whole statement as it is written.
+    pub(super) text: Box<str>,
+    /// Its condition alone in a set, for Cedar; `None` when the scope, which is matched here, is all
+    /// there is to it.
     pub(super) condition: Option<cedar_policy::PolicySet>,
 }
 
@@ -89,7 +110,7 @@ pub(super) struct Asker {
 }
 
 /// Users, agents and groups that policies name.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Names {
     users: HashMap<Box<str>, u32>,
     agents: HashMap<Box<str>, u32>,
@@ -97,6 +118,10 @@ pub(super) struct Names {
 }
 
 impl Names {
+    pub(super) fn len(&self) -> usize {
+        self.users.len() + self.agents.len() + self.groups.len()
+    }
+
     /// Remembers the groups that conditions name, besides those of scopes.
     pub(super) fn learn(&mut self, literal: &EntityUid) {
         if literal.type_name().basename() == "Group" {

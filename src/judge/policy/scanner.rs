@@ -6,6 +6,8 @@
 //! statement that this scanner cut wrongly could only fail to parse, never merge with another: the
 //! parser takes one.
 
+use std::ops::Range;
+
 /// One statement of a file, from its first token to its `;`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Statement<'t> {
@@ -59,6 +61,41 @@ impl Statement<'_> {
         depth
     }
 
+    /// The parts of the conditions that must all be true, as byte ranges of `text`: what stands
+    /// between `&&` at the top of a `when`, and the whole of an `unless`, which must be false.
+    #[must_use]
+    pub(super) fn parts(&self) -> Vec<Part> {
+        let mut tokens = Tokens::new(self.text);
+        let (mut depth, mut found, mut clause) = (0_usize, Vec::new(), None::<Clause>);
+        let mut word = None;
+        while let Some((_, token)) = tokens.next() {
+            if let Some(clause) = &mut clause {
+                clause.look(depth == 1, tokens.at, token);
+            }
+            match token {
+                Token::Other('{') if depth == 0 && word.is_some() => {
+                    clause = word.take().map(|unless| Clause::new(unless, tokens.at));
+                    depth = 1;
+                }
+                Token::Other('(' | '[' | '{') => depth += 1,
+                Token::Other(')' | ']' | '}') => {
+                    depth = depth.saturating_sub(1);
+                    if depth == 0
+                        && let Some(clause) = clause.take()
+                    {
+                        clause.end(self.text, &mut found);
+                    }
+                }
+                Token::Word(name @ ("when" | "unless")) if depth == 0 => {
+                    word = Some(name == "unless");
+                }
+                Token::At | Token::End | Token::Other(_) | Token::Text | Token::Word(_) => {}
+                Token::Unclosed => return found,
+            }
+        }
+        found
+    }
+
     /// Byte offset, within the file, of the first `word` that stands outside comments, as a name or
     /// as a whole string; of the statement when there is none.
     #[must_use]
@@ -78,6 +115,66 @@ impl Statement<'_> {
             }
         }
         self.offset
+    }
+}
+
+/// A part of a condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    /// It stands in an `unless`: it must be false.
+    pub(super) unless: bool,
+    /// Where it stands in the statement.
+    pub(super) range: Range<usize>,
+}
+
+/// A condition that is being cut into its parts.
+struct Clause {
+    unless: bool,
+    /// Where the part under way begins.
+    from: usize,
+    cuts: Vec<Range<usize>>,
+    /// Up to where tokens were seen.
+    seen: usize,
+    /// Something at the top binds weaker than `&&`: the whole is one part.
+    whole: bool,
+}
+
+impl Clause {
+    fn new(unless: bool, from: usize) -> Self {
+        Self { unless, from, cuts: Vec::new(), seen: from, whole: unless }
+    }
+
+    /// `top`: the token, which goes up to `end`, stands in no bracket of its own.
+    fn look(&mut self, top: bool, end: usize, token: Token<'_>) {
+        match token {
+            Token::Other('}') if top => return,
+            Token::Other('&') if top => {
+                self.cuts.push(self.from..self.seen);
+                self.from = end;
+            }
+            Token::Other('|') | Token::Word("if") if top => self.whole = true,
+            Token::At
+            | Token::End
+            | Token::Other(_)
+            | Token::Text
+            | Token::Unclosed
+            | Token::Word(_) => {}
+        }
+        self.seen = end;
+    }
+
+    fn end(mut self, text: &str, found: &mut Vec<Part>) {
+        self.cuts.push(self.from..self.seen);
+        if self.whole {
+            self.cuts.truncate(1);
+            self.cuts.iter_mut().for_each(|cut| cut.end = self.seen);
+        }
+        for cut in self.cuts {
+            let inner = text.get(cut.clone()).unwrap_or_default();
+            let mut tokens = Tokens::new(inner);
+            let begins = tokens.next().map_or(0, |(at, _)| at);
+            found.push(Part { unless: self.unless, range: cut.start + begins..cut.end });
+        }
     }
 }
 
@@ -122,6 +219,27 @@ pub(super) fn statements(text: &str) -> (Vec<Statement<'_>>, Option<Torn>) {
     (found, start.map(Torn::Statement))
 }
 
+/// Byte offset, in the text of a schema, of the declaration `type name`; 0 when there is none.
+#[must_use]
+pub(super) fn type_named(text: &str, name: &str) -> usize {
+    let mut tokens = Tokens::new(text);
+    let mut after = None;
+    while let Some((at, token)) = tokens.next() {
+        match token {
+            Token::Word("type") if after.is_none() => after = Some(at),
+            Token::Word(word) => {
+                if let Some(start) = after.take().filter(|_| word == name) {
+                    return start;
+                }
+            }
+            Token::At | Token::End | Token::Other(_) | Token::Text | Token::Unclosed => {
+                after = None;
+            }
+        }
+    }
+    0
+}
+
 /// Line and column, from 1, of a byte offset. A column counts characters.
 #[must_use]
 pub(super) fn place(text: &str, offset: usize) -> (u32, u32) {
@@ -133,6 +251,30 @@ pub(super) fn place(text: &str, offset: usize) -> (u32, u32) {
     let line = 1 + before.bytes().filter(|byte| *byte == b'\n').count();
     let column = 1 + before.rsplit('\n').next().unwrap_or_default().chars().count();
     (u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(u32::MAX))
+}
+
+/// Places of offsets that only grow: a file of many policies is walked over once.
+pub(super) struct Places<'t> {
+    text: &'t str,
+    /// The offset asked for last, and its place.
+    last: (usize, u32, u32),
+}
+
+impl<'t> Places<'t> {
+    pub(super) fn new(text: &'t str) -> Self {
+        Self { text, last: (0, 1, 1) }
+    }
+
+    /// Line and column, as [`place`].
+    pub(super) fn at(&mut self, offset: usize) -> (u32, u32) {
+        let (before, line, column) = self.last;
+        let Some(between) = self.text.get(before..offset) else { return place(self.text, offset) };
+        let (lines, columns) = place(between, between.len());
+        let column = if lines == 1 { column + columns - 1 } else { columns };
+        let line = line + lines - 1;
+        self.last = (offset, line, column);
+        (line, column)
+    }
 }
 
 /// Operators of two characters.

@@ -7,12 +7,14 @@ use cedar_policy::{Entity, EntityId, EntityTypeName, EntityUid, Schema};
 /// The shipped schema; `conf/portcullis.cedarschema` of the source tree.
 pub const SCHEMA: &str = include_str!("../../../conf/portcullis.cedarschema");
 
-/// Builds the schema. A method that the schema already knows, or that repeats, is an error.
+/// Builds the schema; `arguments` is the type of `context.arguments`. A method that the schema
+/// already knows, or that repeats, is an error.
 ///
 /// # Errors
 /// A text for people.
-pub(super) fn build(methods: &[&str]) -> Result<Schema, String> {
-    let mut text = String::from(SCHEMA);
+pub(super) fn build(methods: &[&str], arguments: &str) -> Result<Schema, String> {
+    let (before, after) = SCHEMA.split_once(NO_ARGUMENTS).ok_or("the shipped schema is damaged")?;
+    let mut text = format!("{before}type Arguments = {arguments};{after}");
     for method in methods {
         let name = EntityId::new(method);
         text.push_str("\naction \"");
@@ -27,6 +29,9 @@ pub(super) fn build(methods: &[&str]) -> Result<Schema, String> {
         Err(error) => Err(error.to_string()),
     }
 }
+
+/// Where the shipped schema leaves room for the arguments of tools.
+const NO_ARGUMENTS: &str = "type Arguments = {};";
 
 /// Kinds of resources, as bits, so that a scope may cover several.
 pub(super) mod kind {

@@ -11,7 +11,7 @@ use super::*;
 pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
+    pub(super) fn roll(&mut self, sides: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -152,7 +152,7 @@ impl Whole {
             let id = cedar::PolicyId::new(policy.annotation("id").unwrap());
             policies.add(policy.new_id(id)).unwrap();
         }
-        Self { schema: schema::build(setting(1).methods).unwrap(), policies }
+        Self { schema: schema::build(setting(1).methods, "{}").unwrap(), policies }
     }
 
     /// (allow, forbidden, error) and the ids of what holds.
@@ -203,6 +203,7 @@ impl Whole {
             "source": { "ip": { "__extn": { "fn": "ip", "arg": "10.1.2.3" } } },
             "now": time(NOW),
             "local": { "weekday": 1, "minute_of_day": 195 },
+            "arguments": {},
         });
         if let Some(acr) = q.subject.acr {
             json["acr"] = acr.into();

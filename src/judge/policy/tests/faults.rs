@@ -68,14 +68,14 @@ const TABLE: &[Row] = &[
     ),
     (
         "P08",
-        "@id(\"a\") permit (principal, action, resource)\nwhen { context has arguments };",
-        &[(2, 20, "`arguments` is not built yet")],
+        "@id(\"a\") permit (principal, action, resource)\nwhen { context.arguments == {} };",
+        &[(2, 16, "`context.arguments` as a whole")],
     ),
     (
         "P09",
         "@id(\"a\") permit (principal, action, resource)\n\
          when { context[\"arguments\"][\"github/get\"].x == 1 };",
-        &[(2, 16, "`arguments` is not built yet")],
+        &[(2, 43, "the arguments of tool \"github/get\" are not declared")],
     ),
     (
         "P10",
@@ -248,8 +248,12 @@ fn directories_are_read_in_order_and_strictly() {
     let twice = load().err().unwrap();
     assert!(twice.contains("shadow/x.cedar:2:1: @id \"a\" is taken by the policy at"), "{twice}");
     std::fs::remove_dir_all(root.join("shadow")).unwrap();
-    write("schema.d/x.cedarschema", "");
-    assert!(load().err().unwrap().contains("schema.d/*.cedarschema is not built yet"));
+    write("schema.d/x.cedarschema", "@tool(\"jira/x\") type X = {};");
+    write("schema.d/x.cedar", "not a schema");
+    assert!(load().is_ok());
+    write("schema.d/x.cedarschema", "\ntype X = ;");
+    let torn = load().err().unwrap();
+    assert!(torn.contains("schema.d/x.cedarschema:2:10: error parsing schema"), "{torn}");
     std::fs::remove_dir_all(root.join("schema.d")).unwrap();
     std::fs::write(root.join("c.cedar"), [0xff, 0xfe]).unwrap();
     assert!(load().err().unwrap().contains("c.cedar:1:1:"));

@@ -1,12 +1,16 @@
 //! A table of policies and questions, and what the other test files share.
 
+mod arguments;
 mod differential;
+mod edits;
 mod faults;
 mod scale;
 mod scan;
 mod shadows;
 mod shown;
 mod steps;
+mod traced;
+mod warned;
 
 use super::*;
 

@@ -8,6 +8,7 @@ fn with_shadows(enforced: &str, shadow: &str) -> PolicySet {
     let sources = Sources {
         enforced: vec![source("p/a.cedar", enforced)],
         shadow: vec![source("p/shadow/a.cedar", shadow)],
+        ..Sources::default()
     };
     let set = PolicySet::compile_all(&sources, Path::new("p"), &setting(1));
     set.unwrap_or_else(|faults| panic!("{faults:?}"))
