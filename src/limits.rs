@@ -209,6 +209,8 @@ pub const POLICY_NAMES_KEPT_MAX: usize = 200_000;
 pub const POLICY_WARNINGS_MAX: usize = 50;
 /// Faults that one load reports.
 pub const POLICY_FAULTS_MAX: usize = 200;
+/// Microseconds that policies are compiled for at a time.
+pub const POLICY_YIELD_US: u64 = 1_000;
 /// Between two looks at the policy files, with `policy.watch`. A change is read when a second look
 /// finds it as the first did.
 pub const POLICY_WATCH_EVERY: Duration = Duration::from_millis(200);

@@ -171,7 +171,7 @@ fn question(file: &File, case: &Case) -> Result<Asked, String> {
     let time: Option<Result<UnixSeconds, String>> = case.auth_time.as_deref().map(moment);
     asked.auth_time = time.transpose()?;
     asked.revision.clone_from(&case.revision);
-    asked.arguments.clone_from(&case.arguments);
+    asked.arguments = case.arguments.as_ref().map(|map| Value::from(map.clone()).to_string());
     Ok(asked)
 }
 

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use crate::address::Country;
 use crate::clock::UnixSeconds;
@@ -57,8 +57,8 @@ pub struct Asked {
     pub auth_time: Option<UnixSeconds>,
     /// MCP revision that the client declares.
     pub revision: Option<String>,
-    /// Arguments of a `tools/call`.
-    pub arguments: Option<Map<String, Value>>,
+    /// Arguments of a `tools/call`: one JSON object, as it is written.
+    pub arguments: Option<String>,
 }
 
 impl Asked {
@@ -212,10 +212,7 @@ impl Bench {
             });
         }
         let (at, server) = self.server(asked)?;
-        let mut call = Call::new();
-        let known = Reading { bench: self };
-        call.read_by(&message(asked), &known)
-            .map_err(|reject| format!("no client could ask this: {}", reject.audit_code()))?;
+        let call = self.read(asked, at)?;
         let credential = |at: usize| self.config.credentials.get(at).map(|one| one.name.clone());
         let default = self.config.servers.get(usize::from(at)).and_then(|server| server.credential);
         let context = Context { arguments: call.arguments(), ..context };
@@ -249,35 +246,56 @@ impl Bench {
     /// # Errors
     /// As [`Bench::judge`].
     pub fn reads(&self, asked: &Asked) -> Result<Reads, String> {
-        self.sound(asked)?;
-        let principal = principal(asked);
-        let subject = subject(&principal);
-        let context = Context::at(asked.ip, asked.at);
-        let question = |action, server, target| {
-            let (subject, context, mode) = (&subject, &context, Mode::Call);
-            self.set.reads(&Question { subject, action, server, target, context, mode })
-        };
-        let mut all = question(CONNECT, None, QTarget::Gateway);
-        if asked.method == CONNECT {
-            return Ok(all);
-        }
-        let server = self.server(asked)?;
-        let mut call = Call::new();
-        call.read_by(&message(asked), &Reading { bench: self })
-            .map_err(|reject| format!("no client could ask this: {}", reject.audit_code()))?;
-        for touched in call.wants().map(wanted) {
-            let action = touched.action.unwrap_or(call.method_name());
-            let more = question(action, Some(server), touched.target);
+        let mut all = Reads::default();
+        self.each_question(asked, |question| {
+            let more = self.set.reads(question);
             all = Reads {
                 scopes: all.scopes || more.scopes,
                 acr: all.acr || more.acr,
                 auth_time: all.auth_time || more.auth_time,
                 country: all.country || more.country,
                 arguments: all.arguments || more.arguments,
+                time: all.time || more.time,
                 resource: all.resource || more.resource,
             };
-        }
+        })?;
         Ok(all)
+    }
+
+    /// Every question that is asked of the policies, `connect` first.
+    fn each_question(
+        &self,
+        asked: &Asked,
+        mut each: impl FnMut(&Question<'_>),
+    ) -> Result<(), String> {
+        self.sound(asked)?;
+        let principal = principal(asked);
+        let subject = &subject(&principal);
+        let (revision, country) = (asked.revision.as_deref(), asked.country);
+        let context = Context { revision, country, ..Context::at(asked.ip, asked.at) };
+        let (target, mode) = (QTarget::Gateway, Mode::Call);
+        let (action, server) = (CONNECT, None);
+        each(&Question { subject, action, server, target, context: &context, mode });
+        if asked.method == CONNECT {
+            return Ok(());
+        }
+        let server = self.server(asked)?;
+        let call = self.read(asked, server.0)?;
+        let context = Context { arguments: call.arguments(), ..context };
+        for touched in call.wants().map(wanted) {
+            let (action, target) = (touched.action.unwrap_or(call.method_name()), touched.target);
+            let server = Some(server);
+            each(&Question { subject, action, server, target, context: &context, mode });
+        }
+        Ok(())
+    }
+
+    /// Reads what an agent would send, as the gateway does.
+    fn read(&self, asked: &Asked, server: u16) -> Result<Call, String> {
+        let mut call = Call::new();
+        call.read_by(&message(asked), &Reading { bench: self, server })
+            .map_err(|reject| format!("no client could ask this: {}", reject.audit_code()))?;
+        Ok(call)
     }
 
     /// What could not be asked at all is a mistake of who writes it, not a denial.
@@ -325,6 +343,7 @@ impl Bench {
 /// Reads a message as the gateway does.
 struct Reading<'a> {
     bench: &'a Bench,
+    server: u16,
 }
 
 impl Known for Reading<'_> {
@@ -333,8 +352,8 @@ impl Known for Reading<'_> {
         methods.iter().position(|known| known.name == method).and_then(|at| at.try_into().ok())
     }
 
-    fn plan(&self, _tool: &str) -> Option<&Plan> {
-        None
+    fn plan(&self, tool: &str) -> Option<&Plan> {
+        self.bench.set.plan(self.server, tool)
     }
 }
 
@@ -355,8 +374,15 @@ fn message(asked: &Asked) -> Vec<u8> {
     let (method, name) = (asked.method.as_str(), asked.name.as_deref());
     let params = match name {
         None => json!({}),
+        // What is written goes in as it is: a number or a key that is there twice is judged as the
+        // gateway would judge it.
         Some(name) if method == TOOL => {
-            json!({"name": name, "arguments": asked.arguments.clone().unwrap_or_default()})
+            let (name, arguments) = (json!(name), asked.arguments.as_deref().unwrap_or("{}"));
+            return format!(
+                r#"{{"jsonrpc":"2.0","id":1,"method":"{TOOL}",
+                "params":{{"name":{name},"arguments":{arguments}}}}}"#
+            )
+            .into_bytes();
         }
         Some(name) if method.starts_with("prompts/") => json!({"name": name}),
         Some(name) if method.starts_with("resources/") => json!({"uri": name}),

@@ -179,14 +179,16 @@ fn asked(arguments: &Explain) -> Result<Asked, String> {
     Ok(asked)
 }
 
-fn object(path: &PathBuf) -> Result<Map<String, Value>, String> {
+/// The text of a file that holds one JSON object.
+fn object(path: &PathBuf) -> Result<String, String> {
     let fault = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
     let size = std::fs::metadata(path).map_err(|error| fault(&error))?.len();
     if size > POLICY_CASES_BYTES_MAX as u64 {
         return Err(fault(&format!("larger than {POLICY_CASES_BYTES_MAX} bytes")));
     }
     let text = std::fs::read_to_string(path).map_err(|error| fault(&error))?;
-    serde_json::from_str(&text).map_err(|error| fault(&error))
+    let checked: Result<Map<String, Value>, _> = serde_json::from_str(&text);
+    checked.map(|_| text).map_err(|error| fault(&error))
 }
 
 fn country(code: &str) -> Result<Country, String> {

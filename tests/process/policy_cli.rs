@@ -74,6 +74,15 @@ fn explain_says_what_decides_and_where_it_is_written() {
     }
     assert!(said.contains("forbidden by: no-deletes (") && said.contains("all.cedar:5)"), "{said}");
     assert!(!said.contains("credential:"), "{said}");
+    assert!(said.contains("would permit: staff (policies/all.cedar:3)"), "{said}");
+    // By day: which part of which condition kept the forbid from holding.
+    let always = ["explain", "--config", "gateway.toml", "--agent", "cli"];
+    let by_day = ["--name", "delete", "--at", "2026-11-23T12:00:00Z"];
+    let (code, said, _) = run(&stage, &[&always[..], &ANN, &by_day].concat());
+    assert_eq!(code, 0, "{said}");
+    let unmet = "did not hold: no-deletes (policies/all.cedar:7:10): \
+                 context.local.minute_of_day >= 540 && context.local.minute_of_day < 1020 is true";
+    assert!(said.lines().any(|line| line == unmet), "{said}");
 
     let (code, said, _) = explain(&stage, &[&ANN[..], &["--name", "pay"]].concat());
     assert_eq!(code, 1, "{said}");
@@ -94,6 +103,46 @@ fn explain_says_what_decides_and_where_it_is_written() {
     let (code, said, _) = explain(&stage, &stranger);
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("permitted by: nothing"), "{said}");
+}
+
+/// Arguments are read by the gateway's own reader: what it cannot hold, or refuses, is so here.
+#[test]
+fn explain_judges_arguments_as_the_gateway_does() {
+    let stage = stage();
+    std::fs::create_dir(stage.path("policies/schema.d")).unwrap();
+    let schema = "@tool(\"sample/send\")\ntype Send = { amount: Long };\n";
+    stage.write("policies/schema.d/sample.cedarschema", schema);
+    let amount = r#"context.arguments["sample/send"]"#;
+    let policy = format!(
+        "@id(\"small\") forbid (principal, action, resource == Tool::\"sample/send\")\nunless {{ \
+         context has arguments && context.arguments has \"sample/send\" && {amount} has amount \
+         && {amount}.amount < 100 }};\n"
+    );
+    stage.write("policies/small.cedar", &policy);
+    let table = [
+        ("{\"amount\": 99, \"more\": [1.5]}", 0, "decision: permit (ok)"),
+        ("{\"amount\": 100}", 1, "forbidden by: small (policies/small.cedar:1)"),
+        ("{}", 1, "forbidden by: small"),
+        ("{\"amount\": 1e1}", 1, "decision: deny (argument_unrepresentable)"),
+        ("{\"amount\": 1, \"amount\": 2}", 64, ""),
+        ("[1]", 64, ""),
+    ];
+    for (arguments, expected, line) in table {
+        stage.write("a.json", arguments);
+        let more = ["--name", "send", "--arguments", "a.json"];
+        let (code, said, faults) = explain(&stage, &[&ANN[..], &more].concat());
+        assert_eq!(code, expected, "{arguments}: {said}{faults}");
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    let case = "agent = \"cli\"\nserver = \"sample\"\nat = \"2026-11-23T12:00:00Z\"\n[[case]]\n\
+                title = \"few\"\nuser = \"ann\"\ngroups = [\"staff\"]\nname = \"send\"\n\
+                arguments = { amount = 5 }\nexpect = \"permit\"\n";
+    stage.write("cases.toml", case);
+    let test = ["policy", "test", "--config", "gateway.toml", "cases.toml"];
+    let (code, said, faults) = run(&stage, &test);
+    assert_eq!(code, 0, "{said}{faults}");
+    stage.write("cases.toml", &case.replace("= 5 }", "= 500 }"));
+    assert_eq!(run(&stage, &test).0, 1);
 }
 
 #[test]
