@@ -199,6 +199,8 @@ async fn connection(shard: Rc<Shard>, mut stream: Stream) {
         Box::pin(gateway::turn_away(shard, stream)).await;
         return;
     };
+    // What was published before this client came holds for it: its certificate, for one.
+    shard.drain_bus();
     let world = shard.world();
     let config = &world.snapshot.config;
     // One deadline for whatever has to come before the first request.
