@@ -94,12 +94,7 @@ fn start(mut config: Config, clock: Clock) -> Result<Running, Vec<String>> {
     }
     let cpus = choose_cpus(&config).map_err(one)?;
     let ticketer = Ticketer::new().map_err(one)?;
-    // Before the files are read: what changes from here on is seen as a change.
-    let seen = watch::Seen::of(&config.policy.directory);
-    let mut assembly = Assembly::make(&config, first(&mut || {}), &ticketer)?;
-    for warning in assembly.policy.warnings() {
-        say(&format!("warning: {warning}"));
-    }
+    let (seen, mut assembly) = first_assembly(&config, &ticketer)?;
     let listeners = listener::open(&config, cpus.len()).map_err(one)?;
     let address = listeners.address;
     config.bound(address);
@@ -259,6 +254,19 @@ fn init_log() {
         .finish();
     // A second gateway in one process (tests) keeps the first one's log.
     let _ = tracing::subscriber::set_global_default(log);
+}
+
+/// What the gateway starts with; what changes in the policy files from here on is seen as a change.
+fn first_assembly(
+    config: &Config,
+    ticketer: &Ticketer,
+) -> Result<(watch::Seen, Assembly), Vec<String>> {
+    let seen = watch::Seen::of(&config.policy.directory);
+    let assembly = Assembly::make(config, first(&mut || {}), ticketer)?;
+    for warning in assembly.policy.warnings() {
+        say(&format!("warning: {warning}"));
+    }
+    Ok((seen, assembly))
 }
 
 /// The first set of a process; nobody waits for anything else yet.
