@@ -1,4 +1,5 @@
 use super::*;
+use crate::clock::UnixSeconds;
 use crate::judge::policy::{Setting, Source};
 use crate::mcp::Kind;
 
