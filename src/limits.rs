@@ -218,6 +218,8 @@ pub const POLICY_WATCH_EVERY: Duration = Duration::from_millis(200);
 pub const POLICY_CASES_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Cases of one file of `policy test`.
 pub const POLICY_CASES_MAX: usize = 100_000;
+/// Tools of one server that `policy schema` writes.
+pub const SCHEMA_TOOLS_MAX: usize = 10_000;
 /// Bytes of one audit record that `policy replay` reads; none that is written is as long.
 pub const REPLAY_LINE_BYTES_MAX: usize = 64 * 1024;
 /// Tools, prompts and resources that one message may touch.

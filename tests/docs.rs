@@ -93,6 +93,7 @@ fn every_command_and_option_of_the_help_is_in_a_command_that_is_run() {
         "policy",
         "policy test",
         "policy replay",
+        "policy schema",
         "demo",
         "token",
     ];

@@ -8,6 +8,7 @@ mod asked;
 pub mod cases;
 pub mod explain;
 pub mod replay;
+pub mod tools;
 #[cfg(test)]
 mod tests;
 

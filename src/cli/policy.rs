@@ -1,7 +1,7 @@
 //! `explain` and `policy`: what authors of policies ask.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{ConfigFile, EX_USAGE, print, say};
 use crate::address::Country;
-use crate::authoring::{Asked, Bench, Decision, cases, explain, moment, replay};
+use crate::authoring::{Asked, Bench, Decision, cases, explain, moment, replay, tools};
 use crate::clock::{Clock, UnixSeconds};
 use crate::limits::POLICY_CASES_BYTES_MAX;
 
@@ -71,6 +71,8 @@ pub(super) enum Policy {
     Test(Test),
     /// Tell which requests of an audit file other policies would have decided otherwise
     Replay(Replay),
+    /// Print types of a server's tools for schema.d, from its answers to tools/list
+    Schema(Schema),
 }
 
 #[derive(Args)]
@@ -91,6 +93,18 @@ pub(super) struct Replay {
     /// The policies to ask, in place of those of the configuration
     #[arg(long, value_name = "DIR")]
     policies: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(super) struct Schema {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// The server
+    #[arg(long, value_name = "S")]
+    server: String,
+    /// All pages of its answer (JSON), one after the other; `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    tools: PathBuf,
 }
 
 /// Exit code 0 for a permit, 1 for anything else.
@@ -119,6 +133,7 @@ pub(super) fn run(command: &Policy) -> ExitCode {
     match command {
         Policy::Test(test) => tested(test),
         Policy::Replay(replay) => replayed(replay),
+        Policy::Schema(schema) => described(schema),
     }
 }
 
@@ -147,6 +162,37 @@ fn tested(test: &Test) -> ExitCode {
         Ok(outcome) => {
             outcome.lines.iter().for_each(|line| print(line));
             if outcome.holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(faults) => refused(&faults),
+    }
+}
+
+fn described(wanted: &Schema) -> ExitCode {
+    let bench = match open(&wanted.file) {
+        Ok(bench) => bench,
+        Err(code) => return code,
+    };
+    let from: Box<dyn Read> = if wanted.tools.as_os_str() == "-" {
+        Box::new(std::io::stdin())
+    } else {
+        match File::open(&wanted.tools) {
+            Ok(file) => Box::new(file),
+            Err(error) => return refused(&[format!("{}: {error}", wanted.tools.display())]),
+        }
+    };
+    let mut answers = String::new();
+    let bound = POLICY_CASES_BYTES_MAX as u64;
+    match from.take(bound + 1).read_to_string(&mut answers) {
+        Err(error) => return refused(&[format!("{}: {error}", wanted.tools.display())]),
+        Ok(read) if read as u64 > bound => {
+            return refused(&[format!("{}: larger than {bound} bytes", wanted.tools.display())]);
+        }
+        Ok(_) => {}
+    }
+    match tools::schema(&bench, &wanted.server, &answers) {
+        Ok(text) => {
+            print(text.trim_end());
+            ExitCode::SUCCESS
         }
         Err(faults) => refused(&faults),
     }

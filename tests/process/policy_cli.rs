@@ -145,6 +145,34 @@ fn explain_judges_arguments_as_the_gateway_does() {
     assert_eq!(run(&stage, &test).0, 1);
 }
 
+/// What is printed lies in `schema.d` as it is, and a mistake is then a fault of `check`.
+#[test]
+fn policy_schema_prints_types_that_load() {
+    let stage = stage();
+    let answer = json!({"result": {"tools": [
+        {"name": "echo", "inputSchema": {"properties": {"text": {"type": "string"}}}},
+        {"name": "delete"}, {"name": "pay"}, {"name": "odd"}, {"name": "fork"},
+    ]}});
+    stage.write("tools.json", &answer.to_string());
+    let always = ["policy", "schema", "--config", "gateway.toml", "--server", "sample"];
+    let make = |tools: &str| run(&stage, &[&always[..], &["--tools", tools]].concat());
+    let (code, said, faults) = make("tools.json");
+    assert_eq!((code, faults.as_str()), (0, ""), "{said}");
+    std::fs::create_dir(stage.path("policies/schema.d")).unwrap();
+    stage.write("policies/schema.d/sample.cedarschema", &said);
+    let check = || run(&stage, &["check", "--config", "gateway.toml"]);
+    assert_eq!(check().0, 0, "{}", check().2);
+    let mistaken = POLICIES.replace("sample/delete", "sample/delet");
+    stage.write("policies/all.cedar", &mistaken);
+    let (code, _, faults) = check();
+    assert_eq!(code, 1);
+    assert!(faults.contains("all.cedar:6:") && faults.contains("sample/delet"), "{faults}");
+    stage.write("policies/all.cedar", POLICIES);
+    let (code, said, faults) = make("gone.json");
+    assert_eq!((code, said.as_str()), (1, ""));
+    assert!(faults.contains("gone.json: "), "{faults}");
+}
+
 #[test]
 fn explain_refuses_what_no_client_could_ask() {
     let stage = stage();
