@@ -53,8 +53,8 @@ pub fn schema(bench: &Bench, server: &str, answers: &str) -> Result<String, Vec<
     }
     let tools = read(answers).map_err(one)?;
     let mut text = format!(
-        "// Tools of {server} and their arguments, by what it answers to tools/list. Every argument is\n\
-         // optional to policies. Make it anew when the server changes.\n\n\
+        "// Tools of {server} and their arguments, by what it answers to tools/list. Every\n\
+         // argument is optional to policies. Make it anew when the server changes.\n\n\
          // A policy that names another tool of the server is a fault.\n\
          @complete({server:?})\ntype AllTools = {{}};\n"
     );
@@ -193,7 +193,8 @@ fn comment(words: &str) -> String {
 fn sound(servers: &[&str], server: &str, text: &str) -> Result<(), Vec<String>> {
     let source = |text: &str| Source { path: "schema".into(), text: text.to_owned() };
     let any = format!(
-        "@id(\"any\") permit (principal, action == Action::\"ping\", resource == Server::{server:?});"
+        "@id(\"any\") permit (principal, action == Action::\"ping\", \
+         resource == Server::{server:?});"
     );
     let sources =
         Sources { enforced: vec![source(&any)], schemas: vec![source(text)], ..Sources::default() };
