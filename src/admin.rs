@@ -152,6 +152,7 @@ pub fn render_metrics(status: &Status<'_>) -> String {
     requests(&mut out, status);
     per_core(&mut out, status.cores);
     caches(&mut out, status.cores);
+    policies(&mut out, status.cores);
     upstreams(&mut out, status.cores);
     bus(&mut out, status.cores);
     process(&mut out, status);
@@ -253,6 +254,17 @@ fn caches(out: &mut Exposition, cores: &[Arc<Counters>]) {
     out.family("credential_cache_total", Type::Counter, help);
     out.sample(&[("outcome", "hit")], sum(|core| core.credential_hits.get()));
     out.sample(&[("outcome", "miss")], sum(|core| core.credential_misses.get()));
+}
+
+fn policies(out: &mut Exposition, cores: &[Arc<Counters>]) {
+    let sum = |read: fn(&Counters) -> u64| cores.iter().map(|core| read(core)).sum::<u64>();
+    let help = "Permitted requests that shadow policies would have denied.";
+    out.family("shadow_denials_total", Type::Counter, help);
+    out.sample(&[], sum(|core| core.shadow_denials.get()));
+    let help = "Items of lists, by whether the agent was shown them.";
+    out.family("list_items_total", Type::Counter, help);
+    out.sample(&[("outcome", "shown")], sum(|core| core.items_shown.get()));
+    out.sample(&[("outcome", "hidden")], sum(|core| core.items_hidden.get()));
 }
 
 fn upstreams(out: &mut Exposition, cores: &[Arc<Counters>]) {

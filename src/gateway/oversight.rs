@@ -25,7 +25,9 @@ pub(super) struct Watch<'a> {
     is_stream: bool,
     keep_alive: bool,
     words: Words,
-    /// Policies changed, and the agent was not told yet that its lists may have.
+    /// Which policies may decide on what the agent sees, of a stream.
+    marked: Cell<Option<u64>>,
+    /// They changed, and the agent was not told yet that its lists may have.
     changed: Cell<bool>,
     judged_at: Cell<Monotonic>,
     judged_under: Cell<Basis>,
@@ -46,6 +48,7 @@ impl<'a> Watch<'a> {
             is_stream: exchange.is_stream(),
             keep_alive,
             words,
+            marked: Cell::new(mark(exchange, &exchange.world)),
             changed: Cell::new(false),
             judged_at: Cell::new(shard.timers.now()),
             judged_under: Cell::new(Basis::of(&exchange.world, exchange)),
@@ -128,6 +131,12 @@ impl<'a> Watch<'a> {
     }
 }
 
+/// Which policies may decide in the server of a stream; `None` for all else, which costs nothing.
+fn mark(exchange: &Exchange, world: &World) -> Option<u64> {
+    let server = exchange.is_stream().then(|| world.server(&exchange.scratch.server))?;
+    server.map(|server| world.snapshot.policy.mark(server))
+}
+
 /// What a judgement depends on; addresses that come and go are no reason for a new one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Basis {
@@ -167,7 +176,10 @@ impl Oversight for Watch<'_> {
         self.judged_at.set(now);
         self.judged_under.set(basis);
         if basis.policy != before.policy {
-            self.changed.set(true);
+            let marked = mark(self.exchange, &world);
+            if self.marked.replace(marked) != marked {
+                self.changed.set(true);
+            }
         }
         self.judge()
     }

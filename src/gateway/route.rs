@@ -96,6 +96,14 @@ fn origin_allowed(origin: &[u8], config: &Config) -> bool {
     host::origin_allowed(origin, &config.public_url, &config.listen.origins, config.listen.loopback)
 }
 
+/// RFC 8259 §8.1: JSON between systems is UTF-8.
+fn is_other_charset(parameter: &[u8]) -> bool {
+    let Some((name, value)) = parameter.split_at_checked(b"charset=".len()) else { return false };
+    let value = value.trim_ascii();
+    let bare = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value);
+    name.eq_ignore_ascii_case(b"charset=") && !bare.eq_ignore_ascii_case(b"utf-8")
+}
+
 /// MCP 2026-07-28 and 2025-11-25, transports, "Sending Messages": JSON in, and the client lists
 /// both kinds of answer. A content coding would hide what is judged.
 pub(super) fn check_media(downstream: &Downstream) -> Result<(), Reject> {
@@ -109,8 +117,10 @@ pub(super) fn check_media(downstream: &Downstream) -> Result<(), Reject> {
     if kind == b"application/json" && head.field(bytes, Field::Accept) == Some(BOTH_KINDS) {
         return Ok(());
     }
-    let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    if !kind.eq_ignore_ascii_case(b"application/json") {
+    let mut parts = kind.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    let is_json = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/json"));
+    // In another encoding the same bytes are another message, and some servers would read that one.
+    if !is_json || parts.any(is_other_charset) {
         return Err(Reject::RequestContentType);
     }
     let accepts = |wanted: &[u8]| {

@@ -55,6 +55,12 @@ pub struct Counters {
     pub credential_hits: Cell,
     /// Upstream credentials read from their source.
     pub credential_misses: Cell,
+    /// Permitted requests that shadow policies would have denied.
+    pub shadow_denials: Cell,
+    /// Items of lists that agents were shown.
+    pub items_shown: Cell,
+    /// Items of lists that they were not.
+    pub items_hidden: Cell,
     /// Time that the gateway added.
     pub overhead: Histogram,
     /// Time from request head to the last response byte.
@@ -226,6 +232,9 @@ impl Counters {
             decision_misses: Cell::default(),
             credential_hits: Cell::default(),
             credential_misses: Cell::default(),
+            shadow_denials: Cell::default(),
+            items_shown: Cell::default(),
+            items_hidden: Cell::default(),
             overhead: histogram(),
             duration: histogram(),
             notices: std::array::from_fn(|_| Cell::default()),

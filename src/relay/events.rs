@@ -76,6 +76,11 @@ impl EventFilter {
     ) -> Result<(), Reject> {
         let begins = !mem::replace(&mut self.began, true);
         let text = event.strip_prefix(BOM).filter(|_| begins).unwrap_or(event);
+        // An object outside of all fields: JSON that is called a stream, which some reader may take
+        // for what it is.
+        if lines(text).any(|line| line.contains(&b'{') && !is_field(line)) {
+            return Err(Reject::UpstreamMalformed);
+        }
         let message = data(text);
         let mut filtered = Vec::new();
         // Without a brace there is no object in it, in any reading: a ping of some server's own.
@@ -123,6 +128,12 @@ fn rewrite(event: &[u8], message: &[u8], out: &mut Vec<u8>) {
 /// The lines of an event that are not empty, without their ends: CR, LF or both.
 fn lines(event: &[u8]) -> impl Iterator<Item = &[u8]> {
     event.split(|byte| matches!(byte, b'\n' | b'\r')).filter(|line| !line.is_empty())
+}
+
+/// True for a line that readers know: a field of WHATWG HTML §9.2.6, or a comment.
+fn is_field(line: &[u8]) -> bool {
+    let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+    matches!(name, b"" | b"data" | b"event" | b"id" | b"retry")
 }
 
 /// The value of a `data` field; `None` for any other line.
@@ -245,5 +256,22 @@ data: {second}
         filter.feed(b"\n", &Judge, &mut out).unwrap();
         assert_eq!(out, b"data: 1\n\ndata: {\"result\":{}}\n\n");
         assert_eq!(filter.feed(b"data: {\n\n", &Judge, &mut out), Err(Reject::UpstreamMalformed));
+    }
+
+    #[test]
+    fn an_object_outside_of_all_fields_does_not_go_on() {
+        let list = r#"{"result":{"tools":[{"name":"b"}]}}"#;
+        for stream in [
+            list.to_owned(),
+            format!("\u{feff}{list}\n\n"),
+            format!("data: 1\n\n{list}"),
+            format!("event: x\ndatax: {list}\n\n"),
+            format!(" data: {list}\n\n"),
+        ] {
+            assert_eq!(passed(&[&stream]), Err(Reject::UpstreamMalformed), "{stream:?}");
+        }
+        for stream in ["id: {1}\nevent: {\nretry: {\n: {\n\n", "x: 1\nyz\n\n"] {
+            assert_eq!(passed(&[stream]).as_deref(), Ok(stream));
+        }
     }
 }

@@ -36,8 +36,8 @@ pub(super) fn filter(
 }
 
 impl Answered {
-    /// Holds a whole JSON answer, filters it and sends it on behind the fields in `out`. Nothing is written before that is
-    /// done, so every failure can still be answered.
+    /// Holds a whole JSON answer, filters it and sends it on behind the fields in `out`. Nothing is
+    /// written before that is done, so every failure can still be answered.
     pub(super) async fn filter_to(
         &mut self,
         stream: &mut Stream,

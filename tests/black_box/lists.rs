@@ -279,9 +279,15 @@ fn m14_an_empty_list_says_why_in_the_record() {
                 wanted.push(json!({"upstream": sent, "shown": 0, "empty": why}));
             }
         }
+        let hidden: usize = LISTS.iter().map(|list| 2 * list.sent.len()).sum();
         let records = turn.records(&gateway, wanted.len());
         let found: Vec<_> = records.iter().map(|record| record["list"].clone()).collect();
         assert_eq!(found, wanted, "{driver:?}");
+        let metrics = text(&gateway.page("/metrics").body);
+        let counted = |outcome: &str, count: usize| {
+            metrics.contains(&format!("list_items_total{{outcome=\"{outcome}\"}} {count}\n"))
+        };
+        assert!(counted("shown", 0) && counted("hidden", hidden), "{hidden}: {metrics}");
     }
 }
 

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::install::Tools;
 use crate::process::{Running, finish};
 
@@ -73,6 +75,12 @@ impl Gateway {
             ["--claim", agent],
             ["--expires", "3600"],
         ])
+    }
+
+    /// Writes other policies and has them read (SIGHUP), which takes a moment.
+    pub(crate) fn change(&self, policies: &str) {
+        fs::write(self.folder.join("policies/interop.cedar"), policies).unwrap();
+        self.running.signal(Signal::HUP);
     }
 
     /// Ends it in an orderly way and returns the audit records.

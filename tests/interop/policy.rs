@@ -1,14 +1,16 @@
 //! What official clients make of policies: lists with only what they may use, and a step-up that
 //! they take on their own.
 
+use std::thread;
+
 use serde_json::{Value, json};
 
 use crate::gateway::{Gateway, Setup, USER};
 use crate::install::tools;
 use crate::process::{Running, eventually};
 use crate::{
-    DENIED, Sdk, client, client_with, ends_with_a_true_record, everything, node, oidc_token,
-    permit_all, serial, status, upstream_saw_no_token,
+    DENIED, Sdk, client, client_with, ends_with_a_true_record, everything, node, observed,
+    oidc_token, permit_all, serial, status, upstream_saw_no_token,
 };
 
 const FILTERED: &str = r#"
@@ -22,6 +24,8 @@ const FILTERED: &str = r#"
   resource == Prompt::"everything/test_simple_prompt");
 @id("static") permit (principal, action == Action::"resources/read",
   resource == Resource::"everything/test://static-text");
+@id("listen") permit (principal, action == Action::"subscriptions/listen",
+  resource == Server::"everything");
 "#;
 
 #[test]
@@ -77,6 +81,49 @@ fn the_sdks_see_and_call_only_what_policies_permit() {
         let list = &record["list"];
         assert!(list["shown"].as_u64() > Some(0), "{record}");
         assert!(list["shown"].as_u64() <= list["upstream"].as_u64(), "{record}");
+    }
+}
+
+/// A change of policies is heard on the stream that each SDK holds open; the next list shows it.
+#[test]
+fn the_sdks_hear_of_a_change_of_policies() {
+    let _one = serial();
+    let Some(tools) = tools() else { return };
+    let (_upstream, port) = everything(tools);
+    let plan = json!({"change": {"name": "test_simple_text"}, "again": true});
+    for (sdk, mode) in [
+        (Sdk::Python, "auto"),
+        (Sdk::Python, "legacy"),
+        (Sdk::TypeScript, "auto"),
+        (Sdk::TypeScript, "legacy"),
+    ] {
+        let shown = format!("{sdk:?} {mode}");
+        let name = format!("changed-{sdk:?}-{mode}");
+        let setup = Setup { policies: FILTERED, ..permit_all(&name, port) };
+        let gateway = Gateway::start(tools, &setup);
+        let (token, url) = (gateway.token(USER), gateway.url());
+        let heard = || observed(port)["requests"].as_u64().unwrap();
+        let seen = thread::scope(|scope| {
+            let run = scope.spawn(|| client(tools, sdk, &url, mode, &plan, &token));
+            // Its stream may not be open at the first of them.
+            for round in 0.. {
+                let before = heard();
+                gateway.change(&format!(
+                    "{FILTERED}@id(\"no-{round}\") forbid (principal, action, \
+                     resource == Tool::\"everything/test_error_handling\");"
+                ));
+                eventually("the client asks again or ends", || {
+                    (run.is_finished() || heard() > before).then_some(())
+                });
+                if run.is_finished() {
+                    break;
+                }
+            }
+            run.join().unwrap()
+        });
+        assert_eq!(seen["changed"]["value"], true, "{shown}: {seen}");
+        assert_eq!(seen["again"]["value"], json!(["test_simple_text"]), "{shown}: {seen}");
+        ends_with_a_true_record(gateway, &token);
     }
 }
 
