@@ -48,6 +48,10 @@ pub struct Status<'a> {
     pub cores: &'a [Arc<Counters>],
     /// Counters of the process.
     pub process: &'a ProcessCounters,
+    /// Policies that decide, and shadows.
+    pub policies: [usize; 2],
+    /// What was loaded of them and may not be meant.
+    pub policy_warnings: &'a [String],
     /// Name of a method by its dense number, as counted in `requests_total`.
     pub method_name: fn(u8) -> &'static str,
 }
@@ -118,6 +122,7 @@ pub fn render_status(status: &Status<'_>) -> String {
         })
         .collect();
     let (code, _, _) = readiness(status);
+    let [enforced, shadows] = status.policies;
     let mut text = json!({
         "version": status.version,
         "commit": status.commit,
@@ -133,6 +138,11 @@ pub fn render_status(status: &Status<'_>) -> String {
             "generation": status.generation,
             "last_reload_successful": status.process.reload_successful(),
             "policy_epoch": status.process.policy_epoch(),
+        },
+        "policy": {
+            "policies": enforced,
+            "shadow_policies": shadows,
+            "warnings": status.policy_warnings,
         },
         "trust_providers": providers,
         "revocation": if status.invalidations { "pushed" } else { "by the 60 s lifetimes alone" },

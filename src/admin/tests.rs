@@ -130,6 +130,8 @@ impl Bench {
             invalidations: false,
             cores: &self.cores,
             process: &self.process,
+            policies: [1, 0],
+            policy_warnings: &[],
             method_name,
         }
     }

@@ -35,11 +35,11 @@ impl Assembly {
     /// Every fault, each with its file.
     pub(super) fn make(
         config: &Config,
-        epoch: u64,
+        making: Making<'_>,
         ticketer: &Ticketer,
     ) -> Result<Self, Vec<String>> {
         let mut faults = Vec::new();
-        let policy = policies(config, epoch, &mut faults);
+        let policy = policies(config, making, &mut faults);
         let countries = note(countries(config), &mut faults).flatten();
         let sessions = note(sessions(config), &mut faults);
         let tls = match &config.listen.tls {
@@ -104,10 +104,20 @@ impl Assembly {
     }
 }
 
+/// How a set of policies is made.
+pub(super) struct Making<'a> {
+    /// Its number.
+    pub(super) epoch: u64,
+    /// What is there word for word is taken over from here.
+    pub(super) before: Option<&'a PolicySet>,
+    /// Called far more often than every millisecond.
+    pub(super) pause: &'a mut dyn FnMut(),
+}
+
 /// Reads and compiles the policies; every fault goes to `faults`.
 pub(super) fn policies(
     config: &Config,
-    epoch: u64,
+    making: Making<'_>,
     faults: &mut Vec<String>,
 ) -> Option<Arc<PolicySet>> {
     let servers: Vec<&str> = config.servers.iter().map(|server| server.name.as_str()).collect();
@@ -120,6 +130,7 @@ pub(super) fn policies(
         .collect();
     let credentials: Vec<CredentialScope<'_>> =
         scopes.iter().map(|(name, servers)| CredentialScope { name, servers }).collect();
+    let Making { epoch, before, pause } = making;
     let setting = Setting {
         epoch,
         servers: &servers,
@@ -128,7 +139,10 @@ pub(super) fn policies(
         timezone: &config.policy.timezone,
         geoip: config.policy.geoip.is_some(),
     };
-    match PolicySet::load(&config.policy.directory, &setting) {
+    let directory = &config.policy.directory;
+    let made = PolicySet::read(directory)
+        .and_then(|sources| PolicySet::compile_after(before, sources, directory, &setting, pause));
+    match made {
         Ok(set) => Some(Arc::new(set)),
         Err(found) => {
             faults.extend(found.iter().map(ToString::to_string));
