@@ -124,7 +124,9 @@ const CREDENTIALS: [CredentialScope<'static>; 2] = [
     CredentialScope { name: "github-user", servers: &[0] },
     CredentialScope { name: "github-bot", servers: &[0] },
 ];
-const QUESTIONS: &[(&str, Option<(u16, &str)>, QTarget<'static>)] = &[
+/// Action, server, target.
+type What = (&'static str, Option<(u16, &'static str)>, QTarget<'static>);
+const QUESTIONS: &[What] = &[
     ("connect", None, QTarget::Gateway),
     ("initialize", GITHUB, QTarget::Server),
     ("tools/list", JIRA, QTarget::Server),
@@ -589,7 +591,7 @@ fn compare(
     set: &PolicySet,
     whole: &Whole<'_>,
     asker: &Asker,
-    (action, server, target): (&str, Option<(u16, &str)>, QTarget<'_>),
+    (action, server, target): What,
     (now, mode): (u64, Mode),
 ) -> (Told, String) {
     let mut call = Call::new();
@@ -633,6 +635,7 @@ fn compare(
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "how long the test runs, and from where")]
 fn whatever_is_sliced_and_cached_is_what_the_whole_set_says() {
     let full = std::env::var("CI").is_ok_and(|value| value == "true");
     let (questions, schema) = (if full { 100_000 } else { 10_000 }, schema());
