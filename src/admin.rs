@@ -213,7 +213,7 @@ fn histogram(
 
 fn per_core(out: &mut Exposition, cores: &[Arc<Counters>]) {
     type Read = fn(&Counters) -> u64;
-    let families: [(&'static str, Type, &str, Read); 5] = [
+    let families: [(&'static str, Type, &str, Read); 6] = [
         ("connections", Type::Gauge, "Open downstream connections.", |c| c.connections.get()),
         ("inflight", Type::Gauge, "Requests in flight.", |c| c.inflight.get()),
         ("ring_enters_total", Type::Counter, "Kernel crossings of the event loop.", |c| {
@@ -224,6 +224,9 @@ fn per_core(out: &mut Exposition, cores: &[Arc<Counters>]) {
         }),
         ("tls_handshake_failures_total", Type::Counter, "Failed downstream handshakes.", |c| {
             c.tls_handshake_failures.get()
+        }),
+        ("source_refusals_total", Type::Counter, "Connections without a PROXY header.", |c| {
+            c.source_refusals.get()
         }),
     ];
     for (name, kind, help, read) in families {

@@ -2,6 +2,8 @@
 //!
 //! Exit codes follow sysexits: 0 done, 1 a fault found, 64 wrong usage, 78 configuration refused.
 
+mod policy;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,6 +28,11 @@ enum Command {
     Gateway(ConfigFile),
     /// Check a configuration with its policies and print every fault as FILE:LINE:COLUMN
     Check(ConfigFile),
+    /// Tell what would be decided on one request, and why: exit code 0 for a permit, 1 otherwise
+    Explain(policy::Explain),
+    /// Try out access policies
+    #[command(subcommand)]
+    Policy(policy::Policy),
     /// Start a sample MCP server with a gateway in front, and show what each kind of caller gets
     Demo {
         /// End after the demonstration: exit code 0 when everything went as it must, 1 otherwise
@@ -90,6 +97,8 @@ pub fn run() -> ExitCode {
     match cli.command {
         Command::Gateway(file) => gateway(&file),
         Command::Check(file) => check(&file),
+        Command::Explain(asked) => policy::explained(&asked),
+        Command::Policy(command) => policy::run(&command),
         Command::Demo { once } => demo::run(once),
         Command::Token(Token::Mint(mint)) => report(token_mint(&mint)),
         Command::Token(Token::Decode) => report(token_decode()),

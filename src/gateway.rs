@@ -12,6 +12,7 @@ mod oversight;
 mod record;
 mod refuse;
 mod route;
+mod words;
 #[cfg(feature = "bench-internals")]
 pub mod whole_way;
 
@@ -19,6 +20,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::config::Proxy;
 use crate::credential::UpstreamCredential;
 use crate::fault::{self, Stage};
 use crate::limits::Limits;
@@ -31,10 +33,13 @@ use crate::policy::Permit;
 use crate::reject::Reject;
 use crate::relay::{Failed, Leg, Relayed};
 use crate::shard::Shard;
+use crate::world::World;
 
+pub(crate) use decide::{subject, wanted};
 use exchange::Exchange;
 use oversight::Watch;
 use route::Route;
+use words::Words;
 
 /// Serves one connection to its end.
 pub async fn serve(shard: Rc<Shard>, stream: Stream) {
@@ -128,10 +133,18 @@ async fn read_head(
     Ok(next)
 }
 
+/// True when a connection begins with the word of a proxy, whom it speaks for.
+#[must_use]
+pub fn is_introduced(world: &World, stream: &Stream) -> bool {
+    let listen = &world.snapshot.config.listen;
+    listen.proxy == Proxy::V2 && listen.trusts(stream.peer().ip())
+}
+
 /// Answers a connection that finds no place: 503, and the end.
 pub async fn turn_away(shard: Rc<Shard>, stream: Stream) {
-    if shard.world().snapshot.tls.is_some() {
-        // There is no session yet in which to say anything.
+    let world = shard.world();
+    if world.snapshot.tls.is_some() || is_introduced(&world, &stream) {
+        // There is no session yet in which to say anything, or nobody yet to say it to.
         shard.meter.refusal(Reject::GatewayOverloaded);
     } else {
         let mut downstream = Downstream::new(stream);
@@ -210,6 +223,8 @@ async fn process(
             return documents::serve(shard, downstream, exchange, document).await;
         }
     }
+    // Before anything is asked about the client: from where.
+    let _ = exchange.source.ok_or(Reject::RequestSource)?;
     exchange.identify(shard, downstream).await?;
     exchange.read_body(shard, downstream).await?;
     exchange.read_call(shard, downstream)?;
@@ -262,10 +277,10 @@ async fn relay_once(
     if upstream.addresses.is_empty() {
         shard.ask_addresses(server_index);
     }
-    let farewell = oversight::farewell(exchange);
+    let words = Words::of(exchange);
     let mut body = std::mem::take(&mut exchange.scratch.body);
     let origin = route::cors_origin(downstream, &snapshot.config).to_vec();
-    let watch = Watch::new(shard, exchange, downstream.head().0.keep_alive(), farewell);
+    let watch = Watch::new(shard, exchange, downstream.head().0.keep_alive(), words);
     let leg = Leg {
         server,
         server_index,

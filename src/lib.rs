@@ -23,6 +23,7 @@ pub mod secret;
 // 1: meaning without I/O
 pub mod bus;
 pub mod config;
+pub mod geo;
 pub mod http;
 pub mod mcp;
 // 2: sockets, and the one file with unsafe code
@@ -47,6 +48,7 @@ pub mod gateway;
 pub mod supervisor;
 pub mod worker;
 pub mod admin;
+pub mod authoring;
 pub mod cli;
 pub mod demo;
 pub mod devtoken;

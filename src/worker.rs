@@ -14,7 +14,7 @@ use crate::limits::WHEEL_TICK;
 use crate::net::listen::{Acceptor, shares_port};
 use crate::net::runtime::{self, Ring};
 use crate::net::turns::Turns;
-use crate::net::{Either, Stream, Timers, accept_tls, catch_unwind, first};
+use crate::net::{Either, Stream, Timers, accept_tls, catch_unwind, first, proxy};
 use crate::shard::{Parts, Shard};
 
 /// What a worker is started with.
@@ -194,27 +194,35 @@ async fn guarded(shard: Rc<Shard>, stream: Stream) {
     }
 }
 
-async fn connection(shard: Rc<Shard>, stream: Stream) {
+async fn connection(shard: Rc<Shard>, mut stream: Stream) {
     let Some(_seat) = shard.seat() else {
         Box::pin(gateway::turn_away(shard, stream)).await;
         return;
     };
+    // What was published before this client came holds for it: its certificate, for one.
+    shard.drain_bus();
     let world = shard.world();
+    let config = &world.snapshot.config;
+    // One deadline for whatever has to come before the first request.
+    let until = shard.timers.now().after(Duration::from_millis(config.limits.handshake_ms_max));
+    if gateway::is_introduced(&world, &stream)
+        && Box::pin(proxy::introduce(&mut stream, until)).await.is_err()
+    {
+        // As with a handshake that fails: nobody was asked for anything, so there is no record.
+        shard.meter.counters().source_refusals.add(1);
+        return;
+    }
     let stream = match &world.snapshot.tls {
         None => stream,
-        Some(tls) => {
-            let limit = Duration::from_millis(world.snapshot.config.limits.handshake_ms_max);
-            let until = shard.timers.now().after(limit);
-            // On the heap while it lasts: a connection needs its room for a handshake only once.
-            match Box::pin(accept_tls(stream, tls, until)).await {
-                Ok(stream) => stream,
-                Err(_) => {
-                    // Nobody was asked for anything yet, so there is no record of it.
-                    shard.meter.counters().tls_handshake_failures.add(1);
-                    return;
-                }
+        // On the heap while it lasts: a connection needs its room for a handshake only once.
+        Some(tls) => match Box::pin(accept_tls(stream, tls, until)).await {
+            Ok(stream) => stream,
+            Err(_) => {
+                // Nobody was asked for anything yet, so there is no record of it.
+                shard.meter.counters().tls_handshake_failures.add(1);
+                return;
             }
-        }
+        },
     };
     drop(world);
     gateway::serve(shard, stream).await;

@@ -20,6 +20,8 @@
 mod client;
 #[path = "black_box/gateway.rs"]
 mod gateway;
+#[path = "black_box/mmdb.rs"]
+mod mmdb;
 #[path = "black_box/setup.rs"]
 mod setup;
 #[path = "black_box/table.rs"]
@@ -47,9 +49,19 @@ mod identity;
 mod identity_more;
 #[path = "black_box/later.rs"]
 mod later;
+#[path = "black_box/lists.rs"]
+mod lists;
 #[path = "black_box/message.rs"]
 mod message;
+#[path = "black_box/methods.rs"]
+mod methods;
 #[path = "black_box/relay.rs"]
 mod relay;
+#[path = "black_box/quota.rs"]
+mod quota;
+#[path = "black_box/source.rs"]
+mod source;
+#[path = "black_box/step_up.rs"]
+mod step_up;
 #[path = "black_box/answers.rs"]
 mod answers;

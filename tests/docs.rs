@@ -25,7 +25,7 @@ mod install;
 mod upstream;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 10] = [
     "README.md",
     "src/manual/architecture.md",
     "src/manual/threat_model.md",
@@ -35,6 +35,7 @@ const PAGES: [&str; 9] = [
     "src/manual/policy.md",
     "src/manual/audit.md",
     "src/manual/operations.md",
+    "conf/policies/README.md",
 ];
 
 /// `cargo` as the README uses it. The demo is the same but for its end; the tests are running.
@@ -69,7 +70,13 @@ fn the_readme_does_what_it_says() {
 #[test]
 fn the_manual_does_what_it_says() {
     for page in &PAGES[1..] {
-        Page::new(page).run();
+        let said = Page::new(page).run();
+        if page.starts_with("conf/") {
+            assert_eq!(said.matches("4 of 4 cases hold").count(), 2, "{said}");
+        }
+        if page.starts_with("conf/") && exists("curl") {
+            assert!(said.contains("\"shadow_policies\":1"), "{said}");
+        }
     }
 }
 
@@ -78,7 +85,8 @@ fn every_command_and_option_of_the_help_is_in_a_command_that_is_run() {
     let run: String = PAGES.iter().flat_map(|page| blocks(&read(page), "sh")).collect();
     let words: BTreeSet<&str> = run.split([' ', '\n', '(', ')']).collect();
     let mut seen = 0;
-    for command in ["", "gateway", "check", "demo", "token", "token mint", "token decode"] {
+    let commands = ["", "gateway", "check", "explain", "policy", "policy test", "demo", "token"];
+    for command in commands.into_iter().chain(["token mint", "token decode"]) {
         let help =
             Command::new(BINARY).args(command.split_whitespace()).arg("--help").output().unwrap();
         assert!(help.status.success(), "{command} --help");
@@ -186,7 +194,7 @@ struct Page {
 
 impl Page {
     fn new(name: &'static str) -> Self {
-        let short = name.rsplit('/').next().unwrap().trim_end_matches(".md");
+        let short = name.trim_end_matches(".md").replace('/', "-");
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("docs").join(short);
         let _ = fs::remove_dir_all(&folder);
         let upstream = upstream::start();

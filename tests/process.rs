@@ -32,8 +32,14 @@ mod faults;
 mod gateway;
 #[path = "process/http.rs"]
 mod http;
+#[path = "process/news.rs"]
+mod news;
+#[path = "process/policy_cli.rs"]
+mod policy_cli;
 #[path = "process/relay.rs"]
 mod relay;
+#[path = "process/reload.rs"]
+mod reload;
 #[path = "process/secrets.rs"]
 mod secrets;
 #[path = "process/signals.rs"]

@@ -31,6 +31,7 @@ const SHARED: &[(&str, usize, &str)] = &[
 const HANDLES: &[(&str, usize, &str)] = &[
     ("audit/by_hand.rs", 1, "bench-internals only, at start"),
     ("audit/writer.rs", 5, "start"),
+    ("authoring/mod.rs", 1, "per question of an author; no gateway runs"),
     ("bus.rs", 1, "start"),
     ("control/mod.rs", 1, "per published snapshot"),
     ("devtoken.rs", 1, "no handle; a command of its own"),

@@ -24,7 +24,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "places",
         ],
     ),
-    ("1 meaning without I/O", &["bus", "config", "http", "mcp"]),
+    ("1 meaning without I/O", &["bus", "config", "geo", "http", "mcp"]),
     ("2 sockets", &["mapped", "net"]),
     ("3 judging, control plane", &["judge", "control"]),
     ("4 listener", &["listener"]),
@@ -44,6 +44,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "worker",
             "supervisor",
             "admin",
+            "authoring",
             "devtoken",
             "demo",
             "cli",
@@ -76,6 +77,7 @@ const EXPOSED: &[(&str, usize)] = &[
 const SOCKETS: &[&str] = &[
     "net/",
     "supervisor/control.rs",
+    "supervisor/reload.rs",
     "worker.rs",
     "mapped.rs", // names the type of a stream, whose descriptor it borrows
 ];

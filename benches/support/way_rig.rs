@@ -113,6 +113,7 @@ fn snapshot(config: Config, key: &SigningKey) -> Snapshot {
         config_generation: 1,
         keys: vec![keys(key)],
         policy: Arc::new(policy),
+        geo: None,
         // Never dialled: the connection that is kept idle is always there again.
         upstreams: vec![Upstream {
             addresses: Arc::from([([127, 0, 0, 1], 9).into()]),

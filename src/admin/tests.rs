@@ -190,6 +190,7 @@ fn the_exposition_is_valid_and_has_the_names_and_labels_of_the_contract() {
         ("ring_enters_total", "core"),
         ("park_errors_total", "core"),
         ("tls_handshake_failures_total", "core"),
+        ("source_refusals_total", "core"),
         ("config_last_reload_successful", ""),
         ("policy_epoch", ""),
         ("build_info", "version commit"),

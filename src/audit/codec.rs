@@ -93,9 +93,14 @@ pub(super) fn write_decision(entry: &Entry<'_>, out: &mut Vec<u8>) {
     }
     put_text(entry.trace_id, TRACE_ID_BYTES, out);
     put_bytes(entry.token.as_ref().map_or(&[], |token| &token.0[..]), out);
-    put_text(entry.country, COUNTRY_BYTES_MAX, out);
-    put_list(entry.would_deny, out);
-    put_text(entry.limit, METHOD_BYTES_MAX, out);
+    // Few records have any of these.
+    let rare = entry.country.is_some() || entry.would_deny.is_some() || entry.limit.is_some();
+    out.push(u8::from(rare));
+    if rare {
+        put_text(entry.country, COUNTRY_BYTES_MAX, out);
+        put_list(entry.would_deny, out);
+        put_text(entry.limit, METHOD_BYTES_MAX, out);
+    }
 }
 
 /// Appends the outcome half.
@@ -190,11 +195,24 @@ impl<'a> Reader<'a> {
         // Agent, server, method, name, revision, credential.
         self.skip_texts(7)?;
         self.cache()?;
-        // Address, trace id, token, country.
-        self.skip_texts(4)?;
+        // Address, trace id, token.
+        self.skip_texts(3)?;
+        if !self.flag()? {
+            return Some(());
+        }
+        // Country, shadow policies, limit.
+        self.skip_texts(1)?;
         self.skip_list()?;
-        // The limit.
         self.skip_texts(1)
+    }
+
+    /// Whether what follows is there.
+    pub(super) fn flag(&mut self) -> Option<bool> {
+        match self.u8()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
     }
 
     fn skip_texts(&mut self, count: u16) -> Option<()> {

@@ -117,9 +117,11 @@ fn request(key: Key, halves: Halves<'_>, times: &mut Times, out: &mut Vec<u8>) -
         put_hex(u64::from_be_bytes(token), out);
         put_fixed(b"\"", out);
     }
-    text(b",\"country\":", &mut read, out)?;
-    list(b",\"would_deny\":", &mut read, out)?;
-    text(b",\"limit\":", &mut read, out)?;
+    if read.flag()? {
+        text(b",\"country\":", &mut read, out)?;
+        list(b",\"would_deny\":", &mut read, out)?;
+        text(b",\"limit\":", &mut read, out)?;
+    }
     put_fixed(b",\"outcome\":\"", out);
     put_fixed(halves.state.word().as_bytes(), out);
     put_fixed(b"\"", out);

@@ -17,6 +17,7 @@ mod url;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use crate::address::Network;
 use crate::limits::Limits;
 
 pub use self::fault::{Fault, Faults};
@@ -116,8 +117,32 @@ pub struct Listen {
     pub loopback: bool,
     /// Accepted `Origin` values besides our own, byte for byte.
     pub origins: Vec<String>,
+    /// Who says where a client is.
+    pub proxy: Proxy,
+    /// Whom `proxy` may be believed; empty with [`Proxy::None`], else not, and at most
+    /// [`crate::limits::TRUSTED_PROXIES_MAX`].
+    pub trusted_proxies: Vec<Network>,
     /// TLS; may be absent on loopback only.
     pub tls: Option<ListenTls>,
+}
+
+impl Listen {
+    /// True for the address of a proxy that says, in the way of `proxy`, whom it speaks for.
+    #[must_use]
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(address))
+    }
+}
+
+/// `[listen] proxy`: who says where a client is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Proxy {
+    /// Nobody: it is where its connection comes from.
+    None,
+    /// A trusted proxy, before anything else on the connection: the PROXY protocol, version 2.
+    V2,
+    /// A trusted proxy, in each request: the `Forwarded` field (RFC 7239).
+    Forwarded,
 }
 
 /// Where to accept connections.
@@ -343,6 +368,10 @@ pub struct Policy {
     pub directory: PathBuf,
     /// IANA zone for `context.local`.
     pub timezone: String,
+    /// Database for `context.source.country`.
+    pub geoip: Option<PathBuf>,
+    /// Whether changed policy files are read without being told to.
+    pub watch: bool,
 }
 
 /// `[sessions]`

@@ -140,6 +140,7 @@ tables! {
     Policy {
         directory: Text,
         timezone: Text,
+        watch: Switch,
         geoip: Text,
         authzen: Option<AuthZen>,
     }

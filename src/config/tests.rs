@@ -49,7 +49,8 @@ impl Environment for Variables {
     }
 }
 
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 10] = [
+    ("GeoLite2-Country.mmdb", "countries"),
     ("fullchain.pem", "certificate"),
     ("internal-ca.pem", "certificate"),
     ("jwks.json", "{}"),
@@ -85,6 +86,7 @@ fn ten_lines_are_enough_and_everything_else_has_the_default_of_the_contract() {
     assert_eq!(server.url.target, "/mcp");
     assert_eq!(config.policy.directory, folder.0.join("policies"));
     assert_eq!(config.policy.timezone, "UTC");
+    assert!(!config.policy.watch);
     assert_eq!(config.sessions.lifetime_seconds, 43_200);
     assert_eq!(config.audit.mode, AuditMode::Strict);
     assert_eq!(config.audit.sink, AuditSink::Stdout);
@@ -168,6 +170,7 @@ fn the_example_is_accepted_and_shows_the_defaults() {
     assert_eq!(example.audit.ring_directory, minimal.audit.ring_directory);
     assert_eq!(example.audit.fsync, minimal.audit.fsync);
     assert_eq!(example.policy.timezone, minimal.policy.timezone);
+    assert_eq!(example.policy.watch, minimal.policy.watch);
     let (one, two) = (&example.trust_providers[0], &minimal.trust_providers[0]);
     assert_eq!(one.algorithms, two.algorithms);
     assert_eq!(one.token_type, two.token_type);
@@ -207,11 +210,12 @@ fn every_optional_key_of_the_example_is_accepted_where_it_is_built() {
     assert_eq!(config.audit.ring_directory, folder.0.join("logs"));
     assert!(config.sessions.key.is_some() && config.sessions.previous_key.is_some());
     assert_eq!(config.methods[0].name, "com.example/thing");
+    assert_eq!(config.policy.geoip, Some(folder.0.join("GeoLite2-Country.mmdb")));
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     // What is reserved is refused, one fault each.
     let faults = folder.parse(&uncommented(&["#!"])).err().unwrap();
     let keys: Vec<_> = faults.0.iter().map(|fault| fault.key.as_str()).collect();
-    assert_eq!(keys, ["policy.geoip", "policy.authzen", "authority"]);
+    assert_eq!(keys, ["policy.authzen", "authority"]);
     assert!(faults.0.iter().all(|fault| fault.what.contains("not built yet")));
 }
 

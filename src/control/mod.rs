@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::Config;
 use crate::control::jwks::ProviderKeys;
+use crate::geo::GeoDb;
 use crate::judge::policy::PolicySet;
 use crate::mcp::session::SessionKeys;
 use crate::net::tls::{ClientTls, ServerTls};
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub keys: Vec<ProviderKeys>,
     /// The compiled policy set; its epoch is written to audit records.
     pub policy: Arc<PolicySet>,
+    /// Where addresses are, when a policy asks for it.
+    pub geo: Option<Arc<GeoDb>>,
     /// One entry per `Config::servers`. Workers dial with their own copies, see `world::World`.
     pub upstreams: Vec<Upstream>,
     /// Seals and opens session ids.

@@ -1,9 +1,12 @@
 //! Stages 3 and 5 as the gateway asks them: the token's proof and the policy's permit.
 
+use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::exchange::Exchange;
+use crate::address::Country;
 use crate::clock::{Monotonic, Now, UnixSeconds};
 use crate::config::{Server, TrustProvider};
 use crate::control::jwks::ProviderKeys;
@@ -118,15 +121,15 @@ pub(super) fn permit(
     now: UnixSeconds,
 ) -> Result<Permit, Denial> {
     let set = &world.snapshot.policy;
-    let Some(token) = exchange.token.as_deref() else {
+    let (Some(token), Some(source_ip)) = (exchange.token.as_deref(), exchange.source) else {
         return Err(Denial::unknown_server(set));
     };
     let subject = subject(token.principal());
     let call = &exchange.scratch.call;
     let revision = if exchange.call_read { call.revision() } else { None };
     let arguments = if exchange.call_read { call.arguments() } else { Arguments::NONE };
-    let country = exchange.country;
-    let context = Context { source_ip: exchange.peer, now, revision, country, arguments };
+    let country = country(world, exchange);
+    let context = Context { source_ip, now, revision, country, arguments };
     let index = world.server(&exchange.scratch.server);
     let server = index.and_then(|at| world.snapshot.config.servers.get(usize::from(at)));
     let (Some(index), Some(server)) = (index, server) else {
@@ -174,12 +177,13 @@ pub(super) fn shown(
     mut each: impl FnMut(Shown),
 ) -> Result<(), Reject> {
     let token = exchange.token.as_deref().ok_or(Reject::GatewayFault)?;
+    let source_ip = exchange.source.ok_or(Reject::RequestSource)?;
     let index = world.server(&exchange.scratch.server).ok_or(Reject::PolicyStreamDenied)?;
     let subject = subject(token.principal());
     let call = &exchange.scratch.call;
     let revision = if exchange.call_read { call.revision() } else { None };
-    let country = exchange.country;
-    let context = Context { revision, country, ..Context::at(exchange.peer, now) };
+    let country = country(world, exchange);
+    let context = Context { revision, country, ..Context::at(source_ip, now) };
     let ask = Ask {
         subject: &subject,
         server: (index, exchange.scratch.server.as_str()),
@@ -194,7 +198,23 @@ pub(super) fn shown(
     Ok(())
 }
 
-fn subject(principal: &Principal) -> Subject<'_> {
+/// The country of a client, when a policy asks for one and the database knows it.
+pub(super) fn locate(world: &World, source: Option<IpAddr>) -> Option<Country> {
+    world.snapshot.geo.as_ref()?.country(source?)
+}
+
+/// Looked up once for a request, and again when it is judged under another snapshot: policies may
+/// ask for it that did not before.
+fn country(world: &World, exchange: &Exchange) -> Option<Country> {
+    if Arc::ptr_eq(&world.snapshot, &exchange.world.snapshot) {
+        exchange.country
+    } else {
+        locate(world, exchange.source)
+    }
+}
+
+/// A principal as policies see it.
+pub(crate) fn subject(principal: &Principal) -> Subject<'_> {
     Subject {
         user: principal.user(),
         agent: principal.agent(),
@@ -206,7 +226,8 @@ fn subject(principal: &Principal) -> Subject<'_> {
     }
 }
 
-const fn wanted<'a>((target, action): (Target<'a>, Option<&'static str>)) -> Wanted<'a> {
+/// What a message touches, as policies name it.
+pub(crate) const fn wanted<'a>((target, action): (Target<'a>, Option<&'static str>)) -> Wanted<'a> {
     let target = match target {
         Target::Server => QTarget::Server,
         Target::Tool(name) => QTarget::Tool(name),

@@ -30,7 +30,8 @@ pub(super) struct Exchange {
     pub(super) method: HttpMethod,
     /// Index into `Config::servers`; `None` for `/mcp` and for a name that is no server's.
     pub(super) server: Option<u16>,
-    pub(super) peer: IpAddr,
+    /// Where the client is; `None` when only a proxy is known.
+    pub(super) source: Option<IpAddr>,
     pub(super) started: Now,
     /// The moment by which token, session and policy are judged.
     judged: Now,
@@ -74,13 +75,14 @@ pub(super) struct CredentialUsed {
 impl Exchange {
     pub(super) fn begin(shard: &Shard, downstream: &Downstream) -> Self {
         let started = shard.clock.now();
+        let world = shard.world();
         Self {
-            world: shard.world(),
+            source: route::source(downstream, &world.snapshot.config.listen),
+            world,
             scratch: shard.take_scratch(),
             token: None,
             method: downstream.head().0.method(),
             server: None,
-            peer: downstream.peer(),
             started,
             judged: started,
             relay_began: None,
@@ -231,6 +233,7 @@ impl Exchange {
             self.policies = Some(permit.policies_shared());
             return Ok(permit);
         }
+        self.country = decide::locate(&self.world, self.source);
         match decide::permit(shard, &self.world, self, self.judged.wall.seconds()) {
             Ok(permit) => {
                 shard.ablation.keep_permit(&permit);
@@ -249,10 +252,19 @@ impl Exchange {
     /// Stage 5, second half: how often. After the decision, so that nobody who is denied uses up
     /// what others are granted. Answers of the client and the end of a session are free: both end
     /// something.
+    #[inline]
     pub(super) fn admit(&mut self, shard: &Shard) -> Result<(), Reject> {
+        if self.world.snapshot.config.rate_limits.is_empty() {
+            Ok(())
+        } else {
+            self.count_for_limits(shard)
+        }
+    }
+
+    fn count_for_limits(&mut self, shard: &Shard) -> Result<(), Reject> {
         let limits = &self.world.snapshot.config.rate_limits;
         let is_answer = self.call_read && self.scratch.call.kind() == Kind::Response;
-        if limits.is_empty() || is_answer || self.method == HttpMethod::Delete {
+        if is_answer || self.method == HttpMethod::Delete {
             return Ok(());
         }
         let method = self.mcp_method();

@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use super::decide;
 use super::exchange::{Exchange, binding};
+use super::words::Words;
 use crate::audit::{Empty, Tally};
 use crate::clock::Monotonic;
 use crate::control::jwks::ProviderKeys;
@@ -23,7 +24,9 @@ pub(super) struct Watch<'a> {
     /// GET and listen streams end with the token; an answer in flight may finish (DESIGN §8).
     is_stream: bool,
     keep_alive: bool,
-    farewell: Vec<u8>,
+    words: Words,
+    /// Policies changed, and the agent was not told yet that its lists may have.
+    changed: Cell<bool>,
     judged_at: Cell<Monotonic>,
     judged_under: Cell<Basis>,
     /// What was shown of lists so far.
@@ -35,14 +38,15 @@ impl<'a> Watch<'a> {
         shard: &'a Shard,
         exchange: &'a Exchange,
         keep_alive: bool,
-        farewell: Vec<u8>,
+        words: Words,
     ) -> Self {
         Self {
             shard,
             exchange,
             is_stream: exchange.is_stream(),
             keep_alive,
-            farewell,
+            words,
+            changed: Cell::new(false),
             judged_at: Cell::new(shard.timers.now()),
             judged_under: Cell::new(Basis::of(&exchange.world, exchange)),
             tally: Cell::new(None),
@@ -103,7 +107,17 @@ impl<'a> Watch<'a> {
         if self.is_stream && !decide::same_way(self.exchange, &world, &permit) {
             return Review::Cut(Reject::PolicyStreamDenied);
         }
-        Review::Continue
+        self.go_on()
+    }
+
+    /// A stream that stays open: its agent may be about to hear that its lists changed.
+    fn go_on(&self) -> Review {
+        if self.changed.get() && !self.words.news.is_empty() {
+            // 2026-07-28, patterns, "Subscriptions": the acknowledgement comes first.
+            Review::Say { answered: self.exchange.method == HttpMethod::Post }
+        } else {
+            Review::Continue
+        }
     }
 
     /// True once the token of a stream counts no more; exact, not only once per judgement.
@@ -112,23 +126,6 @@ impl<'a> Watch<'a> {
         let until = token.map(VerifiedToken::counts_until);
         self.is_stream && until.is_some_and(|until| self.shard.clock.now().wall.seconds() >= until)
     }
-}
-
-/// MCP 2026-07-28, patterns, "Subscriptions": a server that ends a listen stream in an orderly way
-/// says so with the result of the request, or the client takes it for a loss. Empty for all else,
-/// which costs nothing.
-pub(super) fn farewell(exchange: &Exchange) -> Vec<u8> {
-    let mut event = Vec::new();
-    let listens = exchange.mcp_method() == Some(Method::SubscriptionsListen);
-    if let Some(id) = exchange.scratch.call.id_raw(&exchange.scratch.body).filter(|_| listens) {
-        event.extend_from_slice(b"event: message\ndata: {\"jsonrpc\":\"2.0\",\"id\":");
-        event.extend_from_slice(id);
-        event.extend_from_slice(b",\"result\":{\"resultType\":\"complete\",\"_meta\":");
-        event.extend_from_slice(b"{\"io.modelcontextprotocol/subscriptionId\":");
-        event.extend_from_slice(id);
-        event.extend_from_slice(b"}}}\n\n");
-    }
-    event
 }
 
 /// What a judgement depends on; addresses that come and go are no reason for a new one.
@@ -162,12 +159,16 @@ impl Oversight for Watch<'_> {
             return Review::Cut(Reject::TokenExpired);
         }
         let basis = Basis::of(&world, self.exchange);
+        let before = self.judged_under.get();
         let age = now.micros_since(self.judged_at.get());
-        if basis == self.judged_under.get() && age < REJUDGE_MICROS {
-            return Review::Continue;
+        if basis == before && age < REJUDGE_MICROS {
+            return self.go_on();
         }
         self.judged_at.set(now);
         self.judged_under.set(basis);
+        if basis.policy != before.policy {
+            self.changed.set(true);
+        }
         self.judge()
     }
 
@@ -222,8 +223,16 @@ impl Oversight for Watch<'_> {
         self.exchange.is_modern()
     }
 
+    fn news(&self) -> &[u8] {
+        &self.words.news
+    }
+
+    fn told(&self) {
+        self.changed.set(false);
+    }
+
     fn farewell(&self) -> &[u8] {
-        &self.farewell
+        &self.words.farewell
     }
 
     fn last_answer(&self) -> bool {

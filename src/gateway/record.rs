@@ -101,7 +101,7 @@ impl Exchange {
             name: call.and_then(audit_name),
             revision: call.and_then(Call::revision),
             credential: self.credential.as_ref().and_then(|used| used.describe(config)),
-            source_ip: Some(self.peer),
+            source_ip: self.source,
             trace_id: call.and_then(Call::traceparent).and_then(trace_id),
             token: self
                 .token

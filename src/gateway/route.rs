@@ -1,8 +1,10 @@
 //! Where a request wants to go, judged on the undecoded path: nothing is decoded or normalised, so
 //! there is one spelling of each route and no way to hide one behind an escape.
 
-use crate::config::Config;
-use crate::http::{Field, Framing, Method, host};
+use std::net::IpAddr;
+
+use crate::config::{Config, Listen, Proxy};
+use crate::http::{Field, Framing, Method, forwarded, host};
 use crate::identity::{Resource, metadata};
 use crate::listener::Downstream;
 use crate::reject::Reject;
@@ -57,6 +59,18 @@ pub(super) fn accept<'a>(downstream: &'a Downstream, world: &World) -> Result<Ro
         (_, Method::Options) if origin.is_some() => Ok(Route::Preflight),
         _ => Err(Reject::RequestMethod),
     }
+}
+
+/// Where the client is, as far as the one says it who may: the connection, or a trusted proxy.
+/// `None` when such a proxy does not say.
+pub(super) fn source(downstream: &Downstream, listen: &Listen) -> Option<IpAddr> {
+    let peer = downstream.peer();
+    if listen.proxy != Proxy::Forwarded || !listen.trusts(peer) {
+        return Some(peer);
+    }
+    let (head, bytes) = downstream.head();
+    let values = head.values(bytes, Field::Forwarded);
+    forwarded::client(values, |address| listen.trusts(address)).ok()
 }
 
 /// What is served where the request wanted to go, for a 405.

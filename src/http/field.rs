@@ -16,6 +16,7 @@ pub enum Field {
     ContentType,
     Cookie,
     Expect,
+    Forwarded,
     Host,
     LastEventId,
     Location,
@@ -35,7 +36,7 @@ pub enum Field {
 
 impl Field {
     /// All of them, in the order of their discriminants.
-    pub(super) const ALL: [Self; 25] = [
+    pub(super) const ALL: [Self; 26] = [
         Self::Accept,
         Self::Authorization,
         Self::Baggage,
@@ -46,6 +47,7 @@ impl Field {
         Self::ContentType,
         Self::Cookie,
         Self::Expect,
+        Self::Forwarded,
         Self::Host,
         Self::LastEventId,
         Self::Location,
@@ -77,6 +79,7 @@ impl Field {
             Self::ContentType => "content-type",
             Self::Cookie => "cookie",
             Self::Expect => "expect",
+            Self::Forwarded => "forwarded",
             Self::Host => "host",
             Self::LastEventId => "last-event-id",
             Self::Location => "location",
@@ -103,6 +106,7 @@ impl Field {
             6 => &[Self::Accept, Self::Cookie, Self::Expect, Self::Origin],
             7 => &[Self::Baggage],
             8 => &[Self::McpName, Self::Location],
+            9 => &[Self::Forwarded],
             10 => &[Self::Connection, Self::McpMethod, Self::UserAgent, Self::Tracestate],
             11 => &[Self::Traceparent, Self::RetryAfter],
             12 => &[Self::ContentType],
@@ -146,6 +150,7 @@ impl Field {
             | Self::CacheControl
             | Self::Connection
             | Self::ContentEncoding
+            | Self::Forwarded
             | Self::RetryAfter
             | Self::Tracestate
             | Self::WwwAuthenticate

@@ -12,7 +12,8 @@ pub struct EventTracker {
     place: Place,
     /// Bytes since the last boundary.
     pending: usize,
-    id: Id,
+    id: Named,
+    data: Named,
 }
 
 impl Default for EventTracker {
@@ -25,7 +26,7 @@ impl EventTracker {
     /// At the start of a stream.
     #[must_use]
     pub const fn new() -> Self {
-        Self { place: Place::Bom(0), pending: 0, id: Id::Absent }
+        Self { place: Place::Bom(0), pending: 0, id: Named::Absent, data: Named::Absent }
     }
 
     /// Follows the next bytes of the stream.
@@ -38,7 +39,7 @@ impl EventTracker {
             let in_line = self.place == Place::Line;
             let skipped = if in_line { line_length(rest) } else { 0 };
             if skipped > 0 {
-                self.id.follow(rest);
+                self.follow(rest);
                 self.pending += skipped;
                 rest = rest.get(skipped..).unwrap_or_default();
             } else {
@@ -47,7 +48,8 @@ impl EventTracker {
                 self.place = self.place.after(*byte);
                 if self.place == Place::Line && !in_line {
                     self.id.start_line();
-                    self.id.follow(&[*byte]);
+                    self.data.start_line();
+                    self.follow(&[*byte]);
                 }
                 if self.place.ends_event() {
                     self.pending = 0;
@@ -69,22 +71,33 @@ impl EventTracker {
     /// True once an event had an id: the client may come back and ask for what follows it.
     #[must_use]
     pub fn has_ids(&self) -> bool {
-        self.id == Id::Seen
+        self.id == Named::Seen
+    }
+
+    /// True once an event had data: the server said something, not only that it is there.
+    #[must_use]
+    pub fn has_data(&self) -> bool {
+        self.data == Named::Seen
+    }
+
+    fn follow(&mut self, bytes: &[u8]) {
+        self.id.follow(ID_FIELD, bytes);
+        self.data.follow(DATA_FIELD, bytes);
     }
 }
 
-/// How far the current line looks like an `id` field.
+/// How far the current line looks like a field of a certain name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Id {
+enum Named {
     /// Not at all.
     Absent,
-    /// It begins with this many bytes of `id:`.
+    /// It begins with this many bytes of the name and its colon.
     Partial(usize),
     /// One was seen; that stays.
     Seen,
 }
 
-impl Id {
+impl Named {
     fn start_line(&mut self) {
         if *self != Self::Seen {
             *self = Self::Partial(0);
@@ -92,10 +105,10 @@ impl Id {
     }
 
     /// The next bytes of a line; what follows them in `bytes` cannot continue a field name.
-    fn follow(&mut self, bytes: &[u8]) {
+    fn follow(&mut self, name: &[u8], bytes: &[u8]) {
         for byte in bytes {
             let Self::Partial(matched) = *self else { return };
-            *self = match (ID_FIELD.get(matched), matched + 1 == ID_FIELD.len()) {
+            *self = match (name.get(matched), matched + 1 == name.len()) {
                 (Some(wanted), true) if wanted == byte => Self::Seen,
                 (Some(wanted), false) if wanted == byte => Self::Partial(matched + 1),
                 _ => Self::Absent,
@@ -162,6 +175,7 @@ fn line_length(bytes: &[u8]) -> usize {
 }
 
 const ID_FIELD: &[u8] = b"id:";
+const DATA_FIELD: &[u8] = b"data:";
 
 #[cfg(test)]
 mod tests {
@@ -240,6 +254,27 @@ mod tests {
                 assert_eq!(tracker.has_ids(), expected, "{stream:?} at {cut}");
                 tracker.feed(b"\n\ndata: y\n\n").unwrap();
                 assert_eq!(tracker.has_ids(), expected, "it stays: {stream:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn data_is_told_from_comments_and_other_fields() {
+        for (stream, expected) in [
+            (&b"data: 1\n"[..], true),
+            (b"data:\n\n", true),
+            (b"event: x\r\rdata:7", true),
+            (b"id: 1\ndata: x", true),
+            (b": data: 1\n\n: ping\n\n", false),
+            (b"event: data:\n\ndat: 1\n", false),
+            (b"", false),
+        ] {
+            for cut in 0..=stream.len() {
+                let (head, tail) = stream.split_at(cut);
+                let mut tracker = EventTracker::new();
+                tracker.feed(head).unwrap();
+                tracker.feed(tail).unwrap();
+                assert_eq!(tracker.has_data(), expected, "{stream:?} at {cut}");
             }
         }
     }

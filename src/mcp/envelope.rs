@@ -200,25 +200,36 @@ impl Call {
 
     /// Everything the message touches. All of it must be permitted; there is always at least one.
     pub fn targets(&self) -> impl Iterator<Item = Target<'_>> {
+        std::iter::once(self.first_target()).chain(self.facts.uris().map(Target::Resource))
+    }
+
+    fn first_target(&self) -> Target<'_> {
         let name = self.facts.name().unwrap_or_default();
-        let first = match self.facts.subject {
+        match self.facts.subject {
             Subject::Tool => Target::Tool(name),
             Subject::Prompt => Target::Prompt(name),
             Subject::Resource => Target::Resource(name),
             Subject::Server | Subject::Task | Subject::Reference | Subject::Subscriptions => {
                 Target::Server
             }
-        };
-        std::iter::once(first).chain(self.facts.uris().map(Target::Resource))
+        }
     }
 
     /// Everything the message touches, as [`Call::targets`], with what is done to it when that is
     /// not the message's own method.
     pub fn wants(&self) -> impl Iterator<Item = (Target<'_>, Option<&'static str>)> {
+        let mut first = Some(self.first_target());
+        let mut uris = self.facts.uris();
         // Whoever listens to a task learns what `tasks/get` would tell. Its id is the upstream's
         // own here, so that the server is all there is to judge it on.
-        let tasks = self.facts.listens_for_tasks.then_some((Target::Server, Some("tasks/get")));
-        self.targets().map(|target| (target, None)).chain(tasks)
+        let mut tasks = self.facts.listens_for_tasks;
+        std::iter::from_fn(move || {
+            let target = first.take().or_else(|| uris.next().map(Target::Resource));
+            if let Some(target) = target {
+                return Some((target, None));
+            }
+            std::mem::take(&mut tasks).then_some((Target::Server, Some("tasks/get")))
+        })
     }
 
     /// The arguments of a `tools/call` that policies ask for.

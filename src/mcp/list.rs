@@ -31,8 +31,18 @@ pub enum Listed {
 impl Listed {
     /// What `method` lists; `None` when it lists nothing.
     #[must_use]
-    pub fn of(method: Method) -> Option<Self> {
-        LISTS.iter().find(|(listing, _)| *listing == method).map(|(_, listed)| *listed)
+    pub const fn of(method: Method) -> Option<Self> {
+        if matches!(method, Method::ToolsList) {
+            Some(Self::Tools)
+        } else if matches!(method, Method::PromptsList) {
+            Some(Self::Prompts)
+        } else if matches!(method, Method::ResourcesList) {
+            Some(Self::Resources)
+        } else if matches!(method, Method::ResourcesTemplatesList) {
+            Some(Self::Templates)
+        } else {
+            None
+        }
     }
 
     /// The member of the result that holds the items (MCP schema, `ListToolsResult` and the like).
@@ -383,12 +393,6 @@ impl Way<'_> {
     }
 }
 
-const LISTS: [(Method, Listed); 4] = [
-    (Method::ToolsList, Listed::Tools),
-    (Method::PromptsList, Listed::Prompts),
-    (Method::ResourcesList, Listed::Resources),
-    (Method::ResourcesTemplatesList, Listed::Templates),
-];
 /// In the order of `RESULT`.
 const ALL: [Listed; 4] = [Listed::Tools, Listed::Prompts, Listed::Resources, Listed::Templates];
 const TOP: [&str; 5] = ["result", "error", "id", "method", "jsonrpc"];

@@ -39,6 +39,8 @@ pub struct Counters {
     pub park_errors: Cell,
     /// Downstream TLS handshakes that failed or took too long.
     pub tls_handshake_failures: Cell,
+    /// Connections of trusted proxies that did not say whom they speak for.
+    pub source_refusals: Cell,
     /// Cross-core notices that were lost in detail.
     pub bus_overflows: Cell,
     /// Tokens from memory.
@@ -216,6 +218,7 @@ impl Counters {
             ring_enters: Cell::default(),
             park_errors: Cell::default(),
             tls_handshake_failures: Cell::default(),
+            source_refusals: Cell::default(),
             bus_overflows: Cell::default(),
             token_hits: Cell::default(),
             token_misses: Cell::default(),

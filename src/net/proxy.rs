@@ -1,13 +1,52 @@
 //! Whom a proxy in front of us speaks for: the binary header of the PROXY protocol, version 2
 //! (HAProxy, "The PROXY protocol", §2.2).
 //!
-//! Without I/O. The header comes before anything else on a connection, TLS included, and is read in
-//! two pieces of exactly known length, so that no byte of what follows is ever taken with it. Only
-//! an address that the operator listed is believed; from such a one a connection without a header,
-//! or with one that says nothing usable, is closed: its own address must not stand in for a
-//! client's.
+//! The header comes before anything else on a connection, TLS included, and is read in two pieces
+//! of exactly known length, so that no byte of what follows is ever taken with it. Only an address
+//! that the operator listed is believed; from such a one a connection without a header, or with one
+//! that says nothing usable, is closed: its own address must not stand in for a client's.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::Stream;
+use crate::clock::Monotonic;
+use crate::limits::PROXY_HEADER_BYTES_MAX;
+
+/// Reads the header that a trusted proxy sends first. From then on the stream's peer is the client,
+/// or still the proxy when it speaks for itself.
+///
+/// # Errors
+/// No header that says whom the proxy speaks for came before `until`, or one of more than
+/// [`PROXY_HEADER_BYTES_MAX`] bytes after its first 16. The connection is closed without an answer.
+pub async fn introduce(stream: &mut Stream, until: Monotonic) -> Result<(), Unusable> {
+    let bytes = read_exactly(stream, PREFIX_BYTES, until).await?;
+    let prefix = Prefix::read(bytes.first_chunk().ok_or(Unusable)?)?;
+    if prefix.rest_bytes > PROXY_HEADER_BYTES_MAX {
+        return Err(Unusable);
+    }
+    let rest = read_exactly(stream, prefix.rest_bytes, until).await?;
+    if let Some(client) = prefix.client(&rest)? {
+        stream.set_peer(client);
+    }
+    Ok(())
+}
+
+async fn read_exactly(
+    stream: &mut Stream,
+    count: usize,
+    until: Monotonic,
+) -> Result<Vec<u8>, Unusable> {
+    let mut bytes = Vec::with_capacity(count);
+    while bytes.len() < count {
+        let missing = count - bytes.len();
+        let (read, returned) = stream.read_some(bytes, missing, until).await;
+        bytes = returned;
+        if !matches!(read, Ok(1..)) {
+            return Err(Unusable);
+        }
+    }
+    Ok(bytes)
+}
 
 /// Bytes of the first piece.
 pub const PREFIX_BYTES: usize = 16;

@@ -1,6 +1,6 @@
 //! A connection, plain or TLS: reads and writes with a deadline that lose nothing.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use monoio::net::TcpStream;
 
@@ -215,6 +215,11 @@ impl Stream {
     #[must_use]
     pub fn peer(&self) -> SocketAddr {
         SocketAddr::new(self.peer.ip().to_canonical(), self.peer.port())
+    }
+
+    /// Whom a trusted proxy speaks for is the other end from now on; of its port nobody asks.
+    pub(super) const fn set_peer(&mut self, client: IpAddr) {
+        self.peer = SocketAddr::new(client, 0);
     }
 
     /// The timers that this stream's deadlines count on.

@@ -141,7 +141,7 @@ impl Permit {
 #[must_use]
 pub struct Connected {
     policies: PolicyIds,
-    would_deny: Option<PolicyIds>,
+    pub(crate) would_deny: Option<PolicyIds>,
     epoch: u64,
 }
 
@@ -241,6 +241,7 @@ impl Enforcer {
     ///
     /// # Errors
     /// [`Reject::PolicyDenied`], [`Reject::PolicyStepUp`].
+    #[inline]
     pub fn connect(
         &self,
         set: &PolicySet,

@@ -78,7 +78,8 @@ impl EventFilter {
         let text = event.strip_prefix(BOM).filter(|_| begins).unwrap_or(event);
         let message = data(text);
         let mut filtered = Vec::new();
-        let changed = !message.trim_ascii().is_empty()
+        // Without a brace there is no object in it, in any reading: a ping of some server's own.
+        let changed = message.contains(&b'{')
             && filter(&mut self.reader, &message, self.what.expected(), oversight, &mut filtered)?;
         if changed {
             rewrite(text, &filtered, out);
@@ -134,3 +135,115 @@ fn data_value(line: &[u8]) -> Option<&[u8]> {
 }
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
+
+#[cfg(test)]
+mod tests {
+    use super::super::Review;
+    use super::*;
+    use crate::mcp::Listed;
+
+    /// Shows what begins with an `a`.
+    struct Judge;
+
+    impl Oversight for Judge {
+        fn review(&self) -> Review {
+            Review::Continue
+        }
+
+        fn filter(&self) -> Filter {
+            Filter::Replay
+        }
+
+        fn keep(
+            &self,
+            _: Listed,
+            _: usize,
+            names: &[&str],
+            kept: &mut Vec<bool>,
+        ) -> Result<(), Reject> {
+            kept.extend(names.iter().map(|name| name.starts_with('a')));
+            Ok(())
+        }
+
+        fn private_lists(&self) -> bool {
+            false
+        }
+
+        fn name_session(&self, _: &[u8], _: &mut Vec<u8>) -> Result<bool, Reject> {
+            Ok(false)
+        }
+
+        fn news(&self) -> &[u8] {
+            &[]
+        }
+
+        fn told(&self) {}
+
+        fn farewell(&self) -> &[u8] {
+            &[]
+        }
+
+        fn last_answer(&self) -> bool {
+            false
+        }
+    }
+
+    /// What goes on of pieces of a stream, its end included.
+    fn passed(pieces: &[&str]) -> Result<String, Reject> {
+        let mut filter = EventFilter::new(Filter::Replay);
+        let mut out = Vec::new();
+        for piece in pieces {
+            filter.feed(piece.as_bytes(), &Judge, &mut out)?;
+        }
+        filter.release(&Judge, &mut out)?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn wherever_a_stream_is_cut_the_same_goes_on() {
+        let list = r#"{"result":{"tools":[{"name":"ab"},{"name":"b"},{"name":"aa"}]}}"#;
+        let shown = r#"{"result":{"tools":[{"name":"aa"},{"name":"ab"}]}}"#;
+        let (first, second) = list.split_at(20);
+        for (stream, expected) in [
+            (format!("data: {list}\n\n: x\n\n"), format!("data: {shown}\n\n: x\n\n")),
+            (format!("data:{list}\r\n\r\n"), format!("data: {shown}\n\n\n")),
+            (format!("id: 1\rdata: {list}\r\r"), format!("id: 1\ndata: {shown}\n\n")),
+            (format!("data: {list}\nretry: 1"), format!("data: {shown}\nretry: 1\n\n")),
+            (
+                format!(
+                    "data: {first}
+data: {second}
+
+"
+                ),
+                format!(
+                    "data: {shown}
+
+"
+                ),
+            ),
+            ("\u{feff}\n: a\r\r\ndata: {}\r\n\n".to_owned(), String::new()),
+            ("\u{feff}data: [1]\n\nevent: ping\n\n".to_owned(), String::new()),
+        ] {
+            let expected = if expected.is_empty() { stream.clone() } else { expected };
+            assert_eq!(passed(&[&stream]).as_deref(), Ok(&*expected), "{stream:?}");
+            for cut in (1..stream.len()).filter(|cut| stream.is_char_boundary(*cut)) {
+                let (head, tail) = stream.split_at(cut);
+                assert_eq!(passed(&[head, tail]).as_deref(), Ok(&*expected), "{head:?} {tail:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_goes_on_before_its_event_is_whole() {
+        let mut filter = EventFilter::new(Filter::Replay);
+        let mut out = Vec::new();
+        filter.feed(b"data: 1\n\ndata: {\"result\":", &Judge, &mut out).unwrap();
+        assert_eq!(out, b"data: 1\n\n");
+        filter.feed(b"{}}\n", &Judge, &mut out).unwrap();
+        assert_eq!(out, b"data: 1\n\n");
+        filter.feed(b"\n", &Judge, &mut out).unwrap();
+        assert_eq!(out, b"data: 1\n\ndata: {\"result\":{}}\n\n");
+        assert_eq!(filter.feed(b"data: {\n\n", &Judge, &mut out), Err(Reject::UpstreamMalformed));
+    }
+}

@@ -2,10 +2,10 @@
 //! may not use (DESIGN §6). Whatever goes wrong here, no list goes out as it came.
 
 use super::pump::{Heard, Pump};
-use super::response::{Answered, Body};
+use super::response::Answered;
 use super::{Filter, Leg, Oversight, Relay, Relayed, Review};
 use crate::http::{BodyDecoder, write};
-use crate::limits::{LIST_BYTES_MAX, RELAY_BUFFER_BYTES};
+use crate::limits::{LIST_BYTES_MAX, LIST_ITEMS_MAX, RELAY_BUFFER_BYTES};
 use crate::listener::Downstream;
 use crate::mcp::{Found, ListReader, Listed};
 use crate::net::Stream;
@@ -15,7 +15,8 @@ use crate::reject::Reject;
 /// it is no list, and may pass as it is.
 ///
 /// # Errors
-/// `UpstreamMalformed` for a message that could be read in two ways; what the judge says.
+/// `UpstreamMalformed` for a message that could be read in two ways, and for a list over its
+/// bounds; what the judge says.
 pub(super) fn filter(
     reader: &mut ListReader,
     message: &[u8],
@@ -24,6 +25,9 @@ pub(super) fn filter(
     out: &mut Vec<u8>,
 ) -> Result<bool, Reject> {
     let Found::List { listed, items } = reader.read(message, expected)? else { return Ok(false) };
+    if items > LIST_ITEMS_MAX || message.len() > LIST_BYTES_MAX {
+        return Err(Reject::UpstreamMalformed);
+    }
     let names: Vec<&str> = reader.names().collect();
     let mut kept = Vec::with_capacity(names.len());
     oversight.keep(listed, items, &names, &mut kept)?;
@@ -32,7 +36,7 @@ pub(super) fn filter(
 }
 
 impl Answered {
-    /// Holds a whole JSON answer, filters it and sends it on. Nothing is written before that is
+    /// Holds a whole JSON answer, filters it and sends it on behind the fields in `out`. Nothing is written before that is
     /// done, so every failure can still be answered.
     pub(super) async fn filter_to(
         &mut self,
@@ -41,17 +45,23 @@ impl Answered {
         downstream: &mut Downstream,
         oversight: &impl Oversight,
         relay: &Relay,
+        mut out: Vec<u8>,
     ) -> Result<Relayed, Reject> {
         let close = oversight.last_answer() || !downstream.head().0.keep_alive();
-        let mut out = relay.buffers.take();
-        self.write_fields(Body::Json, leg, oversight, &mut out)?;
         let mut pump = Pump::new(&relay.timers, leg.cancel_on_leave);
         pump.start_answer(leg.server);
         let body = self.hold(&mut pump, stream, downstream, oversight).await?;
         let mut filtered = Vec::with_capacity(body.len() + SPARE_BYTES);
         let expected = oversight.filter().expected();
-        let changed = filter(&mut ListReader::new(), &body, expected, oversight, &mut filtered)?;
-        let body = if changed { filtered } else { body };
+        let changed = filter(&mut ListReader::new(), &body, expected, oversight, &mut filtered);
+        let body = match changed {
+            Ok(true) => filtered,
+            Ok(false) => body,
+            // As with an error page: the status means something to clients (405 to a GET, 404 ends
+            // a session), a body that is no message does not.
+            Err(Reject::UpstreamMalformed) if self.head.status() >= 400 => Vec::new(),
+            Err(reject) => return Err(reject),
+        };
         write::content_length(body.len() as u64, &mut out);
         if close {
             out.extend_from_slice(b"connection: close\r\n");
@@ -113,7 +123,7 @@ impl Answered {
                 Heard::Bytes => {}
                 Heard::Tick => match oversight.review() {
                     Review::Cut(reject) => return Err(reject),
-                    Review::Continue | Review::Finish => {}
+                    Review::Continue | Review::Finish | Review::Say { .. } => {}
                 },
                 Heard::End if decoder.end_of_input().is_ok() => return Ok(body),
                 Heard::End | Heard::Broken => return Err(Reject::UpstreamEof),

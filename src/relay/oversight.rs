@@ -31,6 +31,10 @@ pub trait Oversight {
     /// # Errors
     /// `UpstreamMalformed` for an id that is none.
     fn name_session(&self, upstream_id: &[u8], out: &mut Vec<u8>) -> Result<bool, Reject>;
+    /// Events of the gateway's own for an open stream, whole ones, as [`Review::Say`] asks for.
+    fn news(&self) -> &[u8];
+    /// The news are on their way.
+    fn told(&self);
     /// The event with which an open stream ends when the gateway leaves; empty when there is none.
     fn farewell(&self) -> &[u8];
     /// The connection is to be closed after this answer.
@@ -55,6 +59,11 @@ pub enum Review {
     Continue,
     /// End at the next event boundary: the gateway is leaving.
     Finish,
+    /// Go on, and write [`Oversight::news`] at an event boundary; said again until it was.
+    Say {
+        /// Not before the server has said something itself.
+        answered: bool,
+    },
     /// Cut now.
     Cut(Reject),
 }

@@ -70,7 +70,8 @@ pub(super) async fn read(
         match pump.hear(stream, &mut input, downstream, until).await {
             Heard::Bytes => {}
             Heard::Tick => match oversight.review() {
-                Review::Continue => {}
+                // What there is to say waits for the stream; the review says so again.
+                Review::Continue | Review::Say { .. } => {}
                 Review::Cut(reject) => return Err(NoAnswer::Refused(reject)),
                 // A stream without a head has no event boundary to wait for.
                 Review::Finish => return Err(NoAnswer::Refused(Reject::GatewayDraining)),
@@ -109,23 +110,24 @@ impl Answered {
     ) -> Result<Relayed, Reject> {
         let kind = self.kind(leg)?;
         let what = oversight.filter();
+        let mut out = relay.buffers.take();
+        self.write_fields(kind, leg, oversight, &mut out)?;
         if kind == Body::Json && what != Filter::Nothing {
-            return self.filter_to(stream, leg, downstream, oversight, relay).await;
+            return self.filter_to(stream, leg, downstream, oversight, relay, out).await;
         }
         let filters = kind == Body::Events && what != Filter::Nothing;
         let framing = self.head.framing();
         let (request, _) = downstream.head();
         // What is filtered has another length than the upstream said.
-        let chunked = filters || !matches!(framing, Framing::Length(_) | Framing::None);
+        let outward = if filters { Framing::UntilClose } else { framing };
+        let chunked = !matches!(outward, Framing::Length(_) | Framing::None);
         let close =
             oversight.last_answer() || !request.keep_alive() || (chunked && request.is_http_10());
-        let mut out = relay.buffers.take();
-        self.write_fields(kind, leg, oversight, &mut out)?;
-        self.write_framing(kind, chunked && !request.is_http_10(), close, &mut out);
+        self.write_framing(kind, outward, chunked && !request.is_http_10(), close, &mut out);
         let mut transfer = Transfer {
             decoder: BodyDecoder::new(framing, u64::MAX).map_err(|_| Reject::UpstreamMalformed)?,
             events: (kind == Body::Events).then(sse::EventTracker::new),
-            filter: filters.then(|| EventFilter::new(what)),
+            filter: filters.then(|| Box::new(EventFilter::new(what))),
             kind,
             chunked: chunked && !downstream.head().0.is_http_10(),
             begin: self.head_bytes,
@@ -193,7 +195,7 @@ impl Answered {
         }
     }
 
-    pub(super) fn write_fields(
+    fn write_fields(
         &self,
         kind: Body,
         leg: &Leg<'_>,
@@ -220,8 +222,15 @@ impl Answered {
         Ok(())
     }
 
-    fn write_framing(&self, kind: Body, chunked: bool, close: bool, out: &mut Vec<u8>) {
-        match self.head.framing() {
+    fn write_framing(
+        &self,
+        kind: Body,
+        framing: Framing,
+        chunked: bool,
+        close: bool,
+        out: &mut Vec<u8>,
+    ) {
+        match framing {
             // RFC 9110 §8.6: no Content-Length in a 204.
             _ if self.head.status() == 204 => {}
             _ if kind == Body::Withheld => write::content_length(0, out),

@@ -19,7 +19,7 @@ pub(super) struct Transfer {
     pub(super) decoder: BodyDecoder,
     pub(super) events: Option<sse::EventTracker>,
     /// Lists in these events are not for everybody.
-    pub(super) filter: Option<EventFilter>,
+    pub(super) filter: Option<Box<EventFilter>>,
     pub(super) kind: Body,
     pub(super) chunked: bool,
     /// Where in the input the bytes begin that were not decoded yet: behind the head, at first.
@@ -73,6 +73,10 @@ impl Transfer {
             if self.relayed.cut.is_some() {
                 // The last words are in `out`.
                 done = true;
+                continue;
+            }
+            if !out.is_empty() {
+                // So are news, and they do not wait for the upstream's next word.
                 continue;
             }
             self.widen(input, out, relay);
@@ -160,8 +164,10 @@ impl Transfer {
 
     /// Nothing arrived for a while.
     fn tick(&mut self, pump: &Pump<'_>, out: &mut Vec<u8>, oversight: &impl Oversight) -> Flow {
-        // Only between events, and only where our own framing leaves room for it.
-        if self.at_boundary() && self.chunked && pump.keepalive_due() {
+        // Only between events, where an agent from whom one is held back always is, and only where
+        // our own framing leaves room for it.
+        let between = self.at_boundary() || self.filter.is_some();
+        if between && self.chunked && pump.keepalive_due() {
             // A comment line keeps middleboxes and clients from giving up (WHATWG HTML §9.2.7).
             self.emit(b": keep-alive\n\n", out);
         }
@@ -180,6 +186,13 @@ impl Transfer {
                 self.relayed.cut = Some(Reject::GatewayDraining);
                 Flow::Go
             }
+            Review::Say { answered } => {
+                if self.at_boundary() && self.may_add() && (!answered || self.has_data()) {
+                    self.emit(oversight.news(), out);
+                    oversight.told();
+                }
+                Flow::Go
+            }
             Review::Finish | Review::Continue => Flow::Go,
         }
     }
@@ -191,6 +204,15 @@ impl Transfer {
     /// cancellation.
     fn resumable(&self) -> bool {
         self.events.as_ref().is_some_and(sse::EventTracker::has_ids)
+    }
+
+    fn has_data(&self) -> bool {
+        self.events.as_ref().is_some_and(sse::EventTracker::has_data)
+    }
+
+    /// Our own framing has room for more than the upstream said.
+    const fn may_add(&self) -> bool {
+        self.chunked || self.relayed.ends_by_close
     }
 
     fn at_boundary(&self) -> bool {

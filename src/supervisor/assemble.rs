@@ -12,6 +12,7 @@ use crate::address::{Terms, permitted};
 use crate::config::{Config, ListenTls, SecretSource, Server};
 use crate::control::jwks::ProviderKeys;
 use crate::control::{Snapshot, Upstream};
+use crate::geo::GeoDb;
 use crate::judge::policy::{CredentialScope, PolicySet, Setting};
 use crate::mcp::session::SessionKeys;
 use crate::net::tls::{ClientTls, ServerTls, Ticketer};
@@ -19,6 +20,8 @@ use crate::net::tls::{ClientTls, ServerTls, Ticketer};
 /// Everything that is made from one configuration.
 pub(super) struct Assembly {
     pub(super) policy: Arc<PolicySet>,
+    /// Of `policy.geoip`, whether or not a policy asks for countries.
+    pub(super) countries: Option<Arc<GeoDb>>,
     pub(super) sessions: Arc<SessionKeys>,
     pub(super) tls: Option<Arc<ServerTls>>,
     /// One per server; `None` for plain HTTP.
@@ -37,6 +40,7 @@ impl Assembly {
     ) -> Result<Self, Vec<String>> {
         let mut faults = Vec::new();
         let policy = policies(config, epoch, &mut faults);
+        let countries = note(countries(config), &mut faults).flatten();
         let sessions = note(sessions(config), &mut faults);
         let tls = match &config.listen.tls {
             None => None,
@@ -49,7 +53,7 @@ impl Assembly {
             .collect();
         match (policy, sessions) {
             (Some(policy), Some(sessions)) if faults.is_empty() => {
-                Ok(Self { policy, sessions: Arc::new(sessions), tls, client_tls })
+                Ok(Self { policy, countries, sessions: Arc::new(sessions), tls, client_tls })
             }
             _ => Err(faults),
         }
@@ -61,6 +65,11 @@ impl Assembly {
         Ok(())
     }
 
+    /// What the workers look countries up in: nothing, when no policy asks for one.
+    pub(super) fn geo(&self) -> Option<Arc<GeoDb>> {
+        self.countries.clone().filter(|_| self.policy.reads_country())
+    }
+
     /// The first snapshot: no keys and no addresses yet, so everything is refused until they come.
     pub(super) fn snapshot(&self, config: &Arc<Config>) -> Snapshot {
         Snapshot {
@@ -69,6 +78,7 @@ impl Assembly {
             config_generation: 1,
             keys: config.trust_providers.iter().map(|_| ProviderKeys::none()).collect(),
             policy: Arc::clone(&self.policy),
+            geo: self.geo(),
             upstreams: self.upstreams(config),
             sessions: Arc::clone(&self.sessions),
             tls: self.tls.clone(),
@@ -94,7 +104,12 @@ impl Assembly {
     }
 }
 
-fn policies(config: &Config, epoch: u64, faults: &mut Vec<String>) -> Option<Arc<PolicySet>> {
+/// Reads and compiles the policies; every fault goes to `faults`.
+pub(super) fn policies(
+    config: &Config,
+    epoch: u64,
+    faults: &mut Vec<String>,
+) -> Option<Arc<PolicySet>> {
     let servers: Vec<&str> = config.servers.iter().map(|server| server.name.as_str()).collect();
     let methods: Vec<&str> = config.methods.iter().map(|method| method.name.as_str()).collect();
     let index = |server: &usize| u16::try_from(*server).ok();
@@ -111,7 +126,7 @@ fn policies(config: &Config, epoch: u64, faults: &mut Vec<String>) -> Option<Arc
         credentials: &credentials,
         methods: &methods,
         timezone: &config.policy.timezone,
-        geoip: false,
+        geoip: config.policy.geoip.is_some(),
     };
     match PolicySet::load(&config.policy.directory, &setting) {
         Ok(set) => Some(Arc::new(set)),
@@ -120,6 +135,12 @@ fn policies(config: &Config, epoch: u64, faults: &mut Vec<String>) -> Option<Arc
             None
         }
     }
+}
+
+fn countries(config: &Config) -> Result<Option<Arc<GeoDb>>, String> {
+    let Some(path) = &config.policy.geoip else { return Ok(None) };
+    let loaded = GeoDb::load(path).map(|database| Some(Arc::new(database)));
+    loaded.map_err(|fault| format!("[policy] geoip: {} {fault}", path.display()))
 }
 
 fn sessions(config: &Config) -> Result<SessionKeys, String> {

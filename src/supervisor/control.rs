@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -14,8 +14,11 @@ use monoio::io::AsyncReadRent;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::assemble::Assembly;
+use super::compile::{self, Compiler, InForce};
 use super::doors::serve_admin;
+use super::reload::{Reloads, listen_to_compiler};
 use super::state::State;
+use super::watch::Seen;
 use super::{notify, refresh};
 use crate::audit::Writer;
 use crate::bus::{Notice, Outbox};
@@ -38,6 +41,8 @@ pub(super) struct Setup {
     pub(super) ring: Ring,
     pub(super) config: Arc<Config>,
     pub(super) assembly: Assembly,
+    /// The policy files as they were before `assembly` was made.
+    pub(super) seen: Seen,
     pub(super) ticketer: Ticketer,
     pub(super) slot: Arc<Slot>,
     pub(super) outbox: Outbox,
@@ -81,8 +86,7 @@ pub(super) struct Control {
     pub(super) process: Arc<ProcessCounters>,
     slot: Arc<Slot>,
     outbox: Outbox,
-    pub(super) ticketer: Ticketer,
-    pub(super) address: SocketAddr,
+    pub(super) reloads: Reloads,
     /// Taken at the end.
     pub(super) writer: RefCell<Option<Writer>>,
     pub(super) ring: Ring,
@@ -155,6 +159,17 @@ async fn drive(setup: Setup, signals: Signals, finished: UnixStream) -> Result<b
     let resolver = Resolver::new().map_err(|error| format!("no resolver threads: {error}"))?;
     let acceptor = Acceptor::new(setup.admin, timers.clone())
         .map_err(|error| format!("the admin listener cannot be used: {error}"))?;
+    let (made_in, made) = mpsc::channel();
+    let (bell, made_bell) = pair()?;
+    let compiler = Compiler::start(compile::Setup {
+        in_force: InForce { config: Arc::clone(&setup.config), generation: 1, seen: setup.seen },
+        epoch: super::FIRST_EPOCH,
+        ticketer: setup.ticketer,
+        address: setup.address,
+        made: made_in,
+        bell,
+    })?;
+    let reloads = Reloads::new(compiler, &setup.assembly.policy);
     let state = State {
         keys: setup.config.trust_providers.iter().map(|_| ProviderKeys::none()).collect(),
         wanted_keys: vec![false; setup.config.trust_providers.len()],
@@ -176,8 +191,7 @@ async fn drive(setup: Setup, signals: Signals, finished: UnixStream) -> Result<b
         process: setup.process,
         slot: setup.slot,
         outbox: setup.outbox,
-        ticketer: setup.ticketer,
-        address: setup.address,
+        reloads,
         writer: RefCell::new(Some(setup.writer)),
         ring: setup.ring,
         counters: setup.counters,
@@ -186,6 +200,7 @@ async fn drive(setup: Setup, signals: Signals, finished: UnixStream) -> Result<b
     control.process.set_policy_epoch(super::FIRST_EPOCH);
     refresh::start(&control, Some(setup.first_round));
     runtime::spawn(listen_to_workers(Rc::clone(&control), setup.asks, setup.ask_bell));
+    runtime::spawn(listen_to_compiler(Rc::clone(&control), made, made_bell));
     runtime::spawn(on_hangup(Rc::clone(&control), signals.reload));
     runtime::spawn(on_terminate(Rc::clone(&control), signals.terminate));
     runtime::spawn(serve_admin(Rc::clone(&control), acceptor));
@@ -208,6 +223,7 @@ impl Control {
             config_generation: state.config_generation,
             keys: state.keys.clone(),
             policy: Arc::clone(&state.assembly.policy),
+            geo: state.assembly.geo(),
             upstreams: state.upstreams.clone(),
             sessions: Arc::clone(&state.assembly.sessions),
             tls: state.assembly.tls.clone(),
@@ -215,10 +231,18 @@ impl Control {
         });
         let old = self.slot.publish(snapshot);
         state.old.push(old);
-        state.old.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        self.free(&mut state);
         let generation = state.generation;
         drop(state);
         self.tell(Notice::Published { generation });
+    }
+
+    /// Has those snapshots freed that no worker has any more.
+    fn free(&self, state: &mut State) {
+        let unused = |snapshot: &mut Arc<Snapshot>| Arc::strong_count(snapshot) == 1;
+        for last in state.old.extract_if(.., unused) {
+            self.reloads.compiler().free(last);
+        }
     }
 
     /// Tells every core.
@@ -254,7 +278,7 @@ async fn listen_to_workers(control: Rc<Control>, asks: Receiver<Ask>, bell: Unix
                 }
                 Ask::Retire(snapshot) => {
                     drop(snapshot);
-                    state.old.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+                    control.free(&mut state);
                     continue;
                 }
             }
@@ -271,7 +295,7 @@ async fn on_hangup(control: Rc<Control>, pipe: UnixStream) {
         if !matches!(result, Ok(count) if count > 0) {
             return;
         }
-        control.reload();
+        control.order_reload();
     }
 }
 
@@ -329,7 +353,7 @@ async fn watch_cores(control: Rc<Control>) {
     }
 }
 
-fn adopt(stream: UnixStream) -> Result<monoio::net::UnixStream, String> {
+pub(super) fn adopt(stream: UnixStream) -> Result<monoio::net::UnixStream, String> {
     let fault = |error| format!("a doorbell cannot be used: {error}");
     stream.set_nonblocking(monoio::utils::is_legacy()).map_err(fault)?;
     monoio::net::UnixStream::from_std(stream).map_err(fault)

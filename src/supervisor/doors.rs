@@ -3,7 +3,10 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::control::Control;
+use super::reload::Reloaded;
 use crate::admin;
 use crate::audit::Writer;
 use crate::http::{Field, Method, host};
@@ -47,16 +50,48 @@ async fn serve_admin_connection(control: &Control, stream: crate::net::Stream) {
                 b"not a name of this machine\n",
                 &mut out,
             );
-        } else if head.method() == Method::Get {
-            let (status, kind, body) = control.answer(&path);
-            answer::document(status, kind.as_bytes(), b"no-store", body.as_bytes(), &mut out);
         } else {
-            answer::document(405, b"text/plain", b"no-store", b"GET only\n", &mut out);
+            let (status, kind, body) = match head.method() {
+                Method::Get => control.answer(&path),
+                Method::Post if path == RELOAD => {
+                    let browser = head.field(bytes, Field::Origin).is_some();
+                    let meant = head.fields(bytes).any(|(name, value)| {
+                        name.eq_ignore_ascii_case(MEANT.0) && value == MEANT.1
+                    });
+                    if meant && !browser { reload(control).await } else { unmeant() }
+                }
+                Method::Post
+                | Method::Connect
+                | Method::Delete
+                | Method::Head
+                | Method::Options
+                | Method::Other => (405, "text/plain", "GET, and POST /reload only\n".to_owned()),
+            };
+            answer::document(status, kind.as_bytes(), b"no-store", body.as_bytes(), &mut out);
         }
         let until = control.timers.now().after(Duration::from_secs(5));
         let _ = downstream.write(out, until).await;
     }
     downstream.close(&control.timers).await;
+}
+
+/// As SIGHUP does, but who asks is told what came of it.
+async fn reload(control: &Control) -> (u16, &'static str, String) {
+    let (status, answer) = match control.reload_and_wait().await {
+        Some(Ok(now)) => {
+            let Reloaded { epoch, policies, shadows } = now;
+            (200, json!({"epoch": epoch, "policies": policies, "shadow_policies": shadows}))
+        }
+        Some(Err(faults)) => (422, json!({"error": "refused", "faults": faults})),
+        None => (503, json!({"error": "not_in_time"})),
+    };
+    (status, "application/json", format!("{answer}\n"))
+}
+
+/// A page in a browser can have a POST sent to loopback, but not with a field of its own unless it
+/// is allowed to, which it is not (Fetch Standard, CORS-safelisted request-header).
+fn unmeant() -> (u16, &'static str, String) {
+    (403, "text/plain", "say that you mean it: X-Portcullis: reload, and no Origin\n".to_owned())
 }
 
 impl Control {
@@ -111,3 +146,6 @@ fn method_name(number: u8) -> &'static str {
 
 /// Monitoring needs a few.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
+const RELOAD: &str = "/reload";
+/// Without this field nothing is reloaded.
+const MEANT: (&[u8], &[u8]) = (b"x-portcullis", b"reload");

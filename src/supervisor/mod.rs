@@ -2,6 +2,7 @@
 //! workers, the control thread and the audit writer, and ends the process when one of them is lost.
 
 mod assemble;
+mod compile;
 mod control;
 mod doors;
 mod listener;
@@ -9,6 +10,7 @@ mod notify;
 mod refresh;
 mod reload;
 mod state;
+mod watch;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -24,6 +26,7 @@ use crate::cli::say;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{Asker, Slot};
+use crate::judge::policy::PolicySet;
 use crate::metrics::{Meter, ProcessCounters};
 use crate::net::runtime::{self, Ring};
 use crate::net::tls::Ticketer;
@@ -42,6 +45,15 @@ pub fn check(path: &Path) -> Result<Vec<String>, Vec<String>> {
     let assembly = Assembly::make(&config, FIRST_EPOCH, &ticketer)?;
     let warnings = config.warnings.iter().map(ToString::to_string);
     Ok(warnings.chain(assembly.policy.warnings().iter().map(ToString::to_string)).collect())
+}
+
+/// The policies of a configuration, checked like those of a gateway that starts.
+///
+/// # Errors
+/// Every fault, each with its file and place.
+pub fn policies(config: &Config) -> Result<Arc<PolicySet>, Vec<String>> {
+    let mut faults = Vec::new();
+    assemble::policies(config, FIRST_EPOCH, &mut faults).ok_or(faults)
 }
 
 /// Runs the gateway until it is told to end.
@@ -82,6 +94,8 @@ fn start(mut config: Config, clock: Clock) -> Result<Running, Vec<String>> {
     }
     let cpus = choose_cpus(&config).map_err(one)?;
     let ticketer = Ticketer::new().map_err(one)?;
+    // Before the files are read: what changes from here on is seen as a change.
+    let seen = watch::Seen::of(&config.policy.directory);
     let mut assembly = Assembly::make(&config, FIRST_EPOCH, &ticketer)?;
     for warning in assembly.policy.warnings() {
         say(&format!("warning: {warning}"));
@@ -111,6 +125,7 @@ fn start(mut config: Config, clock: Clock) -> Result<Running, Vec<String>> {
         ring,
         config: Arc::clone(&config),
         assembly,
+        seen,
         ticketer,
         slot: Arc::clone(&slot),
         outbox,

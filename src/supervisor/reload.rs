@@ -1,75 +1,209 @@
-//! A reload: the new configuration whole, or the old one as it was.
+//! A reload: the new configuration or the new policies whole, or the old ones as they were.
 
+use std::cell::{Cell, RefCell};
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use monoio::io::AsyncReadRent;
 
 use super::assemble::Assembly;
-use super::control::Control;
-use super::state::needs_restart;
+use super::compile::{Compiler, InForce, Made, Product, What};
+use super::control::{Control, adopt};
+use super::watch::Seen;
 use super::{notify, refresh};
 use crate::config::Config;
+use crate::event::Event;
+use crate::judge::policy::PolicySet;
+use crate::net::{Either, first};
+
+/// Reloads under way, and what came of the last one.
+pub(super) struct Reloads {
+    compiler: Compiler,
+    /// Number of the last order.
+    ordered: Cell<u64>,
+    /// Orders up to this one are answered.
+    answered: Cell<u64>,
+    last: RefCell<Result<Reloaded, Vec<String>>>,
+    /// Rung with every answer.
+    told: Event,
+}
+
+/// What is in force after a reload.
+#[derive(Clone, Copy)]
+pub(super) struct Reloaded {
+    pub(super) epoch: u64,
+    /// Policies that decide.
+    pub(super) policies: usize,
+    /// Policies that are only recorded.
+    pub(super) shadows: usize,
+}
+
+impl Reloaded {
+    fn of(set: &PolicySet) -> Self {
+        Self { epoch: set.epoch(), policies: set.len(), shadows: set.shadow_len() }
+    }
+}
+
+impl Reloads {
+    pub(super) fn new(compiler: Compiler, first: &PolicySet) -> Self {
+        Self {
+            compiler,
+            ordered: Cell::new(0),
+            answered: Cell::new(0),
+            last: RefCell::new(Ok(Reloaded::of(first))),
+            told: Event::default(),
+        }
+    }
+
+    /// The thread that frees what nobody has any more.
+    pub(super) fn compiler(&self) -> &Compiler {
+        &self.compiler
+    }
+}
 
 impl Control {
-    /// All or nothing: on any fault the old configuration stays.
-    pub(super) fn reload(self: &Rc<Self>) {
+    /// Orders a reload of everything; its number.
+    pub(super) fn order_reload(&self) -> u64 {
         if let Some(writer) = self.writer.borrow().as_ref() {
             writer.reopen();
         }
-        let (path, epoch) = {
-            let state = self.state.borrow();
-            (state.config.path.clone(), state.assembly.policy.epoch() + 1)
-        };
         notify::say("RELOADING=1");
-        let made = Config::load(&path)
-            .map_err(|faults| super::lines(&faults))
-            .and_then(|config| self.prepare(config, epoch));
-        match made {
-            Ok((config, assembly)) => self.take(config, assembly),
-            Err(faults) => {
-                for fault in &faults {
-                    tracing::error!("{fault}");
-                }
-                self.process.set_reload(false);
-                tracing::error!(
-                    faults = faults.len(),
-                    "reload refused; the old configuration stays"
-                );
+        self.order(What::Everything)
+    }
+
+    fn order(&self, what: What) -> u64 {
+        let number = self.reloads.ordered.get() + 1;
+        self.reloads.ordered.set(number);
+        if !self.reloads.compiler.make(what, number) {
+            self.refused(&["the policy thread is gone".to_owned()]);
+            self.answered(number, Err(vec!["the policy thread is gone".to_owned()]));
+        }
+        number
+    }
+
+    /// Reloads everything, and waits for what comes of it. `None` when it takes too long; it goes
+    /// on all the same.
+    pub(super) async fn reload_and_wait(&self) -> Option<Result<Reloaded, Vec<String>>> {
+        let number = self.order_reload();
+        let until = self.timers.now().after(RELOAD_WITHIN);
+        loop {
+            let seen = self.reloads.told.version();
+            if self.reloads.answered.get() >= number {
+                return Some(self.reloads.last.borrow().clone());
+            }
+            match first(self.reloads.told.changed(seen), self.timers.sleep_until(until)).await {
+                Either::Left(()) => {}
+                Either::Right(()) => return None,
             }
         }
-        notify::say("READY=1");
     }
 
-    /// A configuration that would need other sockets is refused whole: half of it in force, say
-    /// plain HTTP for a loopback address on a listener that is still public, would be a hole.
-    fn prepare(&self, mut config: Config, epoch: u64) -> Result<(Config, Assembly), Vec<String>> {
-        let old = Arc::clone(&self.state.borrow().config);
-        if needs_restart(&old, &config) {
-            let path = config.path.display();
-            return Err(vec![format!(
-                "{path}: [listen] address and tls, [cores], [audit], [admin] and [limits] \
-                 upstream_idle_per_core_max change only with a restart"
-            )]);
+    fn made(self: &Rc<Self>, made: Made) {
+        let Made { number, what, generation, result } = made;
+        let current = self.state.borrow().config_generation;
+        let outcome = match result {
+            // Indexes of servers and credentials are those of a configuration that is gone.
+            Ok(Product::Policies(_)) if generation != current => {
+                self.order(What::Policies);
+                return;
+            }
+            Ok(Product::Everything(whole)) => {
+                let (config, assembly, seen) = *whole;
+                Ok(self.take(config, assembly, seen))
+            }
+            Ok(Product::Policies(set)) => Ok(self.take_policies(set)),
+            Err(faults) => {
+                self.refused(&faults);
+                Err(faults)
+            }
+        };
+        self.answered(number, outcome);
+        if what == What::Everything && self.reloads.ordered.get() <= number {
+            notify::say("READY=1");
         }
-        config.bound(self.address);
-        let assembly = Assembly::make(&config, epoch, &self.ticketer)?;
-        Ok((config, assembly))
     }
 
-    fn take(self: &Rc<Self>, config: Config, assembly: Assembly) {
+    fn answered(&self, number: u64, outcome: Result<Reloaded, Vec<String>>) {
+        let before = self.reloads.answered.get();
+        self.reloads.answered.set(before.max(number));
+        *self.reloads.last.borrow_mut() = outcome;
+        self.reloads.told.ring();
+    }
+
+    fn refused(&self, faults: &[String]) {
+        for fault in faults {
+            tracing::error!("{fault}");
+        }
+        self.process.set_reload(false);
+        tracing::error!(faults = faults.len(), "reload refused; the old configuration stays");
+    }
+
+    fn take(self: &Rc<Self>, config: Config, assembly: Assembly, seen: Seen) -> Reloaded {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
-        for warning in assembly.policy.warnings() {
-            tracing::warn!("{warning}");
-        }
-        let epoch = assembly.policy.epoch();
-        self.state.borrow_mut().adopt(config, assembly);
+        warn(&assembly.policy);
+        let now = Reloaded::of(&assembly.policy);
+        let (config, generation) = {
+            let mut state = self.state.borrow_mut();
+            state.adopt(config, assembly);
+            (Arc::clone(&state.config), state.config_generation)
+        };
+        self.reloads.compiler.in_force(InForce { config, generation, seen });
         // The tasks of the old configuration look at once, and end.
         self.asked.ring();
-        self.process.set_reload(true);
-        self.process.set_policy_epoch(epoch);
         refresh::start(self, None);
+        self.in_force(now);
+        tracing::info!(epoch = now.epoch, "configuration reloaded");
+        now
+    }
+
+    /// Keys, tokens, connections and credentials stay: they are of the configuration.
+    fn take_policies(&self, set: Arc<PolicySet>) -> Reloaded {
+        warn(&set);
+        let now = Reloaded::of(&set);
+        self.state.borrow_mut().assembly.policy = set;
+        self.in_force(now);
+        tracing::info!(epoch = now.epoch, policies = now.policies, "policies reloaded");
+        now
+    }
+
+    fn in_force(&self, now: Reloaded) {
+        self.process.set_reload(true);
+        self.process.set_policy_epoch(now.epoch);
         self.publish();
-        tracing::info!(epoch, "configuration reloaded");
     }
 }
+
+/// What loads and may not be meant.
+fn warn(set: &PolicySet) {
+    for warning in set.warnings() {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// Takes what the policy thread makes.
+pub(super) async fn listen_to_compiler(
+    control: Rc<Control>,
+    made: Receiver<Made>,
+    bell: UnixStream,
+) {
+    let Ok(mut bell) = adopt(bell) else { return };
+    let mut buffer = vec![0; 16];
+    loop {
+        let (result, returned) = bell.read(buffer).await;
+        buffer = returned;
+        if !matches!(result, Ok(count) if count > 0) {
+            return;
+        }
+        while let Ok(made) = made.try_recv() {
+            control.made(made);
+        }
+    }
+}
+
+/// How long a request for a reload waits for its answer.
+const RELOAD_WITHIN: Duration = Duration::from_secs(60);

@@ -66,9 +66,24 @@ impl State {
     }
 }
 
-pub(super) fn needs_restart(old: &Config, new: &Config) -> bool {
+/// A configuration that would need other sockets is refused whole: half of it in force, say plain
+/// HTTP for a loopback address on a listener that is still public, would be a hole.
+pub(super) fn same_sockets(old: &Config, new: &Config) -> Result<(), Vec<String>> {
+    if !needs_restart(old, new) {
+        return Ok(());
+    }
+    let path = new.path.display();
+    Err(vec![format!(
+        "{path}: [listen] address, tls, proxy and trusted_proxies, [cores], [audit], [admin] \
+         and [limits] upstream_idle_per_core_max change only with a restart"
+    )])
+}
+
+fn needs_restart(old: &Config, new: &Config) -> bool {
     old.listen.address != new.listen.address
         || old.listen.tls.is_some() != new.listen.tls.is_some()
+        || old.listen.proxy != new.listen.proxy
+        || old.listen.trusted_proxies != new.listen.trusted_proxies
         || old.cores != new.cores
         || old.audit != new.audit
         || old.admin != new.admin

@@ -61,6 +61,9 @@ const PROVOKED: &[(&str, &str)] = &[
     ("PolicyCallNoPermit", "message::m14_denied_tools_servers_and_streams"),
     ("PolicyCallForbidden", "message::m14_denied_tools_servers_and_streams"),
     ("PolicyStreamDenied", "message::m14_denied_tools_servers_and_streams"),
+    ("PolicyStepUp", "step_up::everything_that_is_missing_is_in_one_challenge"),
+    ("QuotaExceeded", "quota::who_asks_too_often_is_refused_with_429_and_handshakes_with_503"),
+    ("QuotaHandshake", "quota::who_asks_too_often_is_refused_with_429_and_handshakes_with_503"),
     ("PolicyCredentialAmbiguous", "message::m14_denied_tools_servers_and_streams"),
     ("PolicyArgument", "arguments::arguments_decide_and_are_not_recorded"),
     ("CredentialUnavailable", "message::m14_denied_tools_servers_and_streams"),
@@ -77,19 +80,16 @@ const PROVOKED: &[(&str, &str)] = &[
     ("UpstreamForbidden", "relay::h30_f07_f08_bad_answers_are_502"),
     ("UpstreamRedirect", "relay::h30_f07_f08_bad_answers_are_502"),
     ("UpstreamContentType", "relay::h30_f07_f08_bad_answers_are_502"),
+    ("RequestSource", "source::the_client_of_a_request_is_whom_a_trusted_proxy_forwards"),
     ("GatewayNotBuilt", "message::m14_denied_tools_servers_and_streams"),
 ];
 
 /// Those that nobody outside can provoke, and why.
 const EXCUSED: &[(&str, &str)] = &[
-    ("PolicyStepUp", "step-up annotations on policies come with a later part"),
     (
         "PolicyUnavailable",
         "a remote decision point comes with a later part; local sets are complete",
     ),
-    ("RequestSource", "the configuration of trusted proxies comes with a later part"),
-    ("QuotaExceeded", "rate limits come with a later part"),
-    ("QuotaHandshake", "rate limits come with a later part"),
     ("GatewayFault", "a fault of our own: no input is known that leads there"),
 ];
 

@@ -149,14 +149,14 @@ fn f16_a_bad_reload_keeps_the_old_configuration() {
     rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
     until("the reload is refused", || {
         let metrics = text(&gateway.page("/metrics").body);
-        metrics.contains("portcullis_config_last_reload_successful 0")
+        metrics.contains("\nportcullis_config_last_reload_successful 0\n")
     });
     assert_eq!(ok(&gateway, &gateway.keys.token("alice")), 200);
     fs::write(&path, good).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
     until("the reload is taken", || {
         let metrics = text(&gateway.page("/metrics").body);
-        metrics.contains("portcullis_config_last_reload_successful 1")
+        metrics.contains("\nportcullis_config_last_reload_successful 1\n")
     });
     assert_eq!(ok(&gateway, &gateway.keys.token("alice")), 200);
 }

@@ -24,9 +24,3 @@ fn t23_dpop_proofs() {
 fn m12_state_handles_of_another_user() {
     panic!("needs federation");
 }
-
-#[test]
-#[ignore = "M14: lists without what is denied come with federation on /mcp; calls are judged (message::m14)"]
-fn m14_lists_leave_out_what_is_denied() {
-    panic!("needs list filtering");
-}

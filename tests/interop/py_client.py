@@ -79,6 +79,16 @@ async def drive(client, plan, elicited, announced):
     async def tools():
         return [tool.name for tool in (await client.list_tools()).tools]
 
+    async def prompts():
+        return [prompt.name for prompt in (await client.list_prompts()).prompts]
+
+    async def resources():
+        return [str(resource.uri) for resource in (await client.list_resources()).resources]
+
+    async def templates():
+        listed = (await client.list_resource_templates()).resource_templates
+        return [template.uri_template for template in listed]
+
     async def read(uri):
         contents = (await client.read_resource(uri)).contents
         return [getattr(c, "text", None) or getattr(c, "blob", None) for c in contents]
@@ -88,6 +98,9 @@ async def drive(client, plan, elicited, announced):
         return [getattr(m.content, "text", m.content.type) for m in got.messages]
 
     seen["tools"] = await outcome(tools)
+    seen["prompts"] = await outcome(prompts)
+    seen["resources"] = await outcome(resources)
+    seen["templates"] = await outcome(templates)
     for key in ("call", "failing", "unknown"):
         if key in plan:
             seen[key] = await outcome(lambda key=key: call(plan[key]))

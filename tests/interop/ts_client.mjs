@@ -79,6 +79,11 @@ if (connected.error) {
 }
 const seen = { era: client.getProtocolEra(), version: client.getNegotiatedProtocolVersion() };
 seen.tools = await outcome(async () => (await client.listTools()).tools.map(tool => tool.name));
+seen.prompts = await outcome(async () => (await client.listPrompts()).prompts.map(p => p.name));
+seen.resources = await outcome(async () => (await client.listResources()).resources.map(r => r.uri));
+seen.templates = await outcome(async () =>
+  (await client.listResourceTemplates()).resourceTemplates.map(t => t.uriTemplate),
+);
 if (plan.call) seen.call = await outcome(async () => texts(await client.callTool(plan.call)));
 if (plan.failing)
   seen.failing = await outcome(async () => texts(await client.callTool(plan.failing)));

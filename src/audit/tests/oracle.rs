@@ -47,7 +47,7 @@ pub(super) struct ListRead<'a> {
 
 /// Reads the decision half. `None` means that the bytes are not a record of ours.
 pub(super) fn decision<'a>(read: &mut Reader<'a>) -> Option<DecisionRead<'a>> {
-    Some(DecisionRead {
+    let mut decision = DecisionRead {
         time: read.u64()?,
         decision: read.verdict()?,
         event: text(read)??,
@@ -66,10 +66,14 @@ pub(super) fn decision<'a>(read: &mut Reader<'a>) -> Option<DecisionRead<'a>> {
         source_ip: read.address()?,
         trace_id: text(read)?,
         token: <[u8; 8]>::try_from(read.bytes()??).ok(),
-        country: text(read)?,
-        would_deny: list(read)?,
-        limit: text(read)?,
-    })
+        ..DecisionRead::default()
+    };
+    if read.flag()? {
+        decision.country = text(read)?;
+        decision.would_deny = list(read)?;
+        decision.limit = text(read)?;
+    }
+    Some(decision)
 }
 
 fn credential<'a>(read: &mut Reader<'a>) -> Option<Option<(&'a str, &'a str, &'static str)>> {

@@ -3,13 +3,16 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{Checker, is_file_name, one_of};
+use crate::address::Network;
 use crate::config::fault::Place;
 use crate::config::raw;
 use crate::config::reader::At;
 use crate::config::url::{is_loopback_host, parse_authority};
 use crate::config::{
-    Admin, Cores, Driver, Listen, ListenAddress, ListenTls, SecretFault, SecretSource, UpstreamUrl,
+    Admin, Cores, Driver, Listen, ListenAddress, ListenTls, Proxy, SecretFault, SecretSource,
+    UpstreamUrl,
 };
+use crate::limits::TRUSTED_PROXIES_MAX;
 
 impl Checker<'_> {
     pub(super) fn listen(&mut self, file: &raw::File) -> Option<(String, Listen)> {
@@ -20,7 +23,7 @@ impl Checker<'_> {
         let address = self.listen_address(listen);
         let loopback =
             matches!(&address, Some(ListenAddress::Socket(address)) if is_loopback(*address));
-        self.proxy(listen);
+        let proxies = self.proxies(listen);
         let origins = self.origins(listen);
         let mut hosts = self.hosts(listen, loopback);
         let tls = self.listen_tls(listen, loopback);
@@ -28,7 +31,10 @@ impl Checker<'_> {
         let public = self.public_url(file, listen, &address, tls.is_some())?;
         hosts.retain(|host| *host != public.authority);
         hosts.insert(0, public.authority.clone());
-        Some((public.origin(), Listen { address, hosts, loopback, origins: origins?, tls }))
+        let (proxy, trusted_proxies) = proxies?;
+        let origins = origins?;
+        let listen = Listen { address, hosts, loopback, origins, proxy, trusted_proxies, tls };
+        Some((public.origin(), listen))
     }
 
     fn listen_address(&mut self, listen: &raw::Listen) -> Option<ListenAddress> {
@@ -134,18 +140,46 @@ impl Checker<'_> {
         valid.then_some(origins)
     }
 
-    fn proxy(&mut self, listen: &raw::Listen) {
-        if let Some(proxy) = &listen.proxy {
-            match proxy.value.as_str() {
-                "none" => {}
-                "proxy_v2" | "forwarded" => {
-                    self.not_built(&proxy.place, "taking client addresses from a proxy");
-                }
-                _ => self.fault(&proxy.place, "unknown value", "write \"none\""),
-            }
+    /// Who says where a client is, and whom that is believed.
+    fn proxies(&mut self, listen: &raw::Listen) -> Option<(Proxy, Vec<Network>)> {
+        let choices =
+            [("none", Proxy::None), ("proxy_v2", Proxy::V2), ("forwarded", Proxy::Forwarded)];
+        let proxy = one_of(self, &listen.proxy, Proxy::None, &choices);
+        let written = listen.trusted_proxies.iter().flat_map(|list| &list.value);
+        if let Some(surplus) = written.clone().nth(TRUSTED_PROXIES_MAX) {
+            let what = format!("more than {TRUSTED_PROXIES_MAX} trusted proxies");
+            self.fault(&surplus.place, what, "write networks that hold several");
+            return None;
         }
-        if let Some(first) = listen.trusted_proxies.iter().flat_map(|list| &list.value).next() {
-            self.not_built(&first.place, "trusting proxies");
+        let mut networks = Vec::new();
+        let mut valid = true;
+        for text in written {
+            let what = match text.value.parse::<Network>() {
+                // Everybody could then say to be anybody.
+                Ok(network) if network.is_everyone() => "this is everybody",
+                Ok(network) => {
+                    networks.push(network);
+                    continue;
+                }
+                Err(what) => what,
+            };
+            self.fault(&text.place, what, "write the proxy's address, or a network as 10.0.0.0/8");
+            valid = false;
+        }
+        let place = listen.trusted_proxies.as_ref().map(|list| &list.place);
+        match (proxy?, networks.is_empty() && valid) {
+            (Proxy::None, false) => {
+                let cure = "write how they say whom they speak for: proxy = \"proxy_v2\" \
+                            or \"forwarded\"; or remove them";
+                self.fault(place.unwrap_or(&listen.place), "trusted for nothing", cure);
+                None
+            }
+            (Proxy::V2 | Proxy::Forwarded, true) => {
+                let cure = "list the addresses of the proxies; nobody else is believed";
+                self.report.missing(&listen.place, "trusted_proxies", cure);
+                None
+            }
+            (proxy, _) => valid.then_some((proxy, networks)),
         }
     }
 

@@ -21,9 +21,11 @@ impl Checker<'_> {
             self.report.missing(&file.place, "policy", cure);
             return None;
         };
-        if let Some(geoip) = &policy.geoip {
-            self.not_built(&geoip.place, "context.source.country");
-        }
+        // What is in it is for who reads it; here it has to be there.
+        let geoip = match &policy.geoip {
+            None => Some(None),
+            Some(path) => self.file(path).map(Some),
+        };
         if let Some(authzen) = &policy.authzen {
             self.not_built(&authzen.place, "a remote decision point");
         }
@@ -44,7 +46,8 @@ impl Checker<'_> {
             Some(text) => Some(text.value.clone()),
             None => Some("UTC".to_owned()),
         };
-        Some(Policy { directory: directory?, timezone: timezone? })
+        let watch = policy.watch.as_ref().is_some_and(|watch| watch.value);
+        Some(Policy { directory: directory?, timezone: timezone?, geoip: geoip?, watch })
     }
 
     pub(super) fn sessions(

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::decide::clock_face;
 use super::mentions::Mentions;
+use super::schema::kind;
 use super::{Mode, PolicySet, Question, Slice};
 use crate::address::Country;
 use crate::limits::DECISION_KEY_BYTES_MAX;
@@ -19,12 +20,7 @@ impl PolicySet {
         out.clear();
         out.extend_from_slice(subject.digest);
         out.extend_from_slice(&slice.action.to_le_bytes());
-        out.push(slice.kind);
-        out.push(match question.mode {
-            Mode::Call => 0,
-            Mode::List => 1,
-            Mode::Template => 2,
-        });
+        out.push(slice.kind | MODE_BITS * mode_number(question.mode));
         out.extend_from_slice(&slice.server.unwrap_or(u16::MAX).to_le_bytes());
         optional(question.target.name(), out);
         // What only a call can tell is not looked at for a list.
@@ -32,6 +28,10 @@ impl PolicySet {
             Mode::Call => slice.mentions,
             Mode::List | Mode::Template => slice.mentions.without(Mentions::CALL_TIME),
         };
+        // Most slices look at nothing besides.
+        if read == Mentions::NONE {
+            return out.len() <= DECISION_KEY_BYTES_MAX;
+        }
         if read.has(Mentions::AGENT) {
             string(subject.agent, out);
         }
@@ -83,6 +83,14 @@ impl PolicySet {
     }
 }
 
+const fn mode_number(mode: Mode) -> u8 {
+    match mode {
+        Mode::Call => 0,
+        Mode::List => 1,
+        Mode::Template => 2,
+    }
+}
+
 fn given(arguments: Arguments<'_>, out: &mut Vec<u8>) {
     let planned = arguments.planned();
     let unrepresentable = arguments.unrepresentable();
@@ -109,3 +117,8 @@ fn optional(value: Option<&str>, out: &mut Vec<u8>) {
     out.push(u8::from(value.is_some()));
     string(value.unwrap_or_default(), out);
 }
+
+/// The first bit above those of a kind.
+const MODE_BITS: u8 = 32;
+
+const _: () = assert!(kind::ALL < MODE_BITS);

@@ -52,6 +52,20 @@ pub struct Sources {
     pub schemas: Vec<Source>,
 }
 
+impl Sources {
+    /// Paths of everything that would be read, in that order.
+    ///
+    /// # Errors
+    /// The directory cannot be read. A folder in it that is not there holds nothing.
+    pub fn paths(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+        let mut paths = list(directory, "cedar")?;
+        for (folder, ending) in [("shadow", "cedar"), ("schema.d", "cedarschema")] {
+            paths.extend(list(&directory.join(folder), ending).unwrap_or_default());
+        }
+        Ok(paths)
+    }
+}
+
 /// Something wrong, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {

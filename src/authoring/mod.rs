@@ -1,0 +1,436 @@
+//! What authors of policies ask without a gateway: what would be decided ([`explain`]), and whether
+//! it is what they meant ([`cases`]).
+//!
+//! There is no second evaluator: a question is written as the message that an agent would send, and
+//! goes through the same reader and the same enforcement point as a request.
+
+pub mod cases;
+pub mod explain;
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use crate::address::Country;
+use crate::clock::UnixSeconds;
+use crate::config::Config;
+use crate::gateway::{subject, wanted};
+use crate::judge::policy::{Context, PolicySet, QTarget, StepUp, Subject};
+use crate::judge::principal::{Parts, Principal};
+use crate::mcp::{Call, Known, Listed, Method, Plan};
+use crate::policy::{Ask, Denial, Enforcer, Form, Permit, Shown};
+use crate::reject::Reject;
+use crate::supervisor;
+
+/// A request that nobody made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asked {
+    /// Namespaced user id; `None` for a workload.
+    pub user: Option<String>,
+    /// Namespaced groups.
+    pub groups: Vec<String>,
+    /// Namespaced agent id.
+    pub agent: String,
+    /// The server; needed for everything but `connect`.
+    pub server: Option<String>,
+    /// MCP method, or `connect`.
+    pub method: String,
+    /// Tool, prompt, URI or task, where the method has one.
+    pub name: Option<String>,
+    /// Where it comes from.
+    pub ip: IpAddr,
+    /// Country of that address. The database of the configuration is not asked.
+    pub country: Option<Country>,
+    /// When.
+    pub at: UnixSeconds,
+    /// Scopes of the token.
+    pub scopes: Vec<String>,
+    /// `acr` of the token.
+    pub acr: Option<String>,
+    /// `auth_time` of the token.
+    pub auth_time: Option<UnixSeconds>,
+    /// MCP revision that the client declares.
+    pub revision: Option<String>,
+    /// Arguments of a `tools/call`.
+    pub arguments: Option<Map<String, Value>>,
+}
+
+impl Asked {
+    /// `method` by `agent` at a time, from loopback; nothing else is known.
+    #[must_use]
+    pub fn new(agent: &str, method: &str, at: UnixSeconds) -> Self {
+        Self {
+            user: None,
+            groups: Vec::new(),
+            agent: agent.to_owned(),
+            server: None,
+            method: method.to_owned(),
+            name: None,
+            ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            country: None,
+            at,
+            scopes: Vec::new(),
+            acr: None,
+            auth_time: None,
+            revision: None,
+            arguments: None,
+        }
+    }
+}
+
+/// What is decided, as far as policies decide it. Rate limits and credentials come later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It would be done.
+    Permit,
+    /// It would not.
+    Deny,
+    /// It would be, after a better login.
+    StepUp,
+}
+
+impl Decision {
+    /// The word for it, in cases and in output.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Permit => "permit",
+            Self::Deny => "deny",
+            Self::StepUp => "step_up",
+        }
+    }
+}
+
+/// The answer to [`Asked`].
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// What is decided.
+    pub decision: Decision,
+    /// The word of the audit record.
+    pub reason: &'static str,
+    /// Ids of the determining policies; none for a denial by default.
+    pub policies: Vec<Arc<str>>,
+    /// A condition failed to evaluate, in `policies`.
+    pub error: bool,
+    /// Name of the credential that would be sent.
+    pub credential: Option<String>,
+    /// Shadow policies that would have denied what is permitted.
+    pub would_deny: Vec<Arc<str>>,
+    /// What a better login would have to bring.
+    pub step_up: Option<StepUp>,
+    /// What it is decided on, as policies name it.
+    pub on: String,
+    /// Whether lists show it; `None` for what no list has.
+    pub shown: Option<Shown>,
+}
+
+/// A configuration with its policies, to ask.
+pub struct Bench {
+    config: Config,
+    set: Arc<PolicySet>,
+    enforcer: Enforcer,
+}
+
+impl Bench {
+    /// Reads a configuration with everything that it names, as `check` does.
+    ///
+    /// # Errors
+    /// Every fault, each with its file and place.
+    pub fn open(path: &Path) -> Result<Self, Vec<String>> {
+        let config = Config::load(path)
+            .map_err(|faults| faults.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let set = supervisor::policies(&config)?;
+        Ok(Self::with(config, set))
+    }
+
+    /// Other policies for a configuration.
+    #[must_use]
+    pub fn with(config: Config, set: Arc<PolicySet>) -> Self {
+        Self { config, set, enforcer: Enforcer::new(DECISIONS_KEPT) }
+    }
+
+    /// The policies.
+    #[must_use]
+    pub fn set(&self) -> &PolicySet {
+        &self.set
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// `id (FILE:LINE)`.
+    #[must_use]
+    pub fn place(&self, id: &str) -> String {
+        match self.set.place(id) {
+            Some(at) => format!("{id} ({}:{})", at.file.display(), at.line),
+            None => id.to_owned(),
+        }
+    }
+
+    /// Decides.
+    ///
+    /// # Errors
+    /// In words, what makes the question one that no client could ask.
+    pub fn judge(&self, asked: &Asked) -> Result<Answer, String> {
+        self.sound(asked)?;
+        let principal = principal(asked);
+        let subject = subject(&principal);
+        let (revision, country) = (asked.revision.as_deref(), asked.country);
+        let context = Context { revision, country, ..Context::at(asked.ip, asked.at) };
+        if asked.method == CONNECT {
+            return Ok(match self.enforcer.connect(&self.set, &subject, &context) {
+                Ok(connected) => Answer {
+                    policies: connected.policies().to_vec(),
+                    would_deny: connected
+                        .would_deny
+                        .as_ref()
+                        .map(|ids| ids.to_vec())
+                        .unwrap_or_default(),
+                    ..permitted()
+                },
+                Err(denial) => denied(&denial),
+            });
+        }
+        let (at, server) = self.server(asked)?;
+        let mut call = Call::new();
+        let known = Reading { bench: self };
+        call.read_by(&message(asked), &known)
+            .map_err(|reject| format!("no client could ask this: {}", reject.audit_code()))?;
+        let credential = |at: usize| self.config.credentials.get(at).map(|one| one.name.clone());
+        let default = self.config.servers.get(usize::from(at)).and_then(|server| server.credential);
+        let context = Context { arguments: call.arguments(), ..context };
+        let ask = Ask {
+            subject: &subject,
+            server: (at, server),
+            method: call.method_name(),
+            form: form(&call),
+            context: &context,
+            default_credential: default.and_then(|at| u16::try_from(at).ok()),
+        };
+        let decided = self.enforcer.enforce(&self.set, &ask, call.wants().map(wanted));
+        let mut answer = match &decided {
+            Ok(permit) => Answer {
+                policies: permit.policies().to_vec(),
+                would_deny: permit.would_deny().map(|ids| ids.to_vec()).unwrap_or_default(),
+                credential: Permit::credential(permit).and_then(credential),
+                ..permitted()
+            },
+            Err(denial) => denied(denial),
+        };
+        let targets = call.targets().map(|target| entity(wanted((target, None)).target, server));
+        answer.on = targets.collect::<Vec<_>>().join(" and ");
+        answer.shown =
+            listed(&call).map(|(listed, name)| self.enforcer.shows(&self.set, &ask, listed, name));
+        Ok(answer)
+    }
+
+    /// What could not be asked at all is a mistake of who writes it, not a denial.
+    fn sound(&self, asked: &Asked) -> Result<(), String> {
+        if asked.agent.is_empty() {
+            return Err("an agent is needed: every token has one".to_owned());
+        }
+        if asked.user.is_none() && !asked.groups.is_empty() {
+            return Err("groups are of a user; a workload has none".to_owned());
+        }
+        let method = asked.method.as_str();
+        if method == CONNECT {
+            let named = asked.name.is_some() || asked.server.is_some();
+            let what = "connect is asked of the gateway; it takes neither server nor name";
+            return if named { Err(what.to_owned()) } else { Ok(()) };
+        }
+        let known = self.config.methods.iter().any(|known| known.name == method);
+        if Method::from_name(method) == Method::Unknown && !known {
+            return Err(format!("no method is called {method:?}, nor does [[method]] list it"));
+        }
+        let named = NAMED.iter().any(|named| method.starts_with(named));
+        let optional = method == LISTEN;
+        match &asked.name {
+            None if named => Err(format!("{method} needs a name: that of what it touches")),
+            Some(_) if !named && !optional => Err(format!("{method} takes no name")),
+            _ if asked.arguments.is_some() && method != TOOL => {
+                Err(format!("{method} takes no arguments; {TOOL} does"))
+            }
+            _ => self.server(asked).map(|_| ()),
+        }
+    }
+
+    fn server<'a>(&'a self, asked: &Asked) -> Result<(u16, &'a str), String> {
+        let servers = || self.config.servers.iter().map(|server| server.name.as_str());
+        let Some(wanted) = &asked.server else {
+            return Err(format!("{} needs a server", asked.method));
+        };
+        (0_u16..).zip(servers()).find(|(_, name)| name == wanted).ok_or_else(|| {
+            let known: Vec<&str> = servers().collect();
+            format!("no server is called {wanted:?}; there are: {}", known.join(", "))
+        })
+    }
+}
+
+/// Reads a message as the gateway does.
+struct Reading<'a> {
+    bench: &'a Bench,
+}
+
+impl Known for Reading<'_> {
+    fn extension(&self, method: &str) -> Option<u16> {
+        let methods = &self.bench.config.methods;
+        methods.iter().position(|known| known.name == method).and_then(|at| at.try_into().ok())
+    }
+
+    fn plan(&self, _tool: &str) -> Option<&Plan> {
+        None
+    }
+}
+
+fn principal(asked: &Asked) -> Principal {
+    Principal::assemble(Parts {
+        user: asked.user.clone(),
+        agent: asked.agent.clone(),
+        groups: asked.groups.clone(),
+        scopes: asked.scopes.clone(),
+        acr: asked.acr.clone(),
+        auth_time: asked.auth_time.map(|at| at.0),
+        ..Parts::default()
+    })
+}
+
+/// What an agent would send.
+fn message(asked: &Asked) -> Vec<u8> {
+    let (method, name) = (asked.method.as_str(), asked.name.as_deref());
+    let params = match name {
+        None => json!({}),
+        Some(name) if method == TOOL => {
+            json!({"name": name, "arguments": asked.arguments.clone().unwrap_or_default()})
+        }
+        Some(name) if method.starts_with("prompts/") => json!({"name": name}),
+        Some(name) if method.starts_with("resources/") => json!({"uri": name}),
+        Some(name) if method.starts_with("tasks/") => json!({"taskId": name}),
+        Some(uri) if method == LISTEN => json!({"notifications": {"resourceSubscriptions": [uri]}}),
+        Some(uri) if is_uri(uri) => json!({"ref": {"type": "ref/resource", "uri": uri}}),
+        Some(name) => json!({"ref": {"type": "ref/prompt", "name": name}}),
+    };
+    let mut message = json!({"jsonrpc": "2.0", "method": method, "params": params});
+    if !method.starts_with("notifications/")
+        && let Some(fields) = message.as_object_mut()
+    {
+        fields.insert("id".to_owned(), 1.into());
+    }
+    message.to_string().into_bytes()
+}
+
+/// `completion/complete` is asked of a prompt or of a resource; only a URI has a scheme.
+fn is_uri(name: &str) -> bool {
+    name.contains("://")
+}
+
+fn form(call: &Call) -> Form {
+    use crate::mcp::Kind;
+    match call.kind() {
+        Kind::Request if call.method().is_handshake() => Form::Handshake,
+        Kind::Request => Form::Request,
+        Kind::Notification | Kind::Response => Form::Stream,
+    }
+}
+
+/// The list in which it would stand.
+fn listed(call: &Call) -> Option<(Listed, &str)> {
+    use crate::mcp::Target;
+    call.targets().find_map(|target| match target {
+        Target::Tool(name) => Some((Listed::Tools, name)),
+        Target::Prompt(name) => Some((Listed::Prompts, name)),
+        Target::Resource(uri) => Some((Listed::Resources, uri)),
+        Target::Server => None,
+    })
+}
+
+fn permitted() -> Answer {
+    Answer {
+        decision: Decision::Permit,
+        reason: "ok",
+        policies: Vec::new(),
+        error: false,
+        credential: None,
+        would_deny: Vec::new(),
+        step_up: None,
+        on: "Gateway::\"gateway\"".to_owned(),
+        shown: None,
+    }
+}
+
+fn entity(target: QTarget<'_>, server: &str) -> String {
+    let of = |name: &str| format!("{server}/{name}");
+    match target {
+        QTarget::Gateway => "Gateway::\"gateway\"".to_owned(),
+        QTarget::Server => format!("Server::{server:?}"),
+        QTarget::Tool(name) => format!("Tool::{:?}", of(name)),
+        QTarget::Prompt(name) => format!("Prompt::{:?}", of(name)),
+        QTarget::Resource(uri) => format!("Resource::{:?}", of(uri)),
+    }
+}
+
+fn denied(denial: &Denial) -> Answer {
+    let lacks = denial.step_up.as_deref().cloned();
+    let step_up = denial.reject == Reject::PolicyStepUp;
+    Answer {
+        decision: if step_up { Decision::StepUp } else { Decision::Deny },
+        reason: denial.reject.audit_code(),
+        policies: denial.policies.to_vec(),
+        error: denial.error,
+        step_up: lacks,
+        ..permitted()
+    }
+}
+
+/// A moment as RFC 3339 writes it, with its offset.
+///
+/// # Errors
+/// In words, what is wrong with it.
+pub fn moment(text: &str) -> Result<UnixSeconds, String> {
+    let at: Timestamp = text
+        .parse()
+        .map_err(|_| format!("{text:?} is no time; write 2026-11-23T22:00:00+01:00"))?;
+    u64::try_from(at.as_second()).map(UnixSeconds).map_err(|_| format!("{text:?} is before 1970"))
+}
+
+/// Who asks, as policies name it.
+fn who(subject: &Subject<'_>) -> String {
+    let agent = subject.agent;
+    match subject.user {
+        None => format!("Agent::{agent:?}"),
+        Some(user) if subject.groups.is_empty() => {
+            format!("User::{user:?}, through Agent::{agent:?}")
+        }
+        Some(user) => {
+            let groups: Vec<String> =
+                subject.groups.iter().map(|group| format!("Group::{group:?}")).collect();
+            format!("User::{user:?} in {}, through Agent::{agent:?}", groups.join(", "))
+        }
+    }
+}
+
+const CONNECT: &str = "connect";
+const TOOL: &str = "tools/call";
+const LISTEN: &str = "subscriptions/listen";
+/// Beginnings of the methods that name what they touch.
+const NAMED: [&str; 10] = [
+    TOOL,
+    "prompts/get",
+    "resources/read",
+    "resources/subscribe",
+    "resources/unsubscribe",
+    "completion/complete",
+    "tasks/get",
+    "tasks/cancel",
+    "tasks/result",
+    "tasks/update",
+];
+/// Asked once each; a cache would only cost memory.
+const DECISIONS_KEPT: usize = 64;

@@ -1,0 +1,161 @@
+//! `explain` and `policy`: what authors of policies ask.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value};
+
+use super::{ConfigFile, EX_USAGE, print, say};
+use crate::address::Country;
+use crate::authoring::{Asked, Bench, Decision, cases, explain, moment};
+use crate::clock::{Clock, UnixSeconds};
+use crate::limits::POLICY_CASES_BYTES_MAX;
+
+/// What is asked about.
+#[derive(Args)]
+pub(super) struct Explain {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// The user, as policies name it; leave it out for a workload
+    #[arg(long, value_name = "U")]
+    user: Option<String>,
+    /// A group of the user; may be repeated
+    #[arg(long, value_name = "G", requires = "user")]
+    group: Vec<String>,
+    /// The agent, as policies name it
+    #[arg(long, value_name = "A")]
+    agent: String,
+    /// The server; left out only with `--method connect`
+    #[arg(long, value_name = "S")]
+    server: Option<String>,
+    /// MCP method, or `connect`
+    #[arg(long, value_name = "M", default_value = "tools/call")]
+    method: String,
+    /// Tool, prompt or URI
+    #[arg(long, value_name = "N")]
+    name: Option<String>,
+    /// Address of the client
+    #[arg(long, default_value = "127.0.0.1")]
+    ip: IpAddr,
+    /// Country of that address, which is not looked up; two letters
+    #[arg(long, value_name = "CC", value_parser = country)]
+    country: Option<Country>,
+    /// When; now, if left out
+    #[arg(long, value_name = "RFC3339", value_parser = moment)]
+    at: Option<UnixSeconds>,
+    /// A scope of the token; may be repeated
+    #[arg(long)]
+    scope: Vec<String>,
+    /// How strongly the user logged in
+    #[arg(long)]
+    acr: Option<String>,
+    /// When the user logged in
+    #[arg(long, value_name = "RFC3339", value_parser = moment)]
+    auth_time: Option<UnixSeconds>,
+    /// MCP revision that the client declares
+    #[arg(long)]
+    revision: Option<String>,
+    /// Arguments of the tool: a file with one JSON object
+    #[arg(long, value_name = "FILE")]
+    arguments: Option<PathBuf>,
+}
+
+/// What can be done with policies.
+#[derive(Subcommand)]
+pub(super) enum Policy {
+    /// Ask every case of a file, and tell which do not come out as expected
+    Test(Test),
+}
+
+#[derive(Args)]
+pub(super) struct Test {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Cases (TOML)
+    cases: PathBuf,
+}
+
+/// Exit code 0 for a permit, 1 for anything else.
+pub(super) fn explained(arguments: &Explain) -> ExitCode {
+    let bench = match open(&arguments.file) {
+        Ok(bench) => bench,
+        Err(code) => return code,
+    };
+    let answered = asked(arguments).and_then(|asked| explain::explain(&bench, &asked));
+    match answered {
+        Ok(explained) => {
+            explained.lines.iter().for_each(|line| print(line));
+            match explained.decision {
+                Decision::Permit => ExitCode::SUCCESS,
+                Decision::Deny | Decision::StepUp => ExitCode::FAILURE,
+            }
+        }
+        Err(what) => {
+            say(&what);
+            ExitCode::from(EX_USAGE)
+        }
+    }
+}
+
+pub(super) fn run(command: &Policy) -> ExitCode {
+    match command {
+        Policy::Test(test) => tested(test),
+    }
+}
+
+fn tested(test: &Test) -> ExitCode {
+    let bench = match open(&test.file) {
+        Ok(bench) => bench,
+        Err(code) => return code,
+    };
+    match cases::run(&bench, &test.cases) {
+        Ok(outcome) => {
+            outcome.lines.iter().for_each(|line| print(line));
+            if outcome.holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(faults) => refused(&faults),
+    }
+}
+
+fn open(file: &ConfigFile) -> Result<Bench, ExitCode> {
+    Bench::open(&file.config).map_err(|faults| refused(&faults))
+}
+
+fn refused(faults: &[String]) -> ExitCode {
+    faults.iter().for_each(|fault| say(fault));
+    ExitCode::FAILURE
+}
+
+fn asked(arguments: &Explain) -> Result<Asked, String> {
+    let now = || Clock::start().now().wall.seconds();
+    let at = arguments.at.unwrap_or_else(now);
+    let mut asked = Asked::new(&arguments.agent, &arguments.method, at);
+    asked.user.clone_from(&arguments.user);
+    asked.groups.clone_from(&arguments.group);
+    asked.server.clone_from(&arguments.server);
+    asked.name.clone_from(&arguments.name);
+    asked.ip = arguments.ip;
+    asked.country = arguments.country;
+    asked.scopes.clone_from(&arguments.scope);
+    asked.acr.clone_from(&arguments.acr);
+    asked.auth_time = arguments.auth_time;
+    asked.revision.clone_from(&arguments.revision);
+    asked.arguments = arguments.arguments.as_ref().map(object).transpose()?;
+    Ok(asked)
+}
+
+fn object(path: &PathBuf) -> Result<Map<String, Value>, String> {
+    let fault = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
+    let size = std::fs::metadata(path).map_err(|error| fault(&error))?.len();
+    if size > POLICY_CASES_BYTES_MAX as u64 {
+        return Err(fault(&format!("larger than {POLICY_CASES_BYTES_MAX} bytes")));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| fault(&error))?;
+    serde_json::from_str(&text).map_err(|error| fault(&error))
+}
+
+fn country(code: &str) -> Result<Country, String> {
+    Country::new(code).ok_or_else(|| "write two letters".to_owned())
+}

@@ -1,0 +1,132 @@
+//! What official clients make of policies: lists with only what they may use, and a step-up that
+//! they take on their own.
+
+use serde_json::{Value, json};
+
+use crate::gateway::{Gateway, Setup, USER};
+use crate::install::tools;
+use crate::process::{Running, eventually};
+use crate::{
+    DENIED, Sdk, client, client_with, ends_with_a_true_record, everything, node, oidc_token,
+    permit_all, serial, status, upstream_saw_no_token,
+};
+
+const FILTERED: &str = r#"
+@id("door") permit (principal, action == Action::"connect", resource);
+@id("session") permit (principal, action in [Action::"session", Action::"list"], resource);
+@id("text") permit (principal, action == Action::"tools/call",
+  resource == Tool::"everything/test_simple_text");
+@id("error") permit (principal, action == Action::"tools/call",
+  resource == Tool::"everything/test_error_handling");
+@id("prompt") permit (principal, action == Action::"prompts/get",
+  resource == Prompt::"everything/test_simple_prompt");
+@id("static") permit (principal, action == Action::"resources/read",
+  resource == Resource::"everything/test://static-text");
+"#;
+
+#[test]
+fn the_sdks_see_and_call_only_what_policies_permit() {
+    let _one = serial();
+    let Some(tools) = tools() else { return };
+    let (_upstream, port) = everything(tools);
+    let setup = Setup { policies: FILTERED, ..permit_all("filtered", port) };
+    let gateway = Gateway::start(tools, &setup);
+    let token = gateway.token(USER);
+    let plan = json!({
+        "call": {"name": "test_simple_text"},
+        "failing": {"name": "test_image_content"},
+        "read": "test://static-text",
+        "readUnknown": "test://static-binary",
+        "prompt": {"name": "test_simple_prompt"},
+    });
+    for (sdk, mode, era) in [
+        (Sdk::Python, "auto", "modern"),
+        (Sdk::Python, "legacy", "legacy"),
+        (Sdk::TypeScript, "auto", "modern"),
+        (Sdk::TypeScript, "legacy", "legacy"),
+    ] {
+        let direct = format!("http://127.0.0.1:{port}/mcp");
+        let direct = client(tools, sdk, &direct, mode, &json!({}), "");
+        let seen = client(tools, sdk, &gateway.url(), mode, &plan, &token);
+        let shown = format!("{sdk:?} {mode}: {seen}");
+        assert_eq!(seen["era"], era, "{shown}");
+        assert_eq!(
+            seen["tools"]["value"],
+            json!(["test_error_handling", "test_simple_text"]),
+            "{shown}"
+        );
+        assert_eq!(seen["prompts"]["value"], json!(["test_simple_prompt"]), "{shown}");
+        assert_eq!(seen["resources"]["value"], json!(["test://static-text"]), "{shown}");
+        // A template may stand for the one resource that is permitted.
+        assert_eq!(seen["templates"], direct["templates"], "{shown}");
+        for list in ["tools", "prompts", "resources"] {
+            let all = |seen: &Value| seen[list]["value"].as_array().unwrap().len();
+            assert!(all(&direct) > all(&seen), "{list}: something is hidden: {direct}");
+        }
+        assert_eq!(seen["call"]["value"]["isError"], false, "{shown}");
+        assert_eq!(seen["failing"]["error"]["code"], DENIED, "{shown}");
+        assert!(seen["read"]["value"].is_array(), "{shown}");
+        assert_eq!(seen["readUnknown"]["error"]["code"], DENIED, "{shown}");
+        assert!(seen["prompt"]["value"].is_array(), "{shown}");
+    }
+    upstream_saw_no_token(port);
+    let records = ends_with_a_true_record(gateway, &token);
+    let lists: Vec<_> = records.iter().filter(|record| record["list"].is_object()).collect();
+    assert_eq!(lists.len(), 16, "four lists of four clients");
+    for record in lists {
+        let list = &record["list"];
+        assert!(list["shown"].as_u64() > Some(0), "{record}");
+        assert!(list["shown"].as_u64() <= list["upstream"].as_u64(), "{record}");
+    }
+}
+
+const STEP_UP: &str = r#"
+@id("dana") permit (principal == User::"dana@example.com", action, resource);
+@id("delete") @require_scope("mcp:delete")
+forbid (principal, action == Action::"tools/call",
+  resource == Tool::"everything/test_image_content")
+unless { context.scopes.contains("mcp:delete") };
+"#;
+
+/// A client that holds a token of too little scope is told which is missing, gets it from the
+/// provider by itself, and the call succeeds; it is told once.
+#[test]
+fn the_sdks_take_a_step_up_from_a_real_provider() {
+    let _one = serial();
+    let Some(tools) = tools() else { return };
+    let (_upstream, port) = everything(tools);
+    let mut provider = Running::start("oidc", &tools.runs, node(tools, "oidc.mjs").arg("0"));
+    let oidc = provider.port();
+    let issuer = format!("http://127.0.0.1:{oidc}");
+    let plan = json!({
+        "call": {"name": "test_simple_text"}, "failing": {"name": "test_image_content"},
+    });
+    for (sdk, mode) in [
+        (Sdk::Python, "auto"),
+        (Sdk::Python, "legacy"),
+        (Sdk::TypeScript, "auto"),
+        (Sdk::TypeScript, "legacy"),
+    ] {
+        let shown = format!("{sdk:?} {mode}");
+        let name = format!("step-up-{sdk:?}-{mode}");
+        let setup = Setup { issuer: Some(&issuer), policies: STEP_UP, ..permit_all(&name, port) };
+        let gateway = Gateway::start(tools, &setup);
+        let first = oidc_token(oidc, "delegate", &gateway.url());
+        eventually("the keys are discovered", || (status(&gateway, &first) != 503).then_some(()));
+        let seen = client_with(tools, sdk, &gateway.url(), mode, &plan, ("ISSUER", &issuer));
+        assert_eq!(seen["call"]["value"]["isError"], false, "{shown}: {seen}");
+        assert_eq!(seen["failing"]["value"]["isError"], false, "{shown}: {seen}");
+        let records = ends_with_a_true_record(gateway, &first);
+        let mut calls: Vec<_> =
+            records.iter().filter(|record| record["method"] == "tools/call").collect();
+        // Two cores write when they come to it.
+        calls.sort_by_key(|record| record["time"].as_str());
+        let told: Vec<_> = calls.iter().map(|record| record["reason"].as_str().unwrap()).collect();
+        assert_eq!(told, ["ok", "insufficient_scope", "ok"], "{shown}: {calls:#?}");
+        assert_eq!(calls[1]["status"], 403, "{shown}");
+        assert_eq!(calls[1]["policy"], json!(["delete"]), "{shown}");
+        assert_eq!(calls[0]["token"], calls[1]["token"], "{shown}: the token it held");
+        assert_ne!(calls[1]["token"], calls[2]["token"], "{shown}: the token it then got");
+    }
+    upstream_saw_no_token(port);
+}

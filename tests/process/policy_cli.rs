@@ -1,0 +1,217 @@
+//! `explain` and `policy test` as their users see them: lines, faults and exit codes.
+
+use std::process::Command;
+
+use crate::gateway::{BINARY, Setup, Stage, api_key, server};
+
+const POLICIES: &str = r#"@id("connect") permit (principal, action == Action::"connect", resource);
+@id("session") permit (principal, action in [Action::"session", Action::"list"], resource);
+@id("staff") @credential("key")
+permit (principal in Group::"staff", action in Action::"use", resource in Server::"sample");
+@id("no-deletes")
+forbid (principal, action == Action::"tools/call", resource == Tool::"sample/delete")
+unless { context.local.minute_of_day >= 540 && context.local.minute_of_day < 1020 };
+@id("fresh") @max_age("600")
+forbid (principal, action == Action::"tools/call", resource == Tool::"sample/pay")
+unless { context has auth_time && context.auth_time >= context.now.offset(duration("-10m")) };
+@id("broken")
+forbid (principal, action == Action::"tools/call", resource == Tool::"sample/odd")
+when { context.local.minute_of_day * 9000000000000000000 > 1 };
+"#;
+const SHADOW: &str = r#"@id("next") forbid (principal, action, resource == Tool::"sample/fork");
+"#;
+
+fn stage() -> Stage {
+    let key = api_key("key", "[\"sample\"]", "header = \"X-Api-Key\"", "key.txt");
+    let tables = server("sample", "http://127.0.0.1:9/mcp", "");
+    let stage = Setup::with_tables(&format!("{tables}{key}")).policies(POLICIES).prepare();
+    stage.write("key.txt", "secret-value");
+    std::fs::create_dir_all(stage.path("policies/shadow")).unwrap();
+    stage.write("policies/shadow/next.cedar", SHADOW);
+    stage
+}
+
+/// Exit code, standard output, standard error.
+fn run(stage: &Stage, arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(BINARY).args(arguments).current_dir(stage.path("")).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn explain(stage: &Stage, more: &[&str]) -> (i32, String, String) {
+    let at = ["--at", "2026-11-23T22:00:00Z"];
+    let always = ["explain", "--config", "gateway.toml", "--agent", "cli"];
+    run(stage, &[&always[..], &at, more].concat())
+}
+
+const ANN: [&str; 6] = ["--user", "ann", "--group", "staff", "--server", "sample"];
+
+#[test]
+fn explain_says_what_decides_and_where_it_is_written() {
+    let stage = stage();
+    let (code, said, _) = explain(&stage, &[&ANN[..], &["--name", "echo"]].concat());
+    assert_eq!(code, 0, "{said}");
+    let expected = [
+        "decision: permit (ok)",
+        r#"who: User::"ann" in Group::"staff", through Agent::"cli""#,
+        "what: tools/call on Tool::\"sample/echo\", 2026-11-23T22:00:00+00:00 (weekday 1, \
+         minute 1320, UTC), from 127.0.0.1",
+        "connect: permit by connect (policies/all.cedar:1)",
+        "permitted by: staff (policies/all.cedar:3)",
+        "credential: key (api_key); not fetched",
+        "in lists: shown",
+    ];
+    assert_eq!(said.lines().collect::<Vec<_>>(), expected);
+    assert!(!said.contains("secret-value"));
+
+    let (code, said, _) = explain(&stage, &[&ANN[..], &["--name", "delete"]].concat());
+    assert_eq!(code, 1, "{said}");
+    for line in ["decision: deny (forbidden)", "in lists: hidden, because it is forbidden"] {
+        assert!(said.lines().any(|said| said == line), "{line}: {said}");
+    }
+    assert!(said.contains("forbidden by: no-deletes (") && said.contains("all.cedar:5)"), "{said}");
+    assert!(!said.contains("credential:"), "{said}");
+
+    let (code, said, _) = explain(&stage, &[&ANN[..], &["--name", "pay"]].concat());
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("decision: step_up (insufficient_scope)"), "{said}");
+    assert!(said.contains("step-up: a login within the last 600 s"), "{said}");
+    let fresh = [&ANN[..], &["--name", "pay", "--auth-time", "2026-11-23T21:55:00Z"]].concat();
+    assert_eq!(explain(&stage, &fresh).0, 0);
+
+    let (code, said, _) = explain(&stage, &[&ANN[..], &["--name", "fork"]].concat());
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("shadow: would deny by next (policies/shadow/next.cedar:1)"), "{said}");
+
+    let (code, said, _) = explain(&stage, &[&ANN[..], &["--name", "odd"]].concat());
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("fails to evaluate, which denies: broken ("), "{said}");
+
+    let stranger = ["--server", "sample", "--name", "echo"];
+    let (code, said, _) = explain(&stage, &stranger);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("permitted by: nothing"), "{said}");
+}
+
+#[test]
+fn explain_refuses_what_no_client_could_ask() {
+    let stage = stage();
+    let table: [(&[&str], &str); 8] = [
+        (&["--server", "other", "--name", "x"], "no server is called \"other\"; there are: sample"),
+        (&["--server", "sample"], "tools/call needs a name"),
+        (&["--name", "x"], "tools/call needs a server"),
+        (&["--server", "sample", "--method", "tools/calls"], "no method is called"),
+        (&["--server", "sample", "--method", "ping", "--name", "x"], "ping takes no name"),
+        (&["--server", "sample", "--method", "connect"], "connect is asked of the gateway"),
+        (&["--server", "sample", "--name", "x", "--at", "tonight"], "is no time"),
+        (&["--server", "sample", "--name", "x", "--arguments", "gone.json"], "gone.json: "),
+    ];
+    for (more, words) in table {
+        // The time of `explain` itself would be the second of two.
+        let always = ["explain", "--config", "gateway.toml", "--agent", "cli", "--user", "ann"];
+        let (code, said, faults) = run(&stage, &[&always[..], more].concat());
+        assert_eq!(code, 64, "{more:?}: {said}{faults}");
+        assert!(faults.contains(words), "{words}: {faults}");
+        assert_eq!(said, "");
+    }
+    stage.write("policies/all.cedar", "@id(\"x\") permit (principal,");
+    let (code, _, faults) = explain(&stage, &["--server", "sample", "--name", "x"]);
+    assert_eq!(code, 1, "a fault in the policies is one as in check");
+    assert!(faults.contains("all.cedar:1:"), "{faults}");
+}
+
+#[test]
+fn policy_test_tells_each_case_that_does_not_hold() {
+    let stage = stage();
+    let head = "agent = \"cli\"\nserver = \"sample\"\nat = \"2026-11-23T22:00:00Z\"\n";
+    let ann = "user = \"ann\"\ngroups = [\"staff\"]\n";
+    let case = |title: &str, lines: &str| format!("[[case]]\ntitle = \"{title}\"\n{ann}{lines}\n");
+    let good = [
+        case("echo", "name = \"echo\"\nexpect = \"permit\"\ncredential = \"key\"\nshown = true"),
+        case(
+            "night",
+            "name = \"delete\"\nexpect = \"deny\"\nreason = \"forbidden\"\nshown = false",
+        ),
+        case("day", "name = \"delete\"\nexpect = \"permit\"\nat = \"2026-11-23T12:00:00Z\""),
+        case("stale", "name = \"pay\"\nexpect = \"step_up\"\npolicies = [\"fresh\"]"),
+        case("fork", "name = \"fork\"\nexpect = \"permit\"\nwould_deny = [\"next\"]"),
+        case("door", "method = \"connect\"\nexpect = \"permit\"\ncredential = \"none\""),
+    ]
+    .concat();
+    let test = |text: &str| {
+        stage.write("cases.toml", text);
+        run(&stage, &["policy", "test", "--config", "gateway.toml", "cases.toml"])
+    };
+    let (code, said, faults) = test(&format!("{head}{good}"));
+    assert_eq!((code, faults.as_str()), (0, ""), "{said}");
+    assert_eq!(said.lines().last(), Some("6 of 6 cases hold"));
+    assert_eq!(said.lines().filter(|line| line.starts_with("ok ")).count(), 6);
+
+    // Each expectation that a case may have is seen to fail.
+    let wrong: [(&str, &str); 7] = [
+        (
+            "name = \"delete\"\nexpect = \"permit\"",
+            "expected permit, got deny (forbidden by no-del",
+        ),
+        ("name = \"pay\"\nexpect = \"deny\"", "expected deny, got step_up"),
+        (
+            "name = \"echo\"\nexpect = \"permit\"\nreason = \"no_permit\"",
+            "expected reason no_permit",
+        ),
+        (
+            "name = \"echo\"\nexpect = \"permit\"\npolicies = []",
+            "expected policies [], got [\"staff",
+        ),
+        ("name = \"echo\"\nexpect = \"permit\"\ncredential = \"none\"", "expected credential none"),
+        ("name = \"fork\"\nexpect = \"permit\"\nwould_deny = []", "expected would_deny []"),
+        ("name = \"echo\"\nexpect = \"permit\"\nshown = false", "expected to be hidden, is shown"),
+    ];
+    for (lines, words) in wrong {
+        let (code, said, _) = test(&format!("{head}{good}{}", case("wrong", lines)));
+        assert_eq!(code, 1, "{lines}: {said}");
+        assert!(said.contains(&format!("FAILED wrong: {words}")), "{words}: {said}");
+        assert_eq!(said.lines().last(), Some("6 of 7 cases hold"));
+    }
+}
+
+#[test]
+fn a_fault_in_a_file_of_cases_has_its_place_and_nothing_is_asked() {
+    let stage = stage();
+    let head = "agent = \"cli\"\nserver = \"sample\"\nat = \"2026-11-23T22:00:00Z\"\n[[case]]\n";
+    let table = [
+        ("title = \"a\"\nname = \"x\"\nexpects = \"deny\"\n", "cases.toml:7:1: unknown field"),
+        ("title = \"a\"\nname = \"x\"\nexpect = \"maybe\"\n", "cases.toml:7:10: unknown variant"),
+        ("title = \"a\"\nexpect = \"deny\"\n", "cases.toml:4:1: tools/call needs a name"),
+        (
+            "title = \"a\"\nname = \"x\"\nat = \"now\"\nexpect = \"deny\"\n",
+            "cases.toml:4:1: \"now\"",
+        ),
+        (
+            "title = \"a\"\nname = \"x\"\nserver = \"y\"\nexpect = \"deny\"\n",
+            "cases.toml:4:1: no serv",
+        ),
+        (
+            "title = \"a\"\nname = \"x\"\ngroups = [\"g\"]\nexpect = \"deny\"\n",
+            "cases.toml:4:1: groups",
+        ),
+    ];
+    let test = |text: &str| {
+        stage.write("cases.toml", text);
+        run(&stage, &["policy", "test", "--config", "gateway.toml", "cases.toml"])
+    };
+    for (lines, words) in table {
+        let (code, said, faults) = test(&format!("{head}{lines}"));
+        assert_eq!((code, said.as_str()), (1, ""), "{lines}: {faults}");
+        assert!(faults.contains(words), "{words}: {faults}");
+    }
+    for (text, words) in [("", "there is no [[case]]"), ("agent = \"x", "cases.toml:1:")] {
+        let (code, said, faults) = test(text);
+        assert_eq!((code, said.as_str()), (1, ""), "{faults}");
+        assert!(faults.contains(words), "{words}: {faults}");
+    }
+    let timeless = head.replace("at = \"2026-11-23T22:00:00Z\"\n", "");
+    let (code, _, faults) =
+        test(&format!("{timeless}title = \"a\"\nname = \"x\"\nexpect = \"deny\"\n"));
+    assert_eq!(code, 1);
+    assert!(faults.contains("at is missing"), "{faults}");
+}

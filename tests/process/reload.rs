@@ -1,0 +1,258 @@
+//! Policies that change while the gateway runs: by a request to the admin listener, and by looking
+//! at the files. SIGHUP is in `signals`.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::fs;
+
+use portcullis::clock::Clock;
+use portcullis::devtoken;
+use serde_json::Value;
+
+use crate::client::{Answer, Client, Wire, status};
+use crate::gateway::{Gateway, ISSUER, PERMIT_ALL, PUBLIC_URL, Setup};
+use crate::upstream::{Then, Upstream, chunk, say};
+use crate::wait::eventually;
+
+const MEANT: &str = "x-portcullis: reload\r\n";
+
+fn post(gateway: &Gateway, path: &str, fields: &str) -> Answer {
+    let mut wire = Wire::open(gateway.admin);
+    wire.send(&format!(
+        "POST {path} HTTP/1.1\r\nhost: {}\r\n{fields}content-length: 0\r\n\r\n",
+        gateway.admin
+    ));
+    wire.answer()
+}
+
+fn forbid(tool: &str) -> String {
+    format!(
+        "@id(\"no-{tool}\") forbid (principal, action == Action::\"tools/call\", \
+         resource == Tool::\"sample/{tool}\");\n"
+    )
+}
+
+fn denied(client: &Client, tool: &str) -> bool {
+    let answer = client.once(&client.call(tool));
+    assert_eq!(answer.status, 200);
+    answer.json()["error"]["code"] == 1403
+}
+
+/// A gateway that looks at its policy files: told so by a reload.
+fn watching(setup: &Setup) -> Gateway {
+    let gateway = setup.start();
+    let watched = setup.configuration().replace("[policy]", "[policy]\nwatch = true");
+    gateway.stage().write("gateway.toml", &watched);
+    gateway.reload();
+    gateway.wait_until_ready();
+    gateway
+}
+
+#[test]
+fn a_reload_by_request_is_answered_with_what_came_of_it() {
+    let upstream = Upstream::echo();
+    let gateway = Setup::new(upstream.address).start();
+    gateway.wait_until_ready();
+    let client = gateway.client();
+    let stage = gateway.stage();
+    fs::create_dir(stage.path("policies/shadow")).unwrap();
+    stage.write("policies/shadow/next.cedar", &forbid("next"));
+    stage.write("policies/more.cedar", &forbid("drop"));
+    let answer = post(&gateway, "/reload", MEANT);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let now = answer.json();
+    assert_eq!((now["policies"].as_u64(), now["shadow_policies"].as_u64()), (Some(2), Some(1)));
+    let epoch = now["epoch"].as_u64().unwrap();
+    assert!(epoch > 1, "{now}");
+    // Published before the answer was written: the next request on any core obeys.
+    assert!(denied(&client, "drop"));
+    assert!((gateway.metric("portcullis_policy_epoch") - epoch as f64).abs() < 0.5);
+
+    stage.write("policies/more.cedar", &format!("{}\nforbid (", forbid("drop")));
+    let answer = post(&gateway, "/reload", MEANT);
+    assert_eq!(answer.status, 422, "{}", answer.text());
+    let faults = answer.json()["faults"].as_array().unwrap().clone();
+    assert!(faults[0].as_str().unwrap().contains("more.cedar:3:"), "{faults:?}");
+    assert!(denied(&client, "drop"), "the old policies stay");
+    assert!(gateway.metric("portcullis_config_last_reload_successful") < 0.5);
+
+    stage.write("policies/more.cedar", &forbid("echo"));
+    let answer = post(&gateway, "/reload", MEANT);
+    assert!(answer.json()["epoch"].as_u64().unwrap() > epoch, "never used twice");
+    assert!(denied(&client, "echo") && !denied(&client, "drop"));
+}
+
+#[test]
+fn a_reload_that_a_web_page_could_ask_for_is_refused() {
+    let upstream = Upstream::echo();
+    let gateway = Setup::new(upstream.address).start();
+    gateway.wait_until_ready();
+    gateway.stage().write("policies/all.cedar", &format!("{PERMIT_ALL}{}", forbid("echo")));
+    let from_a_page = format!("{MEANT}origin: http://{}\r\n", gateway.admin);
+    for fields in ["", "x-portcullis: yes\r\n", from_a_page.as_str()] {
+        assert_eq!(post(&gateway, "/reload", fields).status, 403, "{fields}");
+    }
+    assert_eq!(gateway.admin("/reload").status, 404);
+    assert_eq!(post(&gateway, "/metrics", MEANT).status, 405);
+    assert_eq!(post(&gateway, "/reload?now", MEANT).status, 405);
+    assert!(!gateway.said().contains("reloaded"), "{}", gateway.said());
+    assert!(!denied(&gateway.client(), "echo"));
+}
+
+#[test]
+fn watched_policies_come_into_force_on_every_core_and_cost_nothing_else() {
+    let upstream = Upstream::echo();
+    let gateway = watching(&Setup::new(upstream.address));
+    let workers = gateway.said().matches("with 1 workers").count();
+    let cores = if workers == 1 { 1 } else { 2 };
+    let client = gateway.client();
+    let asked = Cell::new(0_u32);
+    let refused = |tool: &str| {
+        asked.set(asked.get() + 1);
+        denied(&client, tool)
+    };
+    let mut wire = client.open();
+    let mut ask = || {
+        asked.set(asked.get() + 1);
+        wire.send(&client.call("echo"));
+        assert_eq!(wire.answer().status, 200, "the agent's connection goes on");
+    };
+    ask();
+    let on_all = |epoch: u64| {
+        eventually("every core decides by the newest policies", || {
+            refused("echo");
+            let records = gateway.stage().audit();
+            let of = |record: &&Value| record["epoch"].as_u64() == Some(epoch);
+            let seen: BTreeSet<_> =
+                records.iter().filter(of).filter_map(|record| record["core"].as_u64()).collect();
+            seen.len() >= cores
+        });
+    };
+    // Cores publish their counters from time to time; this waits until all of it is counted.
+    let verified = || {
+        let tokens = |outcome: &str| {
+            gateway.metric(&format!("portcullis_token_cache_total{{outcome=\"{outcome}\"}}"))
+        };
+        let mut misses = 0.0;
+        eventually("every token is counted", || {
+            misses = tokens("miss");
+            misses + tokens("hit") > f64::from(asked.get()) - 0.5
+        });
+        misses
+    };
+    let epoch = gateway.metric("portcullis_policy_epoch") as u64;
+    on_all(epoch);
+    let (misses, connections) = (verified(), upstream.connections());
+    assert!(misses > 0.5, "{misses}");
+
+    let both = format!("{PERMIT_ALL}{}", forbid("drop"));
+    gateway.stage().write("policies/all.cedar", &both);
+    eventually("the new policies decide", || refused("drop"));
+    gateway.wait_until_said("policies reloaded");
+    let now = gateway.metric("portcullis_policy_epoch") as u64;
+    assert!(now > epoch);
+    on_all(now);
+    ask();
+    assert!((verified() - misses).abs() < 0.5, "no token was verified again");
+    assert_eq!(upstream.connections(), connections, "nor was the upstream called anew");
+
+    // One fault, told once, and nothing changes.
+    gateway.stage().write("policies/all.cedar", &format!("{both}\nforbid ("));
+    gateway.wait_until_said("reload refused");
+    assert!(gateway.said().contains("all.cedar:4:"), "{}", gateway.said());
+    assert!(denied(&client, "drop") && !denied(&client, "echo"));
+    assert!(gateway.metric("portcullis_config_last_reload_successful") < 0.5);
+    gateway.stage().write("policies/all.cedar", &format!("{both}{}", forbid("echo")));
+    eventually("the repaired policies decide", || denied(&client, "echo"));
+    assert_eq!(gateway.said().matches("reload refused").count(), 1);
+
+    // A directory without policies would deny everything; whoever moves one away keeps the old.
+    fs::rename(gateway.stage().path("policies"), gateway.stage().path("away")).unwrap();
+    eventually("it is told", || gateway.said().matches("reload refused").count() == 2);
+    assert!(denied(&client, "echo") && !denied(&client, "other"));
+    fs::create_dir(gateway.stage().path("policies")).unwrap();
+    gateway.stage().write("policies/new.cedar", PERMIT_ALL);
+    eventually("the new directory decides", || !denied(&client, "echo"));
+}
+
+#[test]
+fn an_open_stream_is_cut_when_watched_policies_forbid_it() {
+    let upstream = Upstream::start(move |_, peer| {
+        say(peer, crate::upstream::EVENTS);
+        say(peer, &chunk("data: {}\n\n"));
+        // Until the gateway leaves.
+        let _ = std::io::Read::read(peer, &mut [0]);
+        Then::Close
+    });
+    let gateway = watching(&Setup::new(upstream.address));
+    let client = gateway.client();
+    let mut stream = client.open();
+    stream.send(&client.call("watch"));
+    assert_eq!(status(&stream.read_head()), 200);
+    assert_eq!(stream.chunk().unwrap(), b"data: {}\n\n");
+    gateway.stage().write("policies/all.cedar", &format!("{PERMIT_ALL}{}", forbid("watch")));
+    assert!(stream.chunk().is_none(), "cut, without a clean end");
+    let record = &gateway.audited(1)[0];
+    assert_eq!(record["reason"], "forbidden", "{record}");
+}
+
+/// The way of `conf/policies/README.md`, at an hour that is always outside of those that the rule
+/// grants: the day after tomorrow's.
+#[test]
+fn a_rule_is_shadowed_read_and_enforced_on_every_core() {
+    let upstream = Upstream::echo();
+    let gateway = Setup::new(upstream.address).start();
+    gateway.wait_until_ready();
+    let stage = gateway.stage();
+    let cores = if gateway.said().contains("with 1 workers") { 1 } else { 2 };
+    let intern = token_of_intern(&gateway);
+    let intern = Client::new(gateway.address, &intern);
+    let day = Clock::start().now().wall.seconds().0 / 86_400;
+    // Day 0 was a Thursday, weekday 4.
+    let another = (day + 3 + 2) % 7 + 1;
+    let rule = format!(
+        "@id(\"interns-delete-by-day\")\nforbid (principal in Group::\"interns\", \
+         action == Action::\"tools/call\", resource == Tool::\"sample/delete\")\n\
+         unless {{ context.local.weekday == {another} && context.local.minute_of_day >= 540 }};\n"
+    );
+    fs::create_dir(stage.path("policies/shadow")).unwrap();
+    stage.write("policies/shadow/hours.cedar", &rule);
+    gateway.reload();
+    eventually("the shadow is recorded, and nothing denied", || {
+        assert!(!denied(&intern, "delete"));
+        let records = stage.audit();
+        records.iter().any(|record| record["would_deny"][0] == "interns-delete-by-day")
+    });
+    assert!(!denied(&gateway.client(), "delete"));
+
+    fs::rename(stage.path("policies/shadow/hours.cedar"), stage.path("policies/hours.cedar"))
+        .unwrap();
+    gateway.reload();
+    let heard = upstream.requests();
+    // The reload is told after it was published: no core may serve by the old policies any more.
+    eventually("every core has denied it", || {
+        assert!(denied(&intern, "delete"), "the next request obeys");
+        let records = stage.audit();
+        let of = |record: &&Value| record["policy"][0] == "interns-delete-by-day";
+        let seen: BTreeSet<_> =
+            records.iter().filter(of).filter_map(|record| record["core"].as_u64()).collect();
+        seen.len() >= cores
+    });
+    assert_eq!(upstream.requests(), heard, "nothing of it went upstream");
+    assert!(!denied(&gateway.client(), "delete"), "others are not concerned");
+}
+
+fn token_of_intern(gateway: &Gateway) -> String {
+    let request = devtoken::Request {
+        issuer: ISSUER.to_owned(),
+        audiences: vec![PUBLIC_URL.to_owned()],
+        subject: "bob".to_owned(),
+        claims: vec![
+            ("client_id".to_owned(), "test-agent".into()),
+            ("groups".to_owned(), vec!["interns"].into()),
+        ],
+        expires_seconds: 600,
+    };
+    let key = devtoken::read_key(&gateway.stage().path("key.pem")).unwrap();
+    devtoken::mint(&key, &request, Clock::start().now().wall.seconds()).unwrap()
+}
