@@ -86,6 +86,15 @@ struct Running {
     control: control::Handle,
 }
 
+/// What the configuration names; its warnings are told.
+fn assembled(config: &Config, ticketer: &Ticketer) -> Result<Assembly, Vec<String>> {
+    let assembly = Assembly::make(config, FIRST_EPOCH, ticketer)?;
+    for warning in assembly.policy.warnings() {
+        say(&format!("warning: {warning}"));
+    }
+    Ok(assembly)
+}
+
 fn start(mut config: Config, clock: Clock) -> Result<Running, Vec<String>> {
     let one = |fault: String| vec![fault];
     let (ring, why) = runtime::choose(config.cores.driver).map_err(one)?;
@@ -96,10 +105,7 @@ fn start(mut config: Config, clock: Clock) -> Result<Running, Vec<String>> {
     let ticketer = Ticketer::new().map_err(one)?;
     // Before the files are read: what changes from here on is seen as a change.
     let seen = watch::Seen::of(&config.policy.directory);
-    let mut assembly = Assembly::make(&config, FIRST_EPOCH, &ticketer)?;
-    for warning in assembly.policy.warnings() {
-        say(&format!("warning: {warning}"));
-    }
+    let mut assembly = assembled(&config, &ticketer)?;
     let listeners = listener::open(&config, cpus.len()).map_err(one)?;
     let address = listeners.address;
     config.bound(address);
