@@ -23,6 +23,8 @@ pub const GEOIP_LOOKED_AT_MAX: usize = 65_536;
 pub const PDP_ANSWER_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of what it publishes about itself.
 pub const PDP_METADATA_BYTES_MAX: usize = 64 * 1024;
+/// Questions about one list that are asked one by one.
+pub const PDP_ONE_BY_ONE_MAX: usize = 64;
 /// Idle connections of one core to it.
 pub const PDP_IDLE_PER_CORE_MAX: usize = 16;
 /// Entries of `listen.trusted_proxies`.

@@ -107,7 +107,12 @@ pub enum Questions {
     /// All in one request, and how many.
     Together(Vec<u8>, usize),
     /// One request each.
-    OneByOne(Vec<Vec<u8>>),
+    OneByOne {
+        /// As they are sent.
+        bodies: Vec<Vec<u8>>,
+        /// Also those behind a denied one are asked.
+        to_the_end: bool,
+    },
 }
 
 impl Questions {
@@ -118,7 +123,17 @@ impl Questions {
         if batches {
             return Self::Together(write_many(asker, evaluations), evaluations.len());
         }
-        Self::OneByOne(evaluations.iter().map(|one| write_one(asker, one)).collect())
+        let bodies = evaluations.iter().map(|one| write_one(asker, one)).collect();
+        Self::OneByOne { bodies, to_the_end: false }
+    }
+
+    /// Each answer counts for itself: none of them makes the others needless.
+    #[must_use]
+    pub fn to_the_end(self) -> Self {
+        match self {
+            Self::Together(..) => self,
+            Self::OneByOne { bodies, .. } => Self::OneByOne { bodies, to_the_end: true },
+        }
     }
 
     /// How many there are.
@@ -126,7 +141,7 @@ impl Questions {
     pub fn count(&self) -> usize {
         match self {
             Self::Together(_, count) => *count,
-            Self::OneByOne(bodies) => bodies.len(),
+            Self::OneByOne { bodies, .. } => bodies.len(),
         }
     }
 }
@@ -286,7 +301,8 @@ mod tests {
         let subject = json!({"type": "identity", "id": "ann@example.com"});
         let call = json!({"type": "tool", "id": "de\"lete", "properties": {"server": "github"}});
         let one_by_one = Endpoints::of_the_standard();
-        let Questions::OneByOne(bodies) = Questions::write(&one_by_one, &asker(), &[CONNECT, CALL])
+        let Questions::OneByOne { bodies, to_the_end: false } =
+            Questions::write(&one_by_one, &asker(), &[CONNECT, CALL])
         else {
             panic!("there is no endpoint for several");
         };

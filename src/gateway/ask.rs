@@ -6,10 +6,10 @@ use super::exchange::Exchange;
 use crate::clock::UnixSeconds;
 use crate::control::authzen::{Answer, Asker, Endpoints, Evaluation, Questions};
 use crate::http::Method as HttpMethod;
-use crate::limits::POLICY_TARGETS_MAX;
-use crate::mcp::{Kind, Method, Target};
+use crate::limits::{PDP_ONE_BY_ONE_MAX, POLICY_TARGETS_MAX};
+use crate::mcp::{Kind, Listed, Method, Target};
 use crate::policy::remote::{Asked, conclude, refused};
-use crate::policy::{Denial, Form, Permit};
+use crate::policy::{Denial, Form, PROMPT_USES, Permit, RESOURCE_USES};
 use crate::reject::Reject;
 use crate::shard::Shard;
 use crate::world::World;
@@ -63,21 +63,9 @@ pub(super) fn questions(
 ) -> Result<Questions, Denial> {
     let snapshot = &world.snapshot;
     let no = |reject| refused(reject, &snapshot.policy);
-    let endpoints = snapshot.pdp.as_ref().map(|point| &point.endpoints);
-    let (Some(endpoints @ Endpoints::Known { .. }), Some(token), Some(source_ip)) =
-        (endpoints, exchange.token.as_deref(), exchange.source)
-    else {
-        return Err(no(Reject::PolicyUnavailable));
-    };
-    let (principal, call) = (token.principal(), &exchange.scratch.call);
-    let asker = Asker {
-        id: principal.user().unwrap_or(principal.agent()),
-        agent: principal.agent(),
-        source_ip,
-        country: decide::locate(world, exchange.source),
-        now,
-        revision: if exchange.call_read { call.revision() } else { None },
-    };
+    let (endpoints, asker) =
+        asker(world, exchange, now).ok_or_else(|| no(Reject::PolicyUnavailable))?;
+    let call = &exchange.scratch.call;
     let gateway = snapshot.config.public_url.as_str();
     let name = exchange.scratch.server.as_str();
     let url = format!("{gateway}/mcp/{name}");
@@ -108,6 +96,69 @@ pub(super) fn questions(
         }
     }
     Ok(Questions::write(endpoints, &asker, &all))
+}
+
+/// Who asks, and where questions go. `None` when one of them is not known.
+fn asker<'a>(
+    world: &'a World,
+    exchange: &'a Exchange,
+    now: UnixSeconds,
+) -> Option<(&'a Endpoints, Asker<'a>)> {
+    let endpoints = &world.snapshot.pdp.as_ref()?.endpoints;
+    if *endpoints == Endpoints::Unknown {
+        return None;
+    }
+    let principal = exchange.token.as_deref()?.principal();
+    let call = &exchange.scratch.call;
+    let asker = Asker {
+        id: principal.user().unwrap_or(principal.agent()),
+        agent: principal.agent(),
+        source_ip: exchange.source?,
+        country: decide::locate(world, exchange.source),
+        now,
+        revision: if exchange.call_read { call.revision() } else { None },
+    };
+    Some((endpoints, asker))
+}
+
+/// Asks which of `names`, items of a list, are for the caller: those with which something may be
+/// done.
+///
+/// # Errors
+/// [`Reject::PolicyUnavailable`]: no list is shown unasked, nor are many questions asked one by
+/// one.
+pub(super) async fn shown(
+    shard: &Shard,
+    world: &World,
+    exchange: &Exchange,
+    now: UnixSeconds,
+    listed: Listed,
+    names: &[&str],
+) -> Result<Vec<bool>, Reject> {
+    let (endpoints, asker) = asker(world, exchange, now).ok_or(Reject::PolicyUnavailable)?;
+    let (kind, actions): (_, &[&str]) = match listed {
+        Listed::Tools => ("tool", &["tools/call"]),
+        Listed::Prompts => ("prompt", &PROMPT_USES),
+        Listed::Resources => ("resource", &RESOURCE_USES),
+        // It stands for resources that nobody has named yet.
+        Listed::Templates => ("resource_template", &["resources/read"]),
+    };
+    let server = Some(exchange.scratch.server.as_str());
+    let mut all = Vec::with_capacity(names.len() * actions.len());
+    for id in names {
+        all.extend(actions.iter().map(|action| Evaluation { action, kind, id, server }));
+    }
+    if all.is_empty() {
+        return Ok(Vec::new());
+    }
+    let together = matches!(endpoints, Endpoints::Known { evaluations: Some(_), .. });
+    if !together && all.len() > PDP_ONE_BY_ONE_MAX {
+        return Err(Reject::PolicyUnavailable);
+    }
+    let questions = Questions::write(endpoints, &asker, &all).to_the_end();
+    let answers = ask(shard, world, &questions).await?;
+    let items = answers.chunks(actions.len());
+    Ok(items.map(|uses| uses.iter().any(|answer| answer.permitted)).collect())
 }
 
 /// A request that is judged by its method and what it names. Notifications and pings are part of a

@@ -270,7 +270,7 @@ impl Oversight for Watch<'_> {
         listed.map_or(Filter::Nothing, Filter::List)
     }
 
-    fn keep(
+    async fn keep(
         &self,
         listed: Listed,
         items: usize,
@@ -281,8 +281,11 @@ impl Oversight for Watch<'_> {
         let now = self.shard.clock.now().wall.seconds();
         let world = self.shard.world();
         if world.snapshot.pdp.is_some() {
-            // Not asked item by item yet, and never shown unasked.
-            return Err(Reject::PolicyUnavailable);
+            // On the heap: who decides here has no room for this in each answer.
+            let shown = Box::pin(ask::shown(self.shard, &world, self.exchange, now, listed, names));
+            kept.append(&mut shown.await?);
+            self.count(items, kept, false);
+            return Ok(());
         }
         let mut forbidden = false;
         decide::shown(self.shard, &world, self.exchange, now, listed, names, |shown| {

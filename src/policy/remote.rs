@@ -52,7 +52,8 @@ impl Pdp {
     }
 
     /// Asks all `questions`, as they were written for the endpoints of `point`. Of questions that
-    /// are asked one by one, those behind a denied one are not, and count as denied.
+    /// are asked one by one, those behind a denied one are not, unless all are wanted; they count
+    /// as denied.
     ///
     /// # Errors
     /// [`Reject::PolicyUnavailable`], whatever went wrong: no place among those that wait, no
@@ -76,19 +77,21 @@ impl Pdp {
                 let answer = self.carry(point, generation, target, body, until).await?;
                 read_many(&answer, *count).map_err(bad)
             }
-            (Questions::OneByOne(bodies), Endpoints::Known { evaluation, .. }) => {
+            (Questions::OneByOne { bodies, to_the_end }, Endpoints::Known { evaluation, .. }) => {
                 let mut answers = vec![Answer::default(); bodies.len()];
                 for (body, place) in bodies.iter().zip(&mut answers) {
                     let answer = self.carry(point, generation, evaluation, body, until).await?;
                     *place = read_one(&answer).map_err(bad)?;
-                    if !place.permitted {
+                    if !place.permitted && !to_the_end {
                         break;
                     }
                 }
                 Ok(answers)
             }
             // Unknown endpoints, or others than the questions were written for.
-            (Questions::Together(..) | Questions::OneByOne(_), _) => Err(Reject::PolicyUnavailable),
+            (Questions::Together(..) | Questions::OneByOne { .. }, _) => {
+                Err(Reject::PolicyUnavailable)
+            }
         }
     }
 

@@ -103,6 +103,10 @@ impl Point {
             "right" => answered("200 OK", "", &right),
             "echo" => answered("200 OK", &format!("X-Request-ID: {id}\r\n"), &right),
             "closes" => answered("200 closing", "Connection: close\r\n", &right),
+            "fails on items" if body.windows(7).any(|part| part == b"\"other\"") => {
+                answered("500 Broken", "", &right)
+            }
+            "fails on items" => answered("200 OK", "", &right),
             "gone" => return None,
             "silent" => {
                 std::thread::park_timeout(Duration::from_secs(3));
@@ -412,4 +416,64 @@ fn an_open_stream_ends_when_it_is_no_longer_permitted() {
         assert!(!answer.complete || answer.body.starts_with(b"data: first"), "{answer:?}");
         assert_eq!(turn.reasons(&gateway, 1), [reason], "{trouble}");
     }
+}
+
+/// A list is asked about item by item, in one request where that is taken.
+#[test]
+fn lists_hold_what_it_permits_and_nothing_unasked() {
+    for driver in DRIVERS {
+        for batches in [true, false] {
+            let point = Point::start(batches);
+            let gateway = start(driver, &point);
+            point.state.lock().unwrap().denied = vec![("alice", "other")];
+            for (sse, piece) in [(false, 0), (true, 0), (true, 1)] {
+                let shown = format!("events {sse} by {piece}, batches {batches} on {driver:?}");
+                point.does("right");
+                gateway.upstream.say(list(&["other", "b", "a"], sse), false, piece);
+                point.questions();
+                let answer = gateway.ask(&listing(&gateway));
+                assert_eq!(answer.status, 200, "{shown}: {answer:?}");
+                let body = text(&answer.body);
+                let json = body.strip_prefix("data: ").unwrap_or(&body).trim_end();
+                let found: Value = serde_json::from_str(json).unwrap();
+                let names = found["result"]["tools"].as_array().unwrap();
+                let names: Vec<_> =
+                    names.iter().map(|tool| tool["name"].as_str().unwrap()).collect();
+                assert_eq!(names, ["a", "b"], "{shown}");
+                // The list itself, with `connect`, and its three items.
+                assert_eq!(point.questions().len(), if batches { 2 } else { 5 }, "{shown}");
+                point.does("fails on items");
+                let answer = gateway.ask(&listing(&gateway));
+                let refused = answer.status == 503 || !answer.complete;
+                assert!(refused && !text(&answer.body).contains("name"), "{shown}: {answer:?}");
+            }
+            // Sixty-five one by one would take their time; together they may come.
+            point.does("right");
+            let many: Vec<String> = (0..65).map(|number| format!("tool-{number:02}")).collect();
+            let many: Vec<&str> = many.iter().map(String::as_str).collect();
+            gateway.upstream.say(list(&many, false), false, 0);
+            let answer = gateway.ask(&listing(&gateway));
+            assert_eq!(answer.status, if batches { 200 } else { 503 }, "{batches}: {answer:?}");
+            let empty = list(&[], false);
+            gateway.upstream.say(empty, false, 0);
+            point.questions();
+            assert_eq!(gateway.ask(&listing(&gateway)).status, 200);
+        }
+    }
+}
+
+fn listing(gateway: &Gateway) -> Vec<u8> {
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+    Post::new(gateway).script("said").body(body).bytes()
+}
+
+fn list(names: &[&str], sse: bool) -> Vec<u8> {
+    let tools: Vec<Value> = names.iter().map(|name| json!({ "name": name })).collect();
+    let message = json!({"jsonrpc": "2.0", "id": 1, "result": {"tools": tools}}).to_string();
+    let (kind, body) = if sse {
+        ("text/event-stream", format!("data: {message}\n\n"))
+    } else {
+        ("application/json", message)
+    };
+    right_as(kind, &body)
 }
