@@ -299,8 +299,9 @@ fn percent_is_sound(path: &[u8]) -> bool {
         part.first_chunk::<2>().is_some_and(|pair| pair.iter().all(u8::is_ascii_hexdigit))
     })
 }
-/// Whether a parameter of a media type names another encoding than UTF-8, which JSON between systems
-/// (RFC 8259 §8.1) and event streams (WHATWG HTML §9.2.5) always are.
+
+/// Whether a parameter of a media type names another encoding than UTF-8, which JSON between
+/// systems (RFC 8259 §8.1) and event streams (WHATWG HTML §9.2.5) always are.
 #[must_use]
 pub fn is_other_charset(parameter: &[u8]) -> bool {
     let parameter = parameter.trim_ascii();
