@@ -111,7 +111,7 @@ impl Answered {
         let kind = self.kind(leg)?;
         let what = oversight.filter();
         let mut out = relay.buffers.take();
-        self.write_fields(kind, leg, oversight, &mut out)?;
+        self.write_fields(kind, what, leg, oversight, &mut out)?;
         if kind == Body::Json && what != Filter::Nothing {
             return self.filter_to(stream, leg, downstream, oversight, relay, out).await;
         }
@@ -198,10 +198,18 @@ impl Answered {
     fn write_fields(
         &self,
         kind: Body,
+        what: Filter,
         leg: &Leg<'_>,
         oversight: &impl Oversight,
         out: &mut Vec<u8>,
     ) -> Result<(), Reject> {
+        // What was filtered as UTF-8 must not be read as anything else.
+        let own_type: Option<&[u8]> = match (kind, what) {
+            (Body::Withheld, _) => Some(b""),
+            (Body::Json | Body::Events, Filter::Nothing) => None,
+            (Body::Json, _) => Some(b"content-type: application/json\r\n"),
+            (Body::Events, _) => Some(b"content-type: text/event-stream\r\n"),
+        };
         let bytes = self.input.get(..self.head_bytes).unwrap_or_default();
         write::status_line(self.head.status(), out);
         for (name, value) in self.head.downstream_fields(bytes) {
@@ -213,10 +221,11 @@ impl Answered {
                 } else {
                     out.truncate(start);
                 }
-            } else if !(kind == Body::Withheld && name.eq_ignore_ascii_case(b"content-type")) {
+            } else if !(own_type.is_some() && name.eq_ignore_ascii_case(b"content-type")) {
                 write::header(name, value, out)?;
             }
         }
+        out.extend_from_slice(own_type.unwrap_or_default());
         out.extend_from_slice(b"x-content-type-options: nosniff\r\n");
         answer::cors(leg.origin, out);
         Ok(())

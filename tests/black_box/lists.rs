@@ -352,6 +352,29 @@ fn what_stands_around_a_list_in_a_stream_is_kept() {
     }
 }
 
+/// A list that was filtered as UTF-8 is not called anything else, whatever its server says.
+#[test]
+fn a_filtered_list_has_no_other_charset() {
+    for driver in DRIVERS {
+        let gateway = start(driver);
+        let _turn = gateway.turn();
+        let list = &LISTS[0];
+        let event = format!("data: {}\n\n", list.sent());
+        let post = asked(&gateway, "alice", list.method, false);
+        for (kind, body) in [(JSON, list.sent().to_string()), (EVENTS, event)] {
+            for parameter in ["charset=utf-7", "charset=utf-8", "x=application/json"] {
+                let said = format!("{kind}; {parameter}");
+                let how = (&*said, Framing::Length, 0);
+                let answer = answered(&gateway, &post, how, body.as_bytes());
+                assert_eq!(answer.status, 200, "{said} {driver:?}");
+                assert_eq!(answer.header("content-type"), Some(kind), "{said} {driver:?}");
+                let fields = answer.head.to_ascii_lowercase();
+                assert_eq!(fields.matches("content-type:").count(), 1, "{fields}");
+            }
+        }
+    }
+}
+
 /// An agent of HTTP/1.0 reads until the connection ends, and gets no length of the unfiltered.
 #[test]
 fn lists_for_http_1_0() {
