@@ -5,6 +5,7 @@ use super::pump::{Heard, Pump};
 use super::transfer::Transfer;
 use super::{Filter, Leg, NoAnswer, Oversight, Relay, Relayed, Review};
 use crate::clock::Monotonic;
+use crate::http::head::is_other_charset;
 use crate::http::{BodyDecoder, Field, Framing, Method, ResponseHead, sse, write};
 use crate::limits::{RELAY_BUFFER_BYTES, UPSTREAM_HEAD_BYTES_MAX, UPSTREAM_INTERIM_MAX};
 use crate::listener::{Downstream, answer};
@@ -111,9 +112,16 @@ impl Answered {
         let kind = self.kind(leg)?;
         let what = oversight.filter();
         let mut out = relay.buffers.take();
-        self.write_fields(kind, what, leg, oversight, &mut out)?;
-        if kind == Body::Json && what != Filter::Nothing {
-            return self.filter_to(stream, leg, downstream, oversight, relay, out).await;
+        self.write_fields(kind, leg, oversight, &mut out)?;
+        if kind == Body::Json {
+            let held = match what {
+                Filter::Nothing => false,
+                Filter::Strays => self.strays(stream, leg, downstream, oversight, relay).await?,
+                Filter::List(_) | Filter::Replay => true,
+            };
+            if held {
+                return self.filter_to(stream, leg, downstream, oversight, relay, out).await;
+            }
         }
         let filters = kind == Body::Events && what != Filter::Nothing;
         let framing = self.head.framing();
@@ -139,7 +147,7 @@ impl Answered {
             },
         };
         // Nothing was sent yet: what is broken already is refused, not begun and cut.
-        let done = transfer.decode(&mut self.input, &mut out, oversight)?;
+        let done = transfer.take(&mut self.input, &mut out, oversight).await?;
         let mut pump = Pump::new(&relay.timers, leg.cancel_on_leave);
         self.complete = transfer
             .run(
@@ -169,6 +177,11 @@ impl Answered {
             _ => {}
         }
         let bytes = self.input.get(..self.head_bytes).unwrap_or_default();
+        // In another encoding the same bytes are another message to who reads it.
+        let kind = self.head.field(bytes, Field::ContentType).unwrap_or_default();
+        if kind.split(|byte| *byte == b';').skip(1).any(is_other_charset) {
+            return Err(Reject::UpstreamContentType);
+        }
         if self
             .head
             .field(bytes, Field::ContentEncoding)
@@ -198,18 +211,10 @@ impl Answered {
     fn write_fields(
         &self,
         kind: Body,
-        what: Filter,
         leg: &Leg<'_>,
         oversight: &impl Oversight,
         out: &mut Vec<u8>,
     ) -> Result<(), Reject> {
-        // What was filtered as UTF-8 must not be read as anything else.
-        let own_type: Option<&[u8]> = match (kind, what) {
-            (Body::Withheld, _) => Some(b""),
-            (Body::Json | Body::Events, Filter::Nothing) => None,
-            (Body::Json, _) => Some(b"content-type: application/json\r\n"),
-            (Body::Events, _) => Some(b"content-type: text/event-stream\r\n"),
-        };
         let bytes = self.input.get(..self.head_bytes).unwrap_or_default();
         write::status_line(self.head.status(), out);
         for (name, value) in self.head.downstream_fields(bytes) {
@@ -221,11 +226,10 @@ impl Answered {
                 } else {
                     out.truncate(start);
                 }
-            } else if !(own_type.is_some() && name.eq_ignore_ascii_case(b"content-type")) {
+            } else if !(kind == Body::Withheld && name.eq_ignore_ascii_case(b"content-type")) {
                 write::header(name, value, out)?;
             }
         }
-        out.extend_from_slice(own_type.unwrap_or_default());
         out.extend_from_slice(b"x-content-type-options: nosniff\r\n");
         answer::cors(leg.origin, out);
         Ok(())
