@@ -352,6 +352,28 @@ fn what_stands_around_a_list_in_a_stream_is_kept() {
     }
 }
 
+/// What would be filtered as UTF-8 and read as something else is refused.
+#[test]
+fn a_list_in_another_charset_is_502() {
+    for driver in DRIVERS {
+        let gateway = start(driver);
+        let _turn = gateway.turn();
+        let list = &LISTS[0];
+        let event = format!("data: {}\n\n", list.sent());
+        let post = asked(&gateway, "alice", list.method, false);
+        for (kind, body) in [(JSON, list.sent().to_string()), (EVENTS, event)] {
+            for (charset, status) in [("utf-7", 502), ("\"UTF-16\"", 502), ("utf-8", 200)] {
+                let said = format!("{kind}; charset={charset}");
+                let how = (&*said, Framing::Length, 0);
+                let answer = answered(&gateway, &post, how, body.as_bytes());
+                assert_eq!(answer.status, status, "{said} {driver:?}");
+                let found = text(&answer.body);
+                assert!(!found.contains("other"), "{said} {driver:?}: {found}");
+            }
+        }
+    }
+}
+
 /// An agent of HTTP/1.0 reads until the connection ends, and gets no length of the unfiltered.
 #[test]
 fn lists_for_http_1_0() {
