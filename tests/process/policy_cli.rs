@@ -145,6 +145,31 @@ fn explain_judges_arguments_as_the_gateway_does() {
     assert_eq!(run(&stage, &test).0, 1);
 }
 
+/// The country is that of the configuration's database, unless another is given.
+#[test]
+fn explain_looks_the_country_up_as_the_gateway_does() {
+    let stage = stage();
+    let database = crate::mmdb::encode(&[("198.51.100.0/24", &[("country", "DE")])]);
+    std::fs::write(stage.path("countries.mmdb"), database).unwrap();
+    let told = stage.read("gateway.toml");
+    let told = told.replace("[policy]", "[policy]\ngeoip = \"countries.mmdb\"");
+    stage.write("gateway.toml", &told);
+    let rule = "@id(\"eu\") forbid (principal, action == Action::\"connect\", resource)\n\
+                unless { context.source has country && context.source.country == \"DE\" };\n";
+    stage.write("policies/eu.cedar", rule);
+    let table: [(&[&str], i32, &str); 4] = [
+        (&["--ip", "198.51.100.7"], 0, "from 198.51.100.7 in DE"),
+        (&["--ip", "198.51.100.7", "--country", "US"], 1, "from 198.51.100.7 in US"),
+        (&["--ip", "203.0.113.1"], 1, "from 203.0.113.1"),
+        (&["--ip", "203.0.113.1", "--country", "DE"], 0, "from 203.0.113.1 in DE"),
+    ];
+    for (from, expected, end) in table {
+        let (code, said, faults) = explain(&stage, &[&ANN[..], &["--name", "echo"], from].concat());
+        assert_eq!(code, expected, "{said}{faults}");
+        assert!(said.lines().any(|line| line.ends_with(end)), "{end}: {said}");
+    }
+}
+
 /// What is printed lies in `schema.d` as it is, and a mistake is then a fault of `check`.
 #[test]
 fn policy_schema_prints_types_that_load() {
