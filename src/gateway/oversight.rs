@@ -31,6 +31,7 @@ pub(super) struct Watch<'a> {
     changed: Cell<bool>,
     judged_at: Cell<Monotonic>,
     judged_under: Cell<Basis>,
+    began_under: Basis,
     /// What was shown of lists so far.
     tally: Cell<Option<Tally>>,
 }
@@ -52,6 +53,7 @@ impl<'a> Watch<'a> {
             changed: Cell::new(false),
             judged_at: Cell::new(shard.timers.now()),
             judged_under: Cell::new(Basis::of(&exchange.world, exchange)),
+            began_under: Basis::of(&exchange.world, exchange),
             tally: Cell::new(None),
         }
     }
@@ -103,6 +105,17 @@ impl<'a> Watch<'a> {
         }
         let permit = match decide::permit(self.shard, &world, self.exchange, now) {
             Ok(permit) => permit,
+            // What a better login would bring is no matter for an answer under way: one call is
+            // with its server already, and a second try would run it twice.
+            Err(denial) if denial.step_up.is_some() => {
+                let same = Basis::of(&world, self.exchange) == self.began_under;
+                let goes_on = same && !self.is_stream;
+                return if goes_on {
+                    Review::Continue
+                } else {
+                    Review::Cut(Reject::PolicyStreamDenied)
+                };
+            }
             Err(denial) => return Review::Cut(denial.reject),
         };
         // A stream goes on for hours: it must not stay with a server or a credential that the
@@ -208,8 +221,11 @@ impl Oversight for Watch<'_> {
         if self.exchange.method == HttpMethod::Get {
             return Filter::Replay;
         }
-        let listed = self.exchange.mcp_method().and_then(Listed::of);
-        listed.map_or(Filter::Nothing, Filter::List)
+        match self.exchange.mcp_method().and_then(Listed::of) {
+            Some(listed) => Filter::List(listed),
+            None if self.exchange.session.is_some() => Filter::Strays,
+            None => Filter::Nothing,
+        }
     }
 
     fn keep(

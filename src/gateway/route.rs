@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use crate::config::{Config, Listen, Proxy};
+use crate::http::head::is_other_charset;
 use crate::http::{Field, Framing, Method, forwarded, host};
 use crate::identity::{Resource, metadata};
 use crate::listener::Downstream;
@@ -94,14 +95,6 @@ pub(super) fn cors_origin<'a>(downstream: &'a Downstream, config: &Config) -> &'
 
 fn origin_allowed(origin: &[u8], config: &Config) -> bool {
     host::origin_allowed(origin, &config.public_url, &config.listen.origins, config.listen.loopback)
-}
-
-/// RFC 8259 §8.1: JSON between systems is UTF-8.
-fn is_other_charset(parameter: &[u8]) -> bool {
-    let Some((name, value)) = parameter.split_at_checked(b"charset=".len()) else { return false };
-    let value = value.trim_ascii();
-    let bare = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value);
-    name.eq_ignore_ascii_case(b"charset=") && !bare.eq_ignore_ascii_case(b"utf-8")
 }
 
 /// MCP 2026-07-28 and 2025-11-25, transports, "Sending Messages": JSON in, and the client lists

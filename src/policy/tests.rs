@@ -1,5 +1,7 @@
 //! Enforcement, the look of denials, and the cache.
 
+mod differential;
+
 use std::path::Path;
 
 use super::*;

@@ -6,7 +6,7 @@ use std::mem;
 use super::list::filter;
 use super::{Filter, Oversight};
 use crate::http::sse::EventTracker;
-use crate::mcp::ListReader;
+use crate::mcp::{ListReader, may_hold_a_list};
 use crate::reject::Reject;
 
 /// Filters one event stream.
@@ -84,8 +84,11 @@ impl EventFilter {
         let message = data(text);
         let mut filtered = Vec::new();
         // Without a brace there is no object in it, in any reading: a ping of some server's own.
-        let changed = message.contains(&b'{')
-            && filter(&mut self.reader, &message, self.what.expected(), oversight, &mut filtered)?;
+        let looked_at = match self.what {
+            Filter::Strays => may_hold_a_list(&message),
+            Filter::Nothing | Filter::List(_) | Filter::Replay => message.contains(&b'{'),
+        };
+        let changed = looked_at && filter(&mut self.reader, &message, oversight, &mut filtered)?;
         if changed {
             rewrite(text, &filtered, out);
         } else {

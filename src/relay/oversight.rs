@@ -46,6 +46,9 @@ pub trait Oversight {
 pub enum Filter {
     /// Nowhere.
     Nothing,
+    /// Nowhere either, but the server may mistake whose answer it is: official servers of the
+    /// legacy era give an answer to whoever used its id last in the session.
+    Strays,
     /// This one was asked for.
     List(Listed),
     /// Anywhere: a stream that may repeat earlier answers (2025-11-25, transports,

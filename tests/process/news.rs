@@ -229,3 +229,28 @@ fn a_list_under_way_is_filtered_by_the_newest_policies() {
         assert_eq!(text(&mut stream), "", "{driver}: a clean end");
     }
 }
+
+/// An agent of HTTP/1.0 has a stream without chunks: what is said stands between the events there,
+/// too.
+#[test]
+fn a_stream_without_chunks_hears_the_same() {
+    for driver in ["auto", "epoll"] {
+        let (says, upstream) = scripted();
+        let gateway = start(&upstream, driver);
+        let client = gateway.client();
+        let mut witness = witness(&client);
+        let mut stream = client.open();
+        let head = client.head("GET").replace(" HTTP/1.1\r\n", " HTTP/1.0\r\n");
+        stream.send(&format!("{head}\r\n"));
+        let head = stream.read_head();
+        assert_eq!(status(&head), 200);
+        assert!(!head.to_ascii_lowercase().contains("transfer-encoding"), "{head}");
+        says.send("data: {\"a\":").unwrap();
+        change(&gateway, &mut witness, 0);
+        says.send("1}\n\n").unwrap();
+        let expected =
+            format!("data: {{\"a\":1}}\n\n{}", news(&["tools", "prompts", "resources"], None));
+        let found = stream.exactly(expected.len()).expect("not cut");
+        assert_eq!(String::from_utf8(found).unwrap(), expected, "{driver}");
+    }
+}

@@ -209,6 +209,61 @@ fn an_open_stream_is_judged_again_after_a_policy_change_and_cut() {
     }
 }
 
+/// The arguments of a call under way were read by what policies asked for when it came; its body is
+/// with the upstream. What new policies ask for besides is not guessed.
+#[test]
+fn an_answer_whose_arguments_new_policies_ask_for_is_cut() {
+    let (open, gate) = Gate::new();
+    let upstream = Upstream::start(move |_, peer| {
+        say(peer, EVENTS);
+        while gate.pass() {
+            if let Then::Close = say(peer, &chunk("data: {}\n\n")) {
+                break;
+            }
+        }
+        Then::Close
+    });
+    let gateway = Setup::new(upstream.address).start();
+    gateway.wait_until_ready();
+    let client = gateway.client();
+    let mut stream = client.open();
+    stream.send(&client.call("watch"));
+    assert_eq!(status(&stream.read_head()), 200);
+    let mut next = || {
+        open.send(()).unwrap();
+        stream.chunk()
+    };
+    assert_eq!(next().unwrap(), b"data: {}\n\n");
+    let types = |tool: &str| format!("@tool(\"sample/{tool}\") type T = {{ path: String }};");
+    let asking = |tool: &str| {
+        let arguments = format!("context.arguments[\"sample/{tool}\"]");
+        format!(
+            "{PERMIT_ALL}\n@id(\"paths\") forbid (principal, action, resource) when {{ \
+             context.arguments has \"sample/{tool}\" && {arguments} has path && \
+             {arguments}.path == \"secret\" }};"
+        )
+    };
+    fs::create_dir(gateway.stage().path("policies/schema.d")).unwrap();
+    for (tool, goes_on) in [("other", true), ("watch", false)] {
+        gateway.stage().write("policies/schema.d/t.cedarschema", &types(tool));
+        gateway.stage().write("policies/all.cedar", &asking(tool));
+        gateway.reload();
+        // A new call is judged by the new policies; then so is what is under way.
+        assert_eq!(client.once(&client.path("/mcp/none").call("x")).status, 403);
+        if goes_on {
+            assert_eq!(next().unwrap(), b"data: {}\n\n");
+        } else {
+            assert!((0..1_000).any(|_| next().is_none()), "cut");
+        }
+    }
+    let records = gateway.audited(3);
+    let record = records.iter().find(|record| record["name"] == "watch").unwrap();
+    assert_eq!(
+        (&record["decision"], &record["reason"]),
+        (&json!("permit"), &json!("stream_denied"))
+    );
+}
+
 #[test]
 fn sighup_opens_the_audit_file_anew() {
     let upstream = Upstream::echo();

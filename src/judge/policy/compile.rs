@@ -14,7 +14,7 @@ use super::arguments::{Declared, Plans};
 use super::load::{Fault, Faults, Setting, Source, Sources};
 use super::mentions;
 use super::rule::{self, Core, GATEWAY, Names, Place, Rule, RulePlace};
-use super::scanner::{self, Statement, Torn};
+use super::scanner::{self, Statement, Statements, Torn};
 use super::schema::{self, Actions, Types, kind};
 use super::{PolicySet, index, warnings};
 use crate::limits::{self, PLAN_FIELDS_MAX, POLICY_NAMES_KEPT_MAX};
@@ -135,10 +135,10 @@ pub(super) struct Spot<'a> {
 
 impl<'a> Compiler<'a> {
     fn file(&mut self, source: &'a Source, pause: &mut dyn FnMut()) {
-        let (statements, torn) = scanner::statements(&source.text);
+        let mut statements = Statements::new(&source.text);
         let file: Arc<Path> = Arc::from(source.path.as_path());
         let mut places = scanner::Places::new(&source.text);
-        for statement in statements {
+        for statement in statements.by_ref() {
             if self.rules.len() >= limits::POLICIES_MAX {
                 let what = format!("more than {} policies", limits::POLICIES_MAX);
                 self.fault(source, statement.offset, &what, "join policies with lists or groups");
@@ -153,7 +153,7 @@ impl<'a> Compiler<'a> {
             let at = RulePlace { file, line, column, shadow: self.shadow, permits: core.permits };
             self.rules.push(Rule { at, core });
         }
-        match torn {
+        match statements.torn {
             Some(Torn::String(at)) => {
                 self.fault(source, at, "this string never ends", "close it with a quote");
             }

@@ -181,7 +181,7 @@ impl PolicySet {
         found.iter().filter_map(|at| self.rule(*at)).collect()
     }
 
-    fn rule(&self, at: u32) -> Option<&Rule> {
+    pub(super) fn rule(&self, at: u32) -> Option<&Rule> {
         self.rules.get(at as usize)
     }
 

@@ -42,6 +42,8 @@ struct OfServer {
     wide: Vec<Bucket>,
     /// Policies for one tool, prompt or resource, by its name.
     exact: HashMap<Box<str>, Bucket>,
+    /// Permits of one resource each.
+    resources: Vec<u32>,
     /// Principal scopes of permits.
     seen_by: HashSet<Who>,
     /// Principal scopes of unconditional forbids that cover the whole server.
@@ -118,6 +120,9 @@ impl Index {
 impl OfServer {
     fn file(&mut self, at: u32, rule: &Rule) {
         if let Some(name) = &rule.place.name {
+            if rule.permits && !rule.at.shadow && rule.place.kinds & kind::RESOURCE != 0 {
+                self.resources.push(at);
+            }
             self.exact.entry(name.clone()).or_default().add(at, rule);
             return;
         }
@@ -174,6 +179,12 @@ impl Bucket {
 }
 
 impl PolicySet {
+    /// Numbers of the permits of the slice's server that are about one resource each.
+    pub(super) fn resources(&self, slice: &Slice<'_>) -> &[u32] {
+        let of_server = slice.server.and_then(|at| self.index.servers.get(usize::from(at)));
+        of_server.map_or(&[], |one| &one.resources)
+    }
+
     /// Equal for two sets when the same policies, in the same order, may decide in `server`.
     #[must_use]
     pub fn mark(&self, server: u16) -> u64 {

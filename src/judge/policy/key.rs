@@ -20,7 +20,7 @@ impl PolicySet {
         out.clear();
         out.extend_from_slice(subject.digest);
         out.extend_from_slice(&slice.action.to_le_bytes());
-        out.push(slice.kind | MODE_BITS * mode_number(question.mode));
+        out.push(slice.kind | (MODE_BITS * mode_number(question.mode)));
         out.extend_from_slice(&slice.server.unwrap_or(u16::MAX).to_le_bytes());
         optional(question.target.name(), out);
         // What only a call can tell is not looked at for a list.

@@ -7,7 +7,6 @@
 use super::decide::Conditions;
 use super::mentions::Mentions;
 use super::rule::{Asker, Rule};
-use super::schema::kind;
 use super::{Mode, PolicySet, Question, Slice, Verdict};
 
 impl PolicySet {
@@ -39,14 +38,8 @@ impl PolicySet {
     /// Whether some permit names a resource of the server, which a template may well stand for.
     fn permits_one(&self, slice: &Slice<'_>, asker: &Asker) -> bool {
         let fits = |rule: &Rule| {
-            rule.permits
-                && !rule.at.shadow
-                && rule.place.name.is_some()
-                && rule.place.kinds & kind::RESOURCE != 0
-                && rule.place.server == slice.server
-                && rule.who.matches(asker)
-                && rule.actions.binary_search(&slice.action).is_ok()
+            rule.who.matches(asker) && rule.actions.binary_search(&slice.action).is_ok()
         };
-        self.rules.iter().any(fits)
+        self.resources(slice).iter().any(|at| self.rule(*at).is_some_and(fits))
     }
 }

@@ -43,8 +43,8 @@ pub(super) struct Core {
     pub(super) arguments: Vec<Named>,
     /// The whole statement as it is written.
     pub(super) text: Box<str>,
-    /// Its condition alone in a set, for Cedar; `None` when the scope, which is matched here, is all
-    /// there is to it.
+    /// Its condition alone in a set, for Cedar; `None` when the scope is all there is to it, which
+    /// is matched here.
     pub(super) condition: Option<cedar_policy::PolicySet>,
 }
 

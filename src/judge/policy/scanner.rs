@@ -196,27 +196,50 @@ pub(super) enum Torn {
     Statement(usize),
 }
 
-/// Cuts `text`. What was cut before a torn end is given too, so that all faults can be told at
-/// once.
-#[must_use]
-pub(super) fn statements(text: &str) -> (Vec<Statement<'_>>, Option<Torn>) {
-    let mut found = Vec::new();
-    let mut start = None;
-    let mut tokens = Tokens::new(text);
-    while let Some((at, token)) = tokens.next() {
-        let from = *start.get_or_insert(at);
-        match token {
-            Token::Unclosed => return (found, Some(Torn::String(at))),
-            Token::End => {
-                if let Some(text) = text.get(from..tokens.at) {
-                    found.push(Statement { text, offset: from });
-                }
-                start = None;
-            }
-            Token::At | Token::Other(_) | Token::Text | Token::Word(_) => {}
-        }
+/// Cuts a text into its statements, one after another.
+pub(super) struct Statements<'t> {
+    tokens: Tokens<'t>,
+    /// Where the text stops being statements.
+    pub(super) torn: Option<Torn>,
+}
+
+impl<'t> Statements<'t> {
+    pub(super) fn new(text: &'t str) -> Self {
+        Self { tokens: Tokens::new(text), torn: None }
     }
-    (found, start.map(Torn::Statement))
+}
+
+impl<'t> Iterator for Statements<'t> {
+    type Item = Statement<'t>;
+
+    fn next(&mut self) -> Option<Statement<'t>> {
+        let mut start = None;
+        while let Some((at, token)) = self.tokens.next() {
+            let from = *start.get_or_insert(at);
+            match token {
+                Token::Unclosed => {
+                    self.torn = Some(Torn::String(at));
+                    self.tokens.at = self.tokens.text.len();
+                    return None;
+                }
+                Token::End => {
+                    let text = self.tokens.text.get(from..self.tokens.at)?;
+                    return Some(Statement { text, offset: from });
+                }
+                Token::At | Token::Other(_) | Token::Text | Token::Word(_) => {}
+            }
+        }
+        self.torn = self.torn.or(start.map(Torn::Statement));
+        None
+    }
+}
+
+/// All statements of `text`. What was cut before a torn end is given too, so that all faults can be
+/// told at once.
+#[cfg(test)]
+pub(super) fn statements(text: &str) -> (Vec<Statement<'_>>, Option<Torn>) {
+    let mut cut = Statements::new(text);
+    (cut.by_ref().collect(), cut.torn)
 }
 
 /// Byte offset, in the text of a schema, of the declaration `type name`; 0 when there is none.

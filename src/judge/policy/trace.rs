@@ -105,7 +105,7 @@ impl PolicySet {
             numbers.extend(bucket.permits.iter().chain(&bucket.forbids).chain(&bucket.shadows));
         }
         numbers.sort_unstable();
-        let rules = numbers.iter().filter_map(|at| self.rules.get(*at as usize));
+        let rules = numbers.iter().filter_map(|at| self.rule(*at));
         let traced = rules.map(|rule| {
             let applies = slice.fits(rule, &asker, question.target.name());
             let outcome =
