@@ -197,6 +197,13 @@ fn requests(out: &mut Exposition, status: &Status<'_>) {
     out.family("refusals_total", Type::Counter, "Requests refused, by the audit record's reason.");
     let refusals = status.cores.iter().flat_map(|core| core.refusals());
     labelled(out, "reason", refusals);
+    out.family("pdp_requests_total", Type::Counter, "Questions to the remote decision point.");
+    let sum = |pick: fn(&Counters) -> u64| status.cores.iter().map(|core| pick(core)).sum();
+    out.sample(&[("outcome", "permit")], sum(|core| core.pdp_permits.get()));
+    out.sample(&[("outcome", "deny")], sum(|core| core.pdp_denials.get()));
+    out.sample(&[("outcome", "error")], sum(|core| core.pdp_errors.get()));
+    let help = "Time until the remote decision point answered, or did not.";
+    histogram(out, "pdp_request_seconds", help, status.cores, |core| &core.pdp_duration);
     let help = "Time that the gateway itself added to a request.";
     histogram(out, "request_overhead_seconds", help, status.cores, |core| &core.overhead);
     let help = "Time from the request head to the last byte of the answer.";

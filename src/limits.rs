@@ -19,6 +19,14 @@ pub const PROXY_HEADER_BYTES_MAX: usize = 4096;
 pub const GEOIP_BYTES_MAX: usize = 256 << 20;
 /// Networks of it that are looked at for one with a country.
 pub const GEOIP_LOOKED_AT_MAX: usize = 65_536;
+/// Bytes of an answer of a remote decision point.
+pub const PDP_ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of what it publishes about itself.
+pub const PDP_METADATA_BYTES_MAX: usize = 64 * 1024;
+/// Questions about one list that are asked one by one.
+pub const PDP_ONE_BY_ONE_MAX: usize = 64;
+/// Idle connections of one core to it.
+pub const PDP_IDLE_PER_CORE_MAX: usize = 16;
 /// Entries of `listen.trusted_proxies`.
 pub const TRUSTED_PROXIES_MAX: usize = 64;
 /// Bytes of a request target (414 above).

@@ -59,6 +59,8 @@ mod methods;
 mod relay;
 #[path = "black_box/quota.rs"]
 mod quota;
+#[path = "black_box/pdp.rs"]
+mod pdp;
 #[path = "black_box/shadows.rs"]
 mod shadows;
 #[path = "black_box/source.rs"]

@@ -176,6 +176,8 @@ fn the_exposition_is_valid_and_has_the_names_and_labels_of_the_contract() {
     let families = strict(&render_metrics(&bench.status(&[], &[])));
     let expected = [
         ("requests_total", "server method decision status"),
+        ("pdp_requests_total", "outcome"),
+        ("pdp_request_seconds", "le"),
         ("request_overhead_seconds", "le"),
         ("request_duration_seconds", "le"),
         ("refusals_total", "reason"),

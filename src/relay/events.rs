@@ -15,6 +15,8 @@ pub(super) struct EventFilter {
     tracker: EventTracker,
     /// The event under way.
     held: Vec<u8>,
+    /// Those before it that are whole and not judged yet.
+    whole: Vec<Vec<u8>>,
     reader: ListReader,
     /// The first bytes were seen, among which there may be a byte order mark.
     began: bool,
@@ -26,49 +28,48 @@ impl EventFilter {
             what,
             tracker: EventTracker::new(),
             held: Vec::new(),
+            whole: Vec::new(),
             reader: ListReader::new(),
             began: false,
         }
     }
 
-    /// Follows the next bytes of the stream and appends to `out` what may go on.
+    /// Follows the next bytes of the stream; [`EventFilter::pass`] says what of them may go on.
     ///
     /// # Errors
-    /// `UpstreamMalformed` for an event that is too large, or that is no message of one reading;
-    /// what the judge says.
-    pub(super) fn feed(
-        &mut self,
-        bytes: &[u8],
-        oversight: &impl Oversight,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Reject> {
+    /// `UpstreamMalformed` for an event that is too large.
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), Reject> {
         for line in bytes.split_inclusive(|byte| matches!(byte, b'\n' | b'\r')) {
             self.tracker.feed(line)?;
             self.held.extend_from_slice(line);
             if self.tracker.at_boundary() {
-                self.release(oversight, out)?;
+                self.whole.push(mem::take(&mut self.held));
             }
         }
         Ok(())
     }
 
     /// The stream ended, maybe within an event: some clients take it for a whole one.
+    pub(super) fn end(&mut self) {
+        self.whole.push(mem::take(&mut self.held));
+    }
+
+    /// Judges the events that are whole, and appends to `out` what may go on.
     ///
     /// # Errors
-    /// Those of [`EventFilter::feed`].
-    pub(super) fn release(
+    /// `UpstreamMalformed` for an event that is no message of one reading; what the judge says.
+    pub(super) async fn pass(
         &mut self,
         oversight: &impl Oversight,
         out: &mut Vec<u8>,
     ) -> Result<(), Reject> {
-        let mut event = mem::take(&mut self.held);
-        let judged = self.judge(&event, oversight, out);
-        event.clear();
-        self.held = event;
-        judged
+        for event in mem::take(&mut self.whole) {
+            self.judge(&event, oversight, out).await?;
+        }
+        Ok(())
     }
 
-    fn judge(
+    async fn judge(
         &mut self,
         event: &[u8],
         oversight: &impl Oversight,
@@ -88,7 +89,8 @@ impl EventFilter {
             Filter::Strays => may_hold_a_list(&message),
             Filter::Nothing | Filter::List(_) | Filter::Replay => message.contains(&b'{'),
         };
-        let changed = looked_at && filter(&mut self.reader, &message, oversight, &mut filtered)?;
+        let changed =
+            looked_at && filter(&mut self.reader, &message, oversight, &mut filtered).await?;
         if changed {
             rewrite(text, &filtered, out);
         } else {
@@ -168,7 +170,7 @@ mod tests {
             Filter::Replay
         }
 
-        fn keep(
+        async fn keep(
             &self,
             _: Listed,
             _: usize,
@@ -202,14 +204,29 @@ mod tests {
         }
     }
 
+    fn fed(filter: &mut EventFilter, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Reject> {
+        filter.feed(bytes)?;
+        at_once(filter.pass(&Judge, out))
+    }
+
+    /// A judge that is here does not wait.
+    fn at_once<T>(future: impl Future<Output = T>) -> T {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match std::pin::pin!(future).poll(&mut context) {
+            std::task::Poll::Ready(value) => value,
+            std::task::Poll::Pending => panic!("it waits"),
+        }
+    }
+
     /// What goes on of pieces of a stream, its end included.
     fn passed(pieces: &[&str]) -> Result<String, Reject> {
         let mut filter = EventFilter::new(Filter::Replay);
         let mut out = Vec::new();
         for piece in pieces {
-            filter.feed(piece.as_bytes(), &Judge, &mut out)?;
+            fed(&mut filter, piece.as_bytes(), &mut out)?;
         }
-        filter.release(&Judge, &mut out)?;
+        filter.end();
+        at_once(filter.pass(&Judge, &mut out))?;
         Ok(String::from_utf8(out).unwrap())
     }
 
@@ -252,13 +269,13 @@ data: {second}
     fn nothing_goes_on_before_its_event_is_whole() {
         let mut filter = EventFilter::new(Filter::Replay);
         let mut out = Vec::new();
-        filter.feed(b"data: 1\n\ndata: {\"result\":", &Judge, &mut out).unwrap();
+        fed(&mut filter, b"data: 1\n\ndata: {\"result\":", &mut out).unwrap();
         assert_eq!(out, b"data: 1\n\n");
-        filter.feed(b"{}}\n", &Judge, &mut out).unwrap();
+        fed(&mut filter, b"{}}\n", &mut out).unwrap();
         assert_eq!(out, b"data: 1\n\n");
-        filter.feed(b"\n", &Judge, &mut out).unwrap();
+        fed(&mut filter, b"\n", &mut out).unwrap();
         assert_eq!(out, b"data: 1\n\ndata: {\"result\":{}}\n\n");
-        assert_eq!(filter.feed(b"data: {\n\n", &Judge, &mut out), Err(Reject::UpstreamMalformed));
+        assert_eq!(fed(&mut filter, b"data: {\n\n", &mut out), Err(Reject::UpstreamMalformed));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::reject::Reject;
 /// # Errors
 /// `UpstreamMalformed` for a message that could be read in two ways, and for a list over its
 /// bounds; what the judge says.
-pub(super) fn filter(
+pub(super) async fn filter(
     reader: &mut ListReader,
     message: &[u8],
     oversight: &impl Oversight,
@@ -29,7 +29,7 @@ pub(super) fn filter(
     }
     let names: Vec<&str> = reader.names().collect();
     let mut kept = Vec::with_capacity(names.len());
-    oversight.keep(listed, items, &names, &mut kept)?;
+    oversight.keep(listed, items, &names, &mut kept).await?;
     reader.write(message, &kept, oversight.private_lists(), out);
     Ok(true)
 }
@@ -51,7 +51,7 @@ impl Answered {
         pump.start_answer(leg.server);
         let body = self.hold(&mut pump, stream, downstream, oversight).await?;
         let mut filtered = Vec::with_capacity(body.len() + SPARE_BYTES);
-        let changed = filter(&mut ListReader::new(), &body, oversight, &mut filtered);
+        let changed = filter(&mut ListReader::new(), &body, oversight, &mut filtered).await;
         let body = match changed {
             Ok(true) => filtered,
             Ok(false) => body,

@@ -11,7 +11,7 @@ pub trait Oversight {
     /// What of the answer is for this agent's eyes only in part.
     fn filter(&self) -> Filter;
     /// Judges the named items of a list of `items` items: one answer each, in their order, to
-    /// `kept`.
+    /// `kept`. At once where policies are ours; a remote decision point takes its time.
     ///
     /// # Errors
     /// When no decision is to be had.
@@ -21,7 +21,7 @@ pub trait Oversight {
         items: usize,
         names: &[&str],
         kept: &mut Vec<bool>,
-    ) -> Result<(), Reject>;
+    ) -> impl Future<Output = Result<(), Reject>>;
     /// A filtered list says that nobody else may be shown it (MCP 2026-07-28,
     /// server/utilities/caching).
     fn private_lists(&self) -> bool;

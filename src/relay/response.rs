@@ -147,7 +147,7 @@ impl Answered {
             },
         };
         // Nothing was sent yet: what is broken already is refused, not begun and cut.
-        let done = transfer.decode(&mut self.input, &mut out, oversight)?;
+        let done = transfer.take(&mut self.input, &mut out, oversight).await?;
         let mut pump = Pump::new(&relay.timers, leg.cancel_on_leave);
         self.complete = transfer
             .run(

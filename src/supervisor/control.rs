@@ -225,6 +225,7 @@ impl Control {
             keys: state.keys.clone(),
             policy: Arc::clone(&state.assembly.policy),
             geo: state.assembly.geo(),
+            pdp: state.assembly.pdp.clone(),
             upstreams: state.upstreams.clone(),
             sessions: Arc::clone(&state.assembly.sessions),
             tls: state.assembly.tls.clone(),

@@ -4,6 +4,7 @@
 mod assemble;
 mod compile;
 mod control;
+mod decider;
 mod doors;
 mod listener;
 mod notify;
@@ -52,6 +53,12 @@ pub fn check(path: &Path) -> Result<Vec<String>, Vec<String>> {
 /// # Errors
 /// Every fault, each with its file and place.
 pub fn policies(config: &Config) -> Result<Arc<PolicySet>, Vec<String>> {
+    if config.policy.authzen.is_some() {
+        let path = config.path.display();
+        return Err(vec![format!(
+            "{path}: [policy.authzen] decides, and there are no policies here"
+        )]);
+    }
     let mut faults = Vec::new();
     assemble::policies(config, first(&mut || {}), &mut faults).ok_or(faults)
 }

@@ -5,12 +5,12 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::gateway::{Gateway, Setup, USER};
+use crate::gateway::{Gateway, PDP_TOKEN, Setup, USER};
 use crate::install::tools;
 use crate::process::{Running, eventually};
 use crate::{
     DENIED, Sdk, client, client_with, ends_with_a_true_record, everything, node, observed,
-    oidc_token, permit_all, serial, status, upstream_saw_no_token,
+    oidc_token, permit_all, python, serial, status, upstream_saw_no_token,
 };
 
 const FILTERED: &str = r#"
@@ -176,4 +176,56 @@ fn the_sdks_take_a_step_up_from_a_real_provider() {
         assert_ne!(calls[1]["token"], calls[2]["token"], "{shown}: the token it then got");
     }
     upstream_saw_no_token(port);
+}
+
+/// The same with a decision point on an independent engine behind the standard's API: what the
+/// clients see and may call is what it decides, and nothing once it is gone.
+#[test]
+fn the_sdks_get_what_an_independent_decision_point_permits() {
+    let _one = serial();
+    let Some(tools) = tools() else { return };
+    let (_upstream, port) = everything(tools);
+    let mut command = python(tools, "pdp.py");
+    let mut point =
+        Running::start("pdp", &tools.runs, command.arg("0").env("PDP_TOKEN", PDP_TOKEN));
+    let setup = Setup { decides: Some(point.port()), ..permit_all("remote", port) };
+    let gateway = Gateway::start(tools, &setup);
+    let token = gateway.token(USER);
+    eventually("it is found", || (status(&gateway, &token) == 200).then_some(()));
+    let plan = json!({
+        "call": {"name": "test_simple_text"},
+        "failing": {"name": "test_image_content"},
+        "read": "test://static-text",
+        "readUnknown": "test://static-binary",
+        "prompt": {"name": "test_simple_prompt"},
+    });
+    for (sdk, mode) in [
+        (Sdk::Python, "auto"),
+        (Sdk::Python, "legacy"),
+        (Sdk::TypeScript, "auto"),
+        (Sdk::TypeScript, "legacy"),
+    ] {
+        let seen = client(tools, sdk, &gateway.url(), mode, &plan, &token);
+        let shown = format!("{sdk:?} {mode}: {seen}");
+        let both = json!(["test_error_handling", "test_simple_text"]);
+        assert_eq!(seen["tools"]["value"], both, "{shown}");
+        assert_eq!(seen["prompts"]["value"], json!(["test_simple_prompt"]), "{shown}");
+        assert_eq!(seen["resources"]["value"], json!(["test://static-text"]), "{shown}");
+        assert_eq!(seen["call"]["value"]["isError"], false, "{shown}");
+        assert_eq!(seen["failing"]["error"]["code"], DENIED, "{shown}");
+        assert!(seen["read"]["value"].is_array(), "{shown}");
+        assert_eq!(seen["readUnknown"]["error"]["code"], DENIED, "{shown}");
+        assert!(seen["prompt"]["value"].is_array(), "{shown}");
+    }
+    assert_eq!(status(&gateway, &gateway.token("eve@example.com")), 403, "it permits one user");
+    let seen = || crate::observed(port)["requests"].as_u64().unwrap();
+    let before = seen();
+    point.terminate();
+    assert_eq!(status(&gateway, &token), 503, "nobody decides any more");
+    assert_eq!(seen(), before, "nothing was forwarded");
+    upstream_saw_no_token(port);
+    let records = ends_with_a_true_record(gateway, &token);
+    let gone: Vec<_> =
+        records.iter().filter(|record| record["reason"] == "policy_unavailable").collect();
+    assert!(!gone.is_empty() && gone.iter().all(|record| record["decision"] == "error"));
 }
