@@ -145,6 +145,23 @@ fn explain_judges_arguments_as_the_gateway_does() {
     assert_eq!(run(&stage, &test).0, 1);
 }
 
+/// Where another machine decides nothing is answered here, least of all that all is denied.
+#[test]
+fn where_a_remote_point_decides_nothing_is_explained() {
+    let stage = stage();
+    let remote = "[policy.authzen]\nurl = \"http://127.0.0.1:9\"\ntrust_private_addresses = true";
+    let told = stage.read("gateway.toml");
+    let told = told.replace("[policy]\ndirectory = \"policies\"", remote);
+    stage.write("gateway.toml", &told);
+    stage.write("cases.toml", "");
+    let test = ["policy", "test", "--config", "gateway.toml", "cases.toml"];
+    let asked = [explain(&stage, &[&ANN[..], &["--name", "echo"]].concat()), run(&stage, &test)];
+    for (code, said, faults) in asked {
+        assert_eq!((code, said.as_str()), (1, ""), "{faults}");
+        assert!(faults.contains("[policy.authzen] decides"), "{faults}");
+    }
+}
+
 /// The country is that of the configuration's database, unless another is given.
 #[test]
 fn explain_looks_the_country_up_as_the_gateway_does() {
