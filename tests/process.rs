@@ -34,6 +34,8 @@ mod gateway;
 mod http;
 #[path = "process/many.rs"]
 mod many;
+#[path = "black_box/mmdb.rs"]
+mod mmdb;
 #[path = "process/news.rs"]
 mod news;
 #[path = "process/policy_cli.rs"]

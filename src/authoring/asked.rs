@@ -26,7 +26,7 @@ pub struct Asked {
     pub name: Option<String>,
     /// Where it comes from.
     pub ip: IpAddr,
-    /// Country of that address. The database of the configuration is not asked.
+    /// Country of that address; [`super::Bench::country`] looks it up.
     pub country: Option<Country>,
     /// When.
     pub at: UnixSeconds,

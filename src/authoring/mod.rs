@@ -12,11 +12,14 @@ pub mod tools;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::address::Country;
 use crate::config::{Config, Faults};
 use crate::gateway::{subject, wanted};
+use crate::geo::GeoDb;
 use crate::judge::policy::{Context, Mode, PolicySet, QTarget, Question, Reads, StepUp, Subject};
 use crate::mcp::{Call, Known, Listed, Method, Plan};
 use crate::policy::{Ask, Denial, Enforcer, Form, Permit, Shown};
@@ -127,6 +130,19 @@ impl Bench {
             Some(at) => format!("{id} ({}:{})", at.file.display(), at.line),
             None => id.to_owned(),
         }
+    }
+
+    /// Where the database of the configuration has `ip`, if a policy looks at that.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn country(&self, ip: IpAddr) -> Result<Option<Country>, String> {
+        let Some(path) = self.config.policy.geoip.as_ref().filter(|_| self.set.reads_country())
+        else {
+            return Ok(None);
+        };
+        let database = GeoDb::load(path).map_err(|fault| format!("{} {fault}", path.display()))?;
+        Ok(database.country(ip))
     }
 
     /// Decides.

@@ -41,7 +41,7 @@ pub(super) struct Explain {
     /// Address of the client
     #[arg(long, default_value = "127.0.0.1")]
     ip: IpAddr,
-    /// Country of that address, which is not looked up; two letters
+    /// Country of that address, two letters; looked up as the gateway does, if left out
     #[arg(long, value_name = "CC", value_parser = country)]
     country: Option<Country>,
     /// When; now, if left out
@@ -113,7 +113,12 @@ pub(super) fn explained(arguments: &Explain) -> ExitCode {
         Ok(bench) => bench,
         Err(code) => return code,
     };
-    let answered = asked(arguments).and_then(|asked| explain::explain(&bench, &asked));
+    let answered = asked(arguments).and_then(|mut asked| {
+        if asked.country.is_none() {
+            asked.country = bench.country(asked.ip)?;
+        }
+        explain::explain(&bench, &asked)
+    });
     match answered {
         Ok(explained) => {
             explained.lines.iter().for_each(|line| print(line));
