@@ -6,16 +6,16 @@
 //! `context.arguments["server/tool"].name`, and only what one of them names is read out of a
 //! message.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 
 use cedar_policy::ffi::DetailedError;
 use cedar_policy::{EntityId, SchemaFragment};
 use serde_json::{Map, Value};
 
-use super::load::{Faults, Source};
+use super::load::{Faults, Source, Sources};
 use super::rule::Rule;
-use super::scanner;
+use super::scanner::{self, Statements};
 use crate::limits::{ARGUMENT_DEPTH_MAX, PLAN_FIELDS_MAX};
 use crate::mcp::{Field, Plan, Shape};
 
@@ -132,13 +132,17 @@ impl Declared {
         Ok(())
     }
 
-    /// The type of `context.arguments`. Whatever the upstream promises, each part may be missing
-    /// from a message.
-    pub(super) fn cedar_type(&self, servers: &[&str]) -> String {
+    /// The type of `context.arguments`, with the tools of `asked` alone: a schema of thousands takes
+    /// seconds. Whatever the upstream promises, each part may be missing from a message.
+    pub(super) fn cedar_type(&self, servers: &[&str], asked: &HashSet<String>) -> String {
         let mut text = String::from("{");
         for (server, of_server) in servers.iter().zip(&self.0) {
             for (tool, fields) in &of_server.tools {
-                let name = EntityId::new(format!("{server}/{tool}"));
+                let name = format!("{server}/{tool}");
+                if !asked.contains(&name) {
+                    continue;
+                }
+                let name = EntityId::new(name);
                 // Writing into a String cannot fail.
                 let _ = write!(text, "\"{}\"?: ", name.escaped());
                 record(fields, &mut text);
@@ -147,6 +151,20 @@ impl Declared {
         }
         text.push('}');
         text
+    }
+
+    /// The declared tools that `sources` may ask for arguments of, by their text alone.
+    pub(super) fn asked(&self, sources: &Sources, servers: &[&str]) -> HashSet<String> {
+        let mut asked = HashSet::new();
+        for source in sources.enforced.iter().chain(&sources.shadow) {
+            for statement in Statements::new(&source.text) {
+                if statement.text.contains("arguments") {
+                    let known = |id: &&str| self.tool(id, servers).is_some();
+                    asked.extend(statement.strings().filter(known).map(str::to_owned));
+                }
+            }
+        }
+        asked
     }
 
     /// Whether `tool` may exist.

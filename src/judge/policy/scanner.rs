@@ -61,6 +61,19 @@ impl Statement<'_> {
         depth
     }
 
+    /// What stands between quotes, as it is written.
+    pub(super) fn strings(&self) -> impl Iterator<Item = &'_ str> {
+        let mut tokens = Tokens::new(self.text);
+        std::iter::from_fn(move || {
+            loop {
+                let (at, token) = tokens.next()?;
+                if token == Token::Text {
+                    return self.text.get(at + 1..tokens.at.saturating_sub(1));
+                }
+            }
+        })
+    }
+
     /// The parts of the conditions that must all be true, as byte ranges of `text`: what stands
     /// between `&&` at the top of a `when`, and the whole of an `unless`, which must be false.
     #[must_use]

@@ -261,6 +261,11 @@ const FAULTS: &[(&str, &str, &str)] = &[
     (TYPES, "context.arguments[\"github/create\"].path == 1", "p/a.cedar:2:8: "),
     (
         TYPES,
+        "context.arguments has \"github/cre\\u{61}te\"",
+        "the name of tool \"github/create\" has escapes in it; write it as it is",
+    ),
+    (
+        TYPES,
         "context.arguments has \"github/create\" && \
          context.arguments[\"github/create\"].path == \"x\"",
         "p/a.cedar:2:49: for policy `a`, unable to guarantee safety of access to optional attribute",
