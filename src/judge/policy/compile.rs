@@ -35,7 +35,14 @@ pub(super) fn compile<'a>(
     let zone = TimeZone::get(setting.timezone)
         .map_err(|error| outside(error.to_string(), "set policy.timezone to an IANA zone name"))?;
     let mut faults = Faults::default();
-    let declared = Declared::read(&sources.schemas, setting.servers, &mut faults);
+    let same = |set: &&PolicySet| {
+        let servers = set.basis.servers.iter().map(|name| &**name);
+        servers.eq(setting.servers.iter().copied()) && set.basis.declared.is_of(&sources.schemas)
+    };
+    let declared = match before.filter(same) {
+        Some(set) => set.basis.declared.clone(),
+        None => Declared::read(&sources.schemas, setting.servers, &mut faults, pause),
+    };
     let build = |arguments: &str| {
         let schema = schema::build(setting.methods, arguments);
         schema.map_err(|error| outside(error, "rename the [[method]] that the schema cannot hold"))

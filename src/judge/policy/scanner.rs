@@ -255,27 +255,6 @@ pub(super) fn statements(text: &str) -> (Vec<Statement<'_>>, Option<Torn>) {
     (cut.by_ref().collect(), cut.torn)
 }
 
-/// Byte offset, in the text of a schema, of the declaration `type name`; 0 when there is none.
-#[must_use]
-pub(super) fn type_named(text: &str, name: &str) -> usize {
-    let mut tokens = Tokens::new(text);
-    let mut after = None;
-    while let Some((at, token)) = tokens.next() {
-        match token {
-            Token::Word("type") if after.is_none() => after = Some(at),
-            Token::Word(word) => {
-                if let Some(start) = after.take().filter(|_| word == name) {
-                    return start;
-                }
-            }
-            Token::At | Token::End | Token::Other(_) | Token::Text | Token::Unclosed => {
-                after = None;
-            }
-        }
-    }
-    0
-}
-
 /// Line and column, from 1, of a byte offset. A column counts characters.
 #[must_use]
 pub(super) fn place(text: &str, offset: usize) -> (u32, u32) {
