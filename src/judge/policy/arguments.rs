@@ -155,8 +155,8 @@ impl Declared {
         Ok(())
     }
 
-    /// The type of `context.arguments`, with the tools of `asked` alone: a schema of thousands takes
-    /// seconds. Whatever the upstream promises, each part may be missing from a message.
+    /// The type of `context.arguments`, with the tools of `asked` alone: a schema of thousands
+    /// takes seconds. Whatever the upstream promises, each part may be missing from a message.
     pub(super) fn cedar_type(&self, servers: &[&str], asked: &HashSet<String>) -> String {
         let mut text = String::from("{");
         for (server, of_server) in servers.iter().zip(&self.servers) {

@@ -35,14 +35,7 @@ pub(super) fn compile<'a>(
     let zone = TimeZone::get(setting.timezone)
         .map_err(|error| outside(error.to_string(), "set policy.timezone to an IANA zone name"))?;
     let mut faults = Faults::default();
-    let same = |set: &&PolicySet| {
-        let servers = set.basis.servers.iter().map(|name| &**name);
-        servers.eq(setting.servers.iter().copied()) && set.basis.declared.is_of(&sources.schemas)
-    };
-    let declared = match before.filter(same) {
-        Some(set) => set.basis.declared.clone(),
-        None => Declared::read(&sources.schemas, setting.servers, &mut faults, pause),
-    };
+    let declared = declared(before, sources, setting, &mut faults, pause);
     let build = |arguments: &str| {
         let schema = schema::build(setting.methods, arguments);
         schema.map_err(|error| outside(error, "rename the [[method]] that the schema cannot hold"))
@@ -95,6 +88,24 @@ pub(super) fn compile<'a>(
         plans,
         zone,
     })
+}
+
+/// What `schema.d` says; taken from `before` when it said the same.
+fn declared(
+    before: Option<&PolicySet>,
+    sources: &Sources,
+    setting: &Setting<'_>,
+    faults: &mut Faults,
+    pause: &mut dyn FnMut(),
+) -> Declared {
+    let same = |set: &&PolicySet| {
+        let servers = set.basis.servers.iter().map(|name| &**name);
+        servers.eq(setting.servers.iter().copied()) && set.basis.declared.is_of(&sources.schemas)
+    };
+    match before.filter(same) {
+        Some(set) => set.basis.declared.clone(),
+        None => Declared::read(&sources.schemas, setting.servers, faults, pause),
+    }
 }
 
 /// What policies are checked against, as far as the outcome depends on it: under an equal basis an
