@@ -75,7 +75,7 @@ fn decide(enforcer: &Enforcer, set: &PolicySet, ask: &Ask<'_>, names: &[&str]) -
 fn list_filter(criterion: &mut Criterion) {
     let body = body();
     let mut reader = ListReader::new();
-    if reader.read(&body, Some(Listed::Tools)).is_err() {
+    if reader.read(&body).is_err() {
         std::process::abort();
     }
     let names: Vec<String> = reader.names().map(str::to_owned).collect();
@@ -117,12 +117,12 @@ fn list_filter(criterion: &mut Criterion) {
     let kept: Vec<bool> = (0..TOOLS).map(|at| at % 3 != 0).collect();
     let mut out = Vec::with_capacity(body.len());
     criterion.bench_function("list_filter/read", |bench| {
-        bench.iter(|| reader.read(black_box(&body), Some(Listed::Tools)).is_ok());
+        bench.iter(|| reader.read(black_box(&body)).is_ok());
     });
     criterion.bench_function("list_filter/read_and_write", |bench| {
         bench.iter(|| {
             out.clear();
-            let read = reader.read(black_box(&body), Some(Listed::Tools)).is_ok();
+            let read = reader.read(black_box(&body)).is_ok();
             reader.write(&body, &kept, true, &mut out);
             (read, out.len())
         });

@@ -48,6 +48,10 @@ pub struct Status<'a> {
     pub cores: &'a [Arc<Counters>],
     /// Counters of the process.
     pub process: &'a ProcessCounters,
+    /// Policies that decide, and shadows.
+    pub policies: [usize; 2],
+    /// What was loaded of them and may not be meant.
+    pub policy_warnings: &'a [String],
     /// Name of a method by its dense number, as counted in `requests_total`.
     pub method_name: fn(u8) -> &'static str,
 }
@@ -118,6 +122,7 @@ pub fn render_status(status: &Status<'_>) -> String {
         })
         .collect();
     let (code, _, _) = readiness(status);
+    let [enforced, shadows] = status.policies;
     let mut text = json!({
         "version": status.version,
         "commit": status.commit,
@@ -133,6 +138,11 @@ pub fn render_status(status: &Status<'_>) -> String {
             "generation": status.generation,
             "last_reload_successful": status.process.reload_successful(),
             "policy_epoch": status.process.policy_epoch(),
+        },
+        "policy": {
+            "policies": enforced,
+            "shadow_policies": shadows,
+            "warnings": status.policy_warnings,
         },
         "trust_providers": providers,
         "revocation": if status.invalidations { "pushed" } else { "by the 60 s lifetimes alone" },
@@ -152,6 +162,7 @@ pub fn render_metrics(status: &Status<'_>) -> String {
     requests(&mut out, status);
     per_core(&mut out, status.cores);
     caches(&mut out, status.cores);
+    policies(&mut out, status.cores);
     upstreams(&mut out, status.cores);
     bus(&mut out, status.cores);
     process(&mut out, status);
@@ -186,6 +197,13 @@ fn requests(out: &mut Exposition, status: &Status<'_>) {
     out.family("refusals_total", Type::Counter, "Requests refused, by the audit record's reason.");
     let refusals = status.cores.iter().flat_map(|core| core.refusals());
     labelled(out, "reason", refusals);
+    out.family("pdp_requests_total", Type::Counter, "Questions to the remote decision point.");
+    let sum = |pick: fn(&Counters) -> u64| status.cores.iter().map(|core| pick(core)).sum();
+    out.sample(&[("outcome", "permit")], sum(|core| core.pdp_permits.get()));
+    out.sample(&[("outcome", "deny")], sum(|core| core.pdp_denials.get()));
+    out.sample(&[("outcome", "error")], sum(|core| core.pdp_errors.get()));
+    let help = "Time until the remote decision point answered, or did not.";
+    histogram(out, "pdp_request_seconds", help, status.cores, |core| &core.pdp_duration);
     let help = "Time that the gateway itself added to a request.";
     histogram(out, "request_overhead_seconds", help, status.cores, |core| &core.overhead);
     let help = "Time from the request head to the last byte of the answer.";
@@ -253,6 +271,17 @@ fn caches(out: &mut Exposition, cores: &[Arc<Counters>]) {
     out.family("credential_cache_total", Type::Counter, help);
     out.sample(&[("outcome", "hit")], sum(|core| core.credential_hits.get()));
     out.sample(&[("outcome", "miss")], sum(|core| core.credential_misses.get()));
+}
+
+fn policies(out: &mut Exposition, cores: &[Arc<Counters>]) {
+    let sum = |read: fn(&Counters) -> u64| cores.iter().map(|core| read(core)).sum::<u64>();
+    let help = "Permitted requests that shadow policies would have denied.";
+    out.family("shadow_denials_total", Type::Counter, help);
+    out.sample(&[], sum(|core| core.shadow_denials.get()));
+    let help = "Items of lists, by whether the agent was shown them.";
+    out.family("list_items_total", Type::Counter, help);
+    out.sample(&[("outcome", "shown")], sum(|core| core.items_shown.get()));
+    out.sample(&[("outcome", "hidden")], sum(|core| core.items_hidden.get()));
 }
 
 fn upstreams(out: &mut Exposition, cores: &[Arc<Counters>]) {

@@ -5,6 +5,7 @@
 //! [`Permit`], an upstream credential, an audit ticket. `handle` records exactly one event
 //! per request, whatever came back.
 
+mod ask;
 mod decide;
 mod documents;
 mod exchange;
@@ -229,7 +230,7 @@ async fn process(
     exchange.read_body(shard, downstream).await?;
     exchange.read_call(shard, downstream)?;
     fault::point(Stage::Policy, downstream.head().1);
-    let permit = exchange.decide(shard)?;
+    let permit = exchange.decide(shard).await?;
     exchange.admit(shard)?;
     fault::point(Stage::Credential, downstream.head().1);
     let credential = exchange.obtain(shard, &permit)?;
@@ -253,7 +254,7 @@ async fn forward(
     };
     let (Some(_), Some(used)) = (failed.permit, used) else { return Err(failed.reject) };
     shard.credentials.evict(used);
-    let permit = exchange.decide_again(shard)?;
+    let permit = exchange.decide_again(shard).await?;
     let fresh = exchange.obtain(shard, &permit)?;
     let again = relay_once(shard, downstream, exchange, permit, fresh).await;
     again.map_err(|failed| failed.reject)

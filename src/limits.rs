@@ -19,6 +19,14 @@ pub const PROXY_HEADER_BYTES_MAX: usize = 4096;
 pub const GEOIP_BYTES_MAX: usize = 256 << 20;
 /// Networks of it that are looked at for one with a country.
 pub const GEOIP_LOOKED_AT_MAX: usize = 65_536;
+/// Bytes of an answer of a remote decision point.
+pub const PDP_ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of what it publishes about itself.
+pub const PDP_METADATA_BYTES_MAX: usize = 64 * 1024;
+/// Questions about one list that are asked one by one.
+pub const PDP_ONE_BY_ONE_MAX: usize = 64;
+/// Idle connections of one core to it.
+pub const PDP_IDLE_PER_CORE_MAX: usize = 16;
 /// Entries of `listen.trusted_proxies`.
 pub const TRUSTED_PROXIES_MAX: usize = 64;
 /// Bytes of a request target (414 above).
@@ -209,6 +217,8 @@ pub const POLICY_NAMES_KEPT_MAX: usize = 200_000;
 pub const POLICY_WARNINGS_MAX: usize = 50;
 /// Faults that one load reports.
 pub const POLICY_FAULTS_MAX: usize = 200;
+/// Microseconds that policies are compiled for at a time.
+pub const POLICY_YIELD_US: u64 = 1_000;
 /// Between two looks at the policy files, with `policy.watch`. A change is read when a second look
 /// finds it as the first did.
 pub const POLICY_WATCH_EVERY: Duration = Duration::from_millis(200);
@@ -216,6 +226,10 @@ pub const POLICY_WATCH_EVERY: Duration = Duration::from_millis(200);
 pub const POLICY_CASES_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Cases of one file of `policy test`.
 pub const POLICY_CASES_MAX: usize = 100_000;
+/// Tools of one server that `policy schema` writes.
+pub const SCHEMA_TOOLS_MAX: usize = 10_000;
+/// Bytes of one audit record that `policy replay` reads; none that is written is as long.
+pub const REPLAY_LINE_BYTES_MAX: usize = 64 * 1024;
 /// Tools, prompts and resources that one message may touch.
 pub const POLICY_TARGETS_MAX: usize = 256;
 /// Bytes of the key of a cached decision; what needs more is decided anew each time.

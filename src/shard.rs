@@ -21,6 +21,7 @@ use crate::metrics::{Meter, NoticeKind};
 use crate::net::Timers;
 use crate::places::{Place, Places};
 use crate::policy::Enforcer;
+use crate::policy::remote::Pdp;
 use crate::quota::Quota;
 use crate::relay::Relay;
 use crate::world::World;
@@ -42,6 +43,8 @@ pub struct Shard {
     pub identity: Identity,
     /// The policy enforcement point with its decisions.
     pub enforcer: Enforcer,
+    /// Who asks a remote decision point, where one decides.
+    pub pdp: Rc<Pdp>,
     /// What was used up of rate limits.
     pub quota: Quota,
     /// Upstream credentials of the last 60 s.
@@ -136,6 +139,7 @@ impl Shard {
         let idle_max = limits.upstream_idle_per_core_max;
         let connections = Places::new(limits.connections_per_core_max);
         let inflight = Places::new(limits.inflight_per_core_max);
+        let pdp = Rc::new(Pdp::new(parts.core, timers.clone()));
         let shard = Self {
             core: parts.core,
             clock: parts.clock,
@@ -144,6 +148,7 @@ impl Shard {
             timers,
             identity: Identity::new(),
             enforcer: Enforcer::default(),
+            pdp,
             quota: Quota::default(),
             credentials: Credentials::new(),
             audit: parts.audit,
@@ -200,6 +205,7 @@ impl Shard {
         self.identity.sweep(now, SWEEP_ENTRIES);
         self.enforcer.sweep(SWEEP_ENTRIES);
         self.relay.sweep(now);
+        self.pdp.sweep(now);
         self.count_gauges();
         self.meter.counters().heartbeat.add(1);
     }
@@ -304,6 +310,7 @@ impl Shard {
             self.inflight.resize(limits.inflight_per_core_max);
             self.credentials.purge();
             self.relay.forget_connections();
+            self.pdp.forget_connections();
             self.asked_addresses.with(HashMap::clear);
             self.name_servers();
         }

@@ -59,6 +59,10 @@ mod methods;
 mod relay;
 #[path = "black_box/quota.rs"]
 mod quota;
+#[path = "black_box/pdp.rs"]
+mod pdp;
+#[path = "black_box/shadows.rs"]
+mod shadows;
 #[path = "black_box/source.rs"]
 mod source;
 #[path = "black_box/step_up.rs"]

@@ -85,7 +85,18 @@ fn every_command_and_option_of_the_help_is_in_a_command_that_is_run() {
     let run: String = PAGES.iter().flat_map(|page| blocks(&read(page), "sh")).collect();
     let words: BTreeSet<&str> = run.split([' ', '\n', '(', ')']).collect();
     let mut seen = 0;
-    let commands = ["", "gateway", "check", "explain", "policy", "policy test", "demo", "token"];
+    let commands = [
+        "",
+        "gateway",
+        "check",
+        "explain",
+        "policy",
+        "policy test",
+        "policy replay",
+        "policy schema",
+        "demo",
+        "token",
+    ];
     for command in commands.into_iter().chain(["token mint", "token decode"]) {
         let help =
             Command::new(BINARY).args(command.split_whitespace()).arg("--help").output().unwrap();

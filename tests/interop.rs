@@ -85,7 +85,7 @@ fn shim(tools: &Tools, port: u16, token: Option<&str>) -> (Running, u16) {
 
 fn permit_all<'a>(name: &'a str, port: u16) -> Setup<'a> {
     let upstream = format!("http://127.0.0.1:{port}/mcp");
-    Setup { name, upstream, issuer: None, policies: PERMIT_ALL }
+    Setup { name, upstream, issuer: None, policies: PERMIT_ALL, decides: None }
 }
 
 // The conformance suite.

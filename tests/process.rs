@@ -32,6 +32,8 @@ mod faults;
 mod gateway;
 #[path = "process/http.rs"]
 mod http;
+#[path = "process/many.rs"]
+mod many;
 #[path = "process/news.rs"]
 mod news;
 #[path = "process/policy_cli.rs"]

@@ -42,6 +42,7 @@ const HANDLES: &[(&str, usize, &str)] = &[
     ("net/resolve.rs", 2, "per name that is resolved"),
     ("net/tls.rs", 4, "start; per TLS connection"),
     ("policy/mod.rs", 1, "per request with several targets whose policies differ"),
+    ("policy/remote.rs", 3, "TLS of this core's own, when it dials a remote decision point"),
     ("shard.rs", 1, "per published snapshot"),
     ("world.rs", 3, "per published snapshot"),
 ];

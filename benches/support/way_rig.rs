@@ -114,6 +114,7 @@ fn snapshot(config: Config, key: &SigningKey) -> Snapshot {
         keys: vec![keys(key)],
         policy: Arc::new(policy),
         geo: None,
+        pdp: None,
         // Never dialled: the connection that is kept idle is always there again.
         upstreams: vec![Upstream {
             addresses: Arc::from([([127, 0, 0, 1], 9).into()]),

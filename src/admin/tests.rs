@@ -130,6 +130,8 @@ impl Bench {
             invalidations: false,
             cores: &self.cores,
             process: &self.process,
+            policies: [1, 0],
+            policy_warnings: &[],
             method_name,
         }
     }
@@ -153,6 +155,7 @@ impl Bench {
             counters.connections.add(9);
             counters.loop_lag_micros.set(1_500);
             counters.decision_hits.add(5);
+            counters.items_hidden.add(3);
         }
         bench.process.jwks_refresh("https://idp.example.com", RefreshOutcome::Changed);
         bench.process.audit(AuditOutcome::Written, 6);
@@ -173,6 +176,8 @@ fn the_exposition_is_valid_and_has_the_names_and_labels_of_the_contract() {
     let families = strict(&render_metrics(&bench.status(&[], &[])));
     let expected = [
         ("requests_total", "server method decision status"),
+        ("pdp_requests_total", "outcome"),
+        ("pdp_request_seconds", "le"),
         ("request_overhead_seconds", "le"),
         ("request_duration_seconds", "le"),
         ("refusals_total", "reason"),
@@ -191,6 +196,8 @@ fn the_exposition_is_valid_and_has_the_names_and_labels_of_the_contract() {
         ("park_errors_total", "core"),
         ("tls_handshake_failures_total", "core"),
         ("source_refusals_total", "core"),
+        ("shadow_denials_total", ""),
+        ("list_items_total", "outcome"),
         ("config_last_reload_successful", ""),
         ("policy_epoch", ""),
         ("build_info", "version commit"),
@@ -223,6 +230,7 @@ fn cores_are_added_up_where_the_contract_has_no_core_label() {
     assert_eq!(value(&families["portcullis_loop_lag_seconds"], &[("core", "0")]), 0.0015);
     let upstreams = &families["portcullis_upstream_connections"];
     assert_eq!(value(upstreams, &[("server", "github"), ("state", "idle")]), 6.0);
+    assert_eq!(value(&families["portcullis_list_items_total"], &[("outcome", "hidden")]), 6.0);
     assert_eq!(value(&families["portcullis_policy_epoch"], &[]), 11.0);
     assert_eq!(value(&families["portcullis_config_last_reload_successful"], &[]), 1.0);
 }

@@ -171,7 +171,7 @@ fn question(file: &File, case: &Case) -> Result<Asked, String> {
     let time: Option<Result<UnixSeconds, String>> = case.auth_time.as_deref().map(moment);
     asked.auth_time = time.transpose()?;
     asked.revision.clone_from(&case.revision);
-    asked.arguments.clone_from(&case.arguments);
+    asked.arguments = case.arguments.as_ref().map(|map| Value::from(map.clone()).to_string());
     Ok(asked)
 }
 
@@ -217,7 +217,7 @@ fn differences(bench: &Bench, case: &Case, answer: &Answer) -> Vec<String> {
 }
 
 /// The reason of an answer, with the places of the policies that determined it.
-fn why(bench: &Bench, answer: &Answer) -> String {
+pub(super) fn why(bench: &Bench, answer: &Answer) -> String {
     let places: Vec<String> = answer.policies.iter().map(|id| bench.place(id)).collect();
     match places.as_slice() {
         [] => answer.reason.to_owned(),

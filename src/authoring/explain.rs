@@ -4,7 +4,7 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use super::{Answer, Asked, Bench, Decision, principal, who};
 use crate::gateway::subject;
-use crate::judge::policy::StepUp;
+use crate::judge::policy::{Outcome, QTarget, StepUp, Unmet};
 use crate::policy::Shown;
 
 /// An explained decision.
@@ -31,6 +31,7 @@ pub fn explain(bench: &Bench, asked: &Asked) -> Result<Explained, String> {
         lines.push(format!("connect: {}", at_the_door(bench, asked)?));
     }
     lines.push(determining(bench, &answer));
+    lines.extend(others(bench, asked, &answer)?);
     if answer.decision == Decision::Permit && asked.method != super::CONNECT {
         lines.push(format!("credential: {}", credential(bench, &answer)));
     }
@@ -100,6 +101,40 @@ fn determining(bench: &Bench, answer: &Answer) -> String {
         }
         Decision::Deny | Decision::StepUp => format!("forbidden by: {places}"),
     }
+}
+
+/// What came of the policies that did not determine the answer, though their heads match.
+fn others(bench: &Bench, asked: &Asked, answer: &Answer) -> Result<Vec<String>, String> {
+    let mut lines = Vec::new();
+    bench.each_question(asked, |question| {
+        for traced in bench.set().trace(question) {
+            let named = answer.policies.iter().any(|id| **id == *traced.id);
+            // What shadows would do is said by itself.
+            if traced.place.shadow || (named && traced.outcome == Outcome::Held) {
+                continue;
+            }
+            let place = bench.place(traced.id);
+            lines.extend(match traced.outcome {
+                Outcome::Elsewhere => None,
+                // Of `connect`, which has a line of its own.
+                Outcome::Held if question.target == QTarget::Gateway => None,
+                Outcome::Held if traced.place.permits => Some(format!("would permit: {place}")),
+                Outcome::Held => Some(format!("would forbid: {place}")),
+                Outcome::Blind => {
+                    Some(format!("an argument has a value that it cannot hold: {place}"))
+                }
+                Outcome::Failed(words) => Some(format!("fails: {place}: {words}")),
+                Outcome::Unmet(part) => {
+                    let Unmet { text, unless, line, column } = part;
+                    let file = traced.place.file.display();
+                    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+                    let id = traced.id;
+                    Some(format!("did not hold: {id} ({file}:{line}:{column}): {text} is {unless}"))
+                }
+            });
+        }
+    })?;
+    Ok(lines)
 }
 
 fn credential(bench: &Bench, answer: &Answer) -> String {

@@ -4,84 +4,27 @@
 //! There is no second evaluator: a question is written as the message that an agent would send, and
 //! goes through the same reader and the same enforcement point as a request.
 
+mod asked;
 pub mod cases;
 pub mod explain;
+pub mod replay;
+pub mod tools;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
-use jiff::Timestamp;
-use serde_json::{Map, Value, json};
-
-use crate::address::Country;
-use crate::clock::UnixSeconds;
-use crate::config::Config;
+use crate::config::{Config, Faults};
 use crate::gateway::{subject, wanted};
-use crate::judge::policy::{Context, PolicySet, QTarget, StepUp, Subject};
-use crate::judge::principal::{Parts, Principal};
+use crate::judge::policy::{Context, Mode, PolicySet, QTarget, Question, Reads, StepUp, Subject};
 use crate::mcp::{Call, Known, Listed, Method, Plan};
 use crate::policy::{Ask, Denial, Enforcer, Form, Permit, Shown};
 use crate::reject::Reject;
 use crate::supervisor;
 
-/// A request that nobody made.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Asked {
-    /// Namespaced user id; `None` for a workload.
-    pub user: Option<String>,
-    /// Namespaced groups.
-    pub groups: Vec<String>,
-    /// Namespaced agent id.
-    pub agent: String,
-    /// The server; needed for everything but `connect`.
-    pub server: Option<String>,
-    /// MCP method, or `connect`.
-    pub method: String,
-    /// Tool, prompt, URI or task, where the method has one.
-    pub name: Option<String>,
-    /// Where it comes from.
-    pub ip: IpAddr,
-    /// Country of that address. The database of the configuration is not asked.
-    pub country: Option<Country>,
-    /// When.
-    pub at: UnixSeconds,
-    /// Scopes of the token.
-    pub scopes: Vec<String>,
-    /// `acr` of the token.
-    pub acr: Option<String>,
-    /// `auth_time` of the token.
-    pub auth_time: Option<UnixSeconds>,
-    /// MCP revision that the client declares.
-    pub revision: Option<String>,
-    /// Arguments of a `tools/call`.
-    pub arguments: Option<Map<String, Value>>,
-}
-
-impl Asked {
-    /// `method` by `agent` at a time, from loopback; nothing else is known.
-    #[must_use]
-    pub fn new(agent: &str, method: &str, at: UnixSeconds) -> Self {
-        Self {
-            user: None,
-            groups: Vec::new(),
-            agent: agent.to_owned(),
-            server: None,
-            method: method.to_owned(),
-            name: None,
-            ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            country: None,
-            at,
-            scopes: Vec::new(),
-            acr: None,
-            auth_time: None,
-            revision: None,
-            arguments: None,
-        }
-    }
-}
+pub use asked::{Asked, moment};
+use asked::{CONNECT, LISTEN, NAMED, TOOL, message, principal};
 
 /// What is decided, as far as policies decide it. Rate limits and credentials come later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,8 +85,19 @@ impl Bench {
     /// # Errors
     /// Every fault, each with its file and place.
     pub fn open(path: &Path) -> Result<Self, Vec<String>> {
-        let config = Config::load(path)
-            .map_err(|faults| faults.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        Self::open_with(path, None)
+    }
+
+    /// The same with policies of another directory.
+    ///
+    /// # Errors
+    /// As [`Bench::open`].
+    pub fn open_with(path: &Path, policies: Option<&Path>) -> Result<Self, Vec<String>> {
+        let told = |faults: Faults| faults.0.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let mut config = Config::load(path).map_err(told)?;
+        if let Some(directory) = policies {
+            directory.clone_into(&mut config.policy.directory);
+        }
         let set = supervisor::policies(&config)?;
         Ok(Self::with(config, set))
     }
@@ -200,10 +154,7 @@ impl Bench {
             });
         }
         let (at, server) = self.server(asked)?;
-        let mut call = Call::new();
-        let known = Reading { bench: self };
-        call.read_by(&message(asked), &known)
-            .map_err(|reject| format!("no client could ask this: {}", reject.audit_code()))?;
+        let call = self.read(asked, at)?;
         let credential = |at: usize| self.config.credentials.get(at).map(|one| one.name.clone());
         let default = self.config.servers.get(usize::from(at)).and_then(|server| server.credential);
         let context = Context { arguments: call.arguments(), ..context };
@@ -230,6 +181,63 @@ impl Bench {
         answer.shown =
             listed(&call).map(|(listed, name)| self.enforcer.shows(&self.set, &ask, listed, name));
         Ok(answer)
+    }
+
+    /// What the answer may depend on, of all that the message touches and of `connect`.
+    ///
+    /// # Errors
+    /// As [`Bench::judge`].
+    pub fn reads(&self, asked: &Asked) -> Result<Reads, String> {
+        let mut all = Reads::default();
+        self.each_question(asked, |question| {
+            let more = self.set.reads(question);
+            all = Reads {
+                scopes: all.scopes || more.scopes,
+                acr: all.acr || more.acr,
+                auth_time: all.auth_time || more.auth_time,
+                country: all.country || more.country,
+                arguments: all.arguments || more.arguments,
+                time: all.time || more.time,
+                resource: all.resource || more.resource,
+            };
+        })?;
+        Ok(all)
+    }
+
+    /// Every question that is asked of the policies, `connect` first.
+    fn each_question(
+        &self,
+        asked: &Asked,
+        mut each: impl FnMut(&Question<'_>),
+    ) -> Result<(), String> {
+        self.sound(asked)?;
+        let principal = principal(asked);
+        let subject = &subject(&principal);
+        let (revision, country) = (asked.revision.as_deref(), asked.country);
+        let context = Context { revision, country, ..Context::at(asked.ip, asked.at) };
+        let (target, mode) = (QTarget::Gateway, Mode::Call);
+        let (action, server) = (CONNECT, None);
+        each(&Question { subject, action, server, target, context: &context, mode });
+        if asked.method == CONNECT {
+            return Ok(());
+        }
+        let server = self.server(asked)?;
+        let call = self.read(asked, server.0)?;
+        let context = Context { arguments: call.arguments(), ..context };
+        for touched in call.wants().map(wanted) {
+            let (action, target) = (touched.action.unwrap_or(call.method_name()), touched.target);
+            let server = Some(server);
+            each(&Question { subject, action, server, target, context: &context, mode });
+        }
+        Ok(())
+    }
+
+    /// Reads what an agent would send, as the gateway does.
+    fn read(&self, asked: &Asked, server: u16) -> Result<Call, String> {
+        let mut call = Call::new();
+        call.read_by(&message(asked), &Reading { bench: self, server })
+            .map_err(|reject| format!("no client could ask this: {}", reject.audit_code()))?;
+        Ok(call)
     }
 
     /// What could not be asked at all is a mistake of who writes it, not a denial.
@@ -277,6 +285,7 @@ impl Bench {
 /// Reads a message as the gateway does.
 struct Reading<'a> {
     bench: &'a Bench,
+    server: u16,
 }
 
 impl Known for Reading<'_> {
@@ -285,50 +294,9 @@ impl Known for Reading<'_> {
         methods.iter().position(|known| known.name == method).and_then(|at| at.try_into().ok())
     }
 
-    fn plan(&self, _tool: &str) -> Option<&Plan> {
-        None
+    fn plan(&self, tool: &str) -> Option<&Plan> {
+        self.bench.set.plan(self.server, tool)
     }
-}
-
-fn principal(asked: &Asked) -> Principal {
-    Principal::assemble(Parts {
-        user: asked.user.clone(),
-        agent: asked.agent.clone(),
-        groups: asked.groups.clone(),
-        scopes: asked.scopes.clone(),
-        acr: asked.acr.clone(),
-        auth_time: asked.auth_time.map(|at| at.0),
-        ..Parts::default()
-    })
-}
-
-/// What an agent would send.
-fn message(asked: &Asked) -> Vec<u8> {
-    let (method, name) = (asked.method.as_str(), asked.name.as_deref());
-    let params = match name {
-        None => json!({}),
-        Some(name) if method == TOOL => {
-            json!({"name": name, "arguments": asked.arguments.clone().unwrap_or_default()})
-        }
-        Some(name) if method.starts_with("prompts/") => json!({"name": name}),
-        Some(name) if method.starts_with("resources/") => json!({"uri": name}),
-        Some(name) if method.starts_with("tasks/") => json!({"taskId": name}),
-        Some(uri) if method == LISTEN => json!({"notifications": {"resourceSubscriptions": [uri]}}),
-        Some(uri) if is_uri(uri) => json!({"ref": {"type": "ref/resource", "uri": uri}}),
-        Some(name) => json!({"ref": {"type": "ref/prompt", "name": name}}),
-    };
-    let mut message = json!({"jsonrpc": "2.0", "method": method, "params": params});
-    if !method.starts_with("notifications/")
-        && let Some(fields) = message.as_object_mut()
-    {
-        fields.insert("id".to_owned(), 1.into());
-    }
-    message.to_string().into_bytes()
-}
-
-/// `completion/complete` is asked of a prompt or of a resource; only a URI has a scheme.
-fn is_uri(name: &str) -> bool {
-    name.contains("://")
 }
 
 fn form(call: &Call) -> Form {
@@ -389,17 +357,6 @@ fn denied(denial: &Denial) -> Answer {
     }
 }
 
-/// A moment as RFC 3339 writes it, with its offset.
-///
-/// # Errors
-/// In words, what is wrong with it.
-pub fn moment(text: &str) -> Result<UnixSeconds, String> {
-    let at: Timestamp = text
-        .parse()
-        .map_err(|_| format!("{text:?} is no time; write 2026-11-23T22:00:00+01:00"))?;
-    u64::try_from(at.as_second()).map(UnixSeconds).map_err(|_| format!("{text:?} is before 1970"))
-}
-
 /// Who asks, as policies name it.
 fn who(subject: &Subject<'_>) -> String {
     let agent = subject.agent;
@@ -416,21 +373,5 @@ fn who(subject: &Subject<'_>) -> String {
     }
 }
 
-const CONNECT: &str = "connect";
-const TOOL: &str = "tools/call";
-const LISTEN: &str = "subscriptions/listen";
-/// Beginnings of the methods that name what they touch.
-const NAMED: [&str; 10] = [
-    TOOL,
-    "prompts/get",
-    "resources/read",
-    "resources/subscribe",
-    "resources/unsubscribe",
-    "completion/complete",
-    "tasks/get",
-    "tasks/cancel",
-    "tasks/result",
-    "tasks/update",
-];
 /// Asked once each; a cache would only cost memory.
 const DECISIONS_KEPT: usize = 64;

@@ -1,5 +1,6 @@
 use super::*;
-use crate::judge::policy::{Setting, Source};
+use crate::clock::UnixSeconds;
+use crate::judge::policy::{Setting, Source, Sources};
 use crate::mcp::Kind;
 
 /// Whatever an agent may send can be asked about, in a form that the gateway's own reader takes.
@@ -98,4 +99,111 @@ fn the_library_decides_as_its_cases_say() {
         seen += own.len();
     }
     assert_eq!(seen, cases.split("[[case]]").count(), "every case belongs to a file");
+}
+
+fn minimal() -> Bench {
+    let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    Bench::open(&conf.join("minimal.toml")).unwrap()
+}
+
+const TOOLS: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[
+  {"name":"send","description":"Sends.\n@tool(\"x\")","inputSchema":{"type":"object","properties":{
+    "to":{"type":"array","items":{"type":"string"}},"amount":{"type":"integer"},"rate":{"type":"number"},
+    "who":{"type":"object","properties":{"name":{"type":"string"},"any":{}}},
+    "note":{"type":["string","null"]},"either":{"anyOf":[{"type":"string"}]},"it's \"odd\"":{"type":"boolean"}}}},
+  {"name":"send!"},{"name":"Set","inputSchema":true}],"nextCursor":"2"}}
+{"tools":[{"name":"list"}]}"#;
+
+#[test]
+fn types_are_made_of_what_a_server_answers() {
+    let text = tools::schema(&minimal(), "github", TOOLS).unwrap();
+    let at = text.find("@complete").unwrap();
+    let expected = r#"@complete("github")
+type AllTools = {};
+
+@tool("github/Set")
+type Of_Set = {};
+
+@tool("github/list")
+type Of_list = {};
+
+// In the server's own words: Sends. @tool("x")
+@tool("github/send")
+type Of_send = {
+  "amount"?: Long,
+  // either: a combined or referenced schema, which policies cannot hold
+  "it's \"odd\""?: Bool,
+  // note: a schema without one type, which policies cannot hold
+  // rate: a number with a fraction, which policies cannot hold
+  "to"?: Set<String>,
+  "who"?: {
+    // any: a schema without one type, which policies cannot hold
+    "name"?: String,
+  },
+};
+
+@tool("github/send!")
+type Of_send_ = {};
+"#;
+    assert_eq!(&text[at..], expected);
+}
+
+/// What the types are for: a mistake in a policy is a fault when it is loaded.
+#[test]
+fn with_the_types_a_mistake_in_a_policy_is_a_fault() {
+    let types = tools::schema(&minimal(), "github", TOOLS).unwrap();
+    let load = |tool: &str, condition: &str| {
+        let text = format!(
+            "@id(\"a\") permit (principal, action == Action::\"tools/call\", \
+             resource == Tool::\"github/{tool}\") when {{ {condition} }};"
+        );
+        let source = |text: &str| Source { path: "it".into(), text: text.to_owned() };
+        let sources = Sources {
+            enforced: vec![source(&text)],
+            schemas: vec![source(&types)],
+            ..Sources::default()
+        };
+        let setting = Setting {
+            epoch: 1,
+            servers: &["github"],
+            credentials: &[],
+            methods: &[],
+            timezone: "UTC",
+            geoip: false,
+        };
+        PolicySet::compile_all(&sources, Path::new("."), &setting).is_ok()
+    };
+    let send = |attribute: &str, rest: &str| {
+        let of = "context.arguments[\"github/send\"]";
+        format!(
+            "context has arguments && context.arguments has \"github/send\" && {of} has \
+             {attribute} && {of}.{attribute} {rest}"
+        )
+    };
+    assert!(load("send", &send("amount", "< 5")));
+    assert!(!load("sent", "true"), "no such tool");
+    assert!(!load("send", &send("amuont", "< 5")), "no such argument");
+    assert!(!load("send", &send("amount", "== \"5\" && 1 < \"x\"")), "another type");
+    assert!(!load("send", &send("rate", "< 5")), "one that policies cannot hold");
+}
+
+#[test]
+fn what_is_no_whole_list_of_tools_makes_no_types() {
+    let deep = "{\"type\":\"object\",\"properties\":{\"a\":".repeat(20) + "{}" + &"}}".repeat(20);
+    let table = [
+        ("", "there is no answer"),
+        ("[]", "page 1: not an answer"),
+        ("{\"error\":{\"code\":1}}", "it has no tools"),
+        ("{\"tools\":[],\"nextCursor\":\"x\"}", "put all pages in"),
+        ("{\"tools\":[{\"name\":\"a\"},{\"name\":\"a\"}]}", "tool \"a\" is there twice"),
+        ("{\"tools\":[]} {", "page 2: not an answer"),
+    ];
+    for (answers, words) in table {
+        let faults = tools::schema(&minimal(), "github", answers).unwrap_err();
+        assert!(faults[0].contains(words), "{answers}: {faults:?}");
+    }
+    let faults = tools::schema(&minimal(), "gitlab", "{\"tools\":[]}").unwrap_err();
+    assert!(faults[0].contains("there are: github"), "{faults:?}");
+    let deep = format!("{{\"tools\":[{{\"name\":\"a\",\"inputSchema\":{deep}}}]}}");
+    assert!(tools::schema(&minimal(), "github", &deep).unwrap().contains("nested too deep"));
 }

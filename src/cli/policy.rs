@@ -1,5 +1,7 @@
 //! `explain` and `policy`: what authors of policies ask.
 
+use std::fs::File;
+use std::io::{BufReader, Read};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{ConfigFile, EX_USAGE, print, say};
 use crate::address::Country;
-use crate::authoring::{Asked, Bench, Decision, cases, explain, moment};
+use crate::authoring::{Asked, Bench, Decision, cases, explain, moment, replay, tools};
 use crate::clock::{Clock, UnixSeconds};
 use crate::limits::POLICY_CASES_BYTES_MAX;
 
@@ -67,6 +69,10 @@ pub(super) struct Explain {
 pub(super) enum Policy {
     /// Ask every case of a file, and tell which do not come out as expected
     Test(Test),
+    /// Tell which requests of an audit file other policies would have decided otherwise
+    Replay(Replay),
+    /// Print types of a server's tools for schema.d, from its answers to tools/list
+    Schema(Schema),
 }
 
 #[derive(Args)]
@@ -75,6 +81,30 @@ pub(super) struct Test {
     file: ConfigFile,
     /// Cases (TOML)
     cases: PathBuf,
+}
+
+#[derive(Args)]
+pub(super) struct Replay {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Audit records, one per line
+    #[arg(long, value_name = "FILE")]
+    audit: PathBuf,
+    /// The policies to ask, in place of those of the configuration
+    #[arg(long, value_name = "DIR")]
+    policies: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(super) struct Schema {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// The server
+    #[arg(long, value_name = "S")]
+    server: String,
+    /// All pages of its answer (JSON), one after the other; `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    tools: PathBuf,
 }
 
 /// Exit code 0 for a permit, 1 for anything else.
@@ -102,6 +132,24 @@ pub(super) fn explained(arguments: &Explain) -> ExitCode {
 pub(super) fn run(command: &Policy) -> ExitCode {
     match command {
         Policy::Test(test) => tested(test),
+        Policy::Replay(replay) => replayed(replay),
+        Policy::Schema(schema) => described(schema),
+    }
+}
+
+/// Exit code 0 when every request that can be decided is decided as it was.
+fn replayed(wanted: &Replay) -> ExitCode {
+    let bench = match Bench::open_with(&wanted.file.config, wanted.policies.as_deref()) {
+        Ok(bench) => bench,
+        Err(faults) => return refused(&faults),
+    };
+    let audit = File::open(&wanted.audit).map(BufReader::new);
+    match audit.and_then(|audit| replay::replay(&bench, audit, print)) {
+        Ok(totals) => {
+            totals.lines().iter().for_each(|line| print(line));
+            if totals.otherwise == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => refused(&[format!("{}: {error}", wanted.audit.display())]),
     }
 }
 
@@ -114,6 +162,37 @@ fn tested(test: &Test) -> ExitCode {
         Ok(outcome) => {
             outcome.lines.iter().for_each(|line| print(line));
             if outcome.holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(faults) => refused(&faults),
+    }
+}
+
+fn described(wanted: &Schema) -> ExitCode {
+    let bench = match open(&wanted.file) {
+        Ok(bench) => bench,
+        Err(code) => return code,
+    };
+    let from: Box<dyn Read> = if wanted.tools.as_os_str() == "-" {
+        Box::new(std::io::stdin())
+    } else {
+        match File::open(&wanted.tools) {
+            Ok(file) => Box::new(file),
+            Err(error) => return refused(&[format!("{}: {error}", wanted.tools.display())]),
+        }
+    };
+    let mut answers = String::new();
+    let bound = POLICY_CASES_BYTES_MAX as u64;
+    match from.take(bound + 1).read_to_string(&mut answers) {
+        Err(error) => return refused(&[format!("{}: {error}", wanted.tools.display())]),
+        Ok(read) if read as u64 > bound => {
+            return refused(&[format!("{}: larger than {bound} bytes", wanted.tools.display())]);
+        }
+        Ok(_) => {}
+    }
+    match tools::schema(&bench, &wanted.server, &answers) {
+        Ok(text) => {
+            print(text.trim_end());
+            ExitCode::SUCCESS
         }
         Err(faults) => refused(&faults),
     }
@@ -146,14 +225,16 @@ fn asked(arguments: &Explain) -> Result<Asked, String> {
     Ok(asked)
 }
 
-fn object(path: &PathBuf) -> Result<Map<String, Value>, String> {
+/// The text of a file that holds one JSON object.
+fn object(path: &PathBuf) -> Result<String, String> {
     let fault = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
     let size = std::fs::metadata(path).map_err(|error| fault(&error))?.len();
     if size > POLICY_CASES_BYTES_MAX as u64 {
         return Err(fault(&format!("larger than {POLICY_CASES_BYTES_MAX} bytes")));
     }
     let text = std::fs::read_to_string(path).map_err(|error| fault(&error))?;
-    serde_json::from_str(&text).map_err(|error| fault(&error))
+    let checked: Result<Map<String, Value>, _> = serde_json::from_str(&text);
+    checked.map(|_| text).map_err(|error| fault(&error))
 }
 
 fn country(code: &str) -> Result<Country, String> {

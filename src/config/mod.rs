@@ -364,7 +364,7 @@ pub enum ApiKeyPlace {
 
 /// `[policy]`
 pub struct Policy {
-    /// Directory of `*.cedar`.
+    /// Directory of `*.cedar`; empty, and nothing is read, where `authzen` decides instead.
     pub directory: PathBuf,
     /// IANA zone for `context.local`.
     pub timezone: String,
@@ -372,6 +372,25 @@ pub struct Policy {
     pub geoip: Option<PathBuf>,
     /// Whether changed policy files are read without being told to.
     pub watch: bool,
+    /// Who decides instead of the files of `directory`.
+    pub authzen: Option<AuthZen>,
+}
+
+/// `[policy.authzen]`: a remote decision point (OpenID AuthZEN 1.0).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AuthZen {
+    /// Its origin.
+    pub url: UpstreamUrl,
+    /// For everything about one request of us.
+    pub timeout_ms: u64,
+    /// Requests of one core that may wait for it.
+    pub in_flight_per_core_max: usize,
+    /// PEM roots; `None` = webpki roots.
+    pub ca_file: Option<PathBuf>,
+    /// Sent as a bearer token.
+    pub bearer: Option<SecretSource>,
+    /// It may live on loopback or a private network.
+    pub trust_private_addresses: bool,
 }
 
 /// `[sessions]`

@@ -147,6 +147,14 @@ tables! {
     /// `[policy.authzen]`
     AuthZen {
         url: Text,
+        permit_ttl_seconds: Number,
+        timeout_ms: Number,
+        in_flight_per_core_max: Number,
+        ca_file: Text,
+        certificate: Text,
+        private_key: Text,
+        bearer: Text,
+        trust_private_addresses: Switch,
     }
     /// `[authority]`
     Authority {

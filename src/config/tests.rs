@@ -49,7 +49,8 @@ impl Environment for Variables {
     }
 }
 
-const FILES: [(&str, &str); 10] = [
+const FILES: [(&str, &str); 11] = [
+    ("credentials/pdp.token", "t0ken\n"),
     ("GeoLite2-Country.mmdb", "countries"),
     ("fullchain.pem", "certificate"),
     ("internal-ca.pem", "certificate"),
@@ -144,7 +145,7 @@ fn collect(table: &toml::Table, path: &str, out: &mut std::collections::BTreeSet
 
 #[test]
 fn the_example_shows_every_key_that_a_configuration_may_hold() {
-    let table: toml::Table = uncommented(&["#:", "#!"]).parse().unwrap();
+    let table: toml::Table = uncommented(&["#:", "#|", "#!"]).parse().unwrap();
     let mut shown = std::collections::BTreeSet::new();
     collect(&table, "", &mut shown);
     let mut known: std::collections::BTreeSet<_> = raw::all_keys().into_iter().collect();
@@ -212,10 +213,19 @@ fn every_optional_key_of_the_example_is_accepted_where_it_is_built() {
     assert_eq!(config.methods[0].name, "com.example/thing");
     assert_eq!(config.policy.geoip, Some(folder.0.join("GeoLite2-Country.mmdb")));
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    // What stands for something else is accepted in its place.
+    let built = |line: &&str| !line.contains("pdp.pem") && !line.contains("pdp.key");
+    let remote = uncommented(&["#|"]).replace("directory = \"policies\"", "");
+    let remote = remote.lines().filter(built).collect::<Vec<_>>().join("\n");
+    let config = folder.parse(&remote).map_err(|faults| faults.to_string()).unwrap();
+    let authzen = config.policy.authzen.as_ref().unwrap();
+    assert_eq!(authzen.url.origin(), "https://pdp.example.com");
+    assert_eq!((authzen.timeout_ms, authzen.in_flight_per_core_max), (1_000, 1_024));
+    assert!(authzen.bearer.is_some() && authzen.ca_file.is_some());
     // What is reserved is refused, one fault each.
     let faults = folder.parse(&uncommented(&["#!"])).err().unwrap();
     let keys: Vec<_> = faults.0.iter().map(|fault| fault.key.as_str()).collect();
-    assert_eq!(keys, ["policy.authzen", "authority"]);
+    assert_eq!(keys, ["authority"]);
     assert!(faults.0.iter().all(|fault| fault.what.contains("not built yet")));
 }
 

@@ -49,7 +49,8 @@ impl UpstreamUrl {
     }
 
     /// `scheme://authority`, canonical.
-    pub(super) fn origin(&self) -> String {
+    #[must_use]
+    pub fn origin(&self) -> String {
         format!("{}://{}", if self.tls { "https" } else { "http" }, self.authority)
     }
 

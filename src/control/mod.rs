@@ -5,6 +5,7 @@
 //! per request). Upward travel [`Ask`]s: an unknown key id, a name to resolve, an old snapshot to
 //! free.
 
+pub mod authzen;
 pub mod jwks;
 
 use std::io::Write;
@@ -14,6 +15,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::Config;
+use crate::control::authzen::DecisionPoint;
 use crate::control::jwks::ProviderKeys;
 use crate::geo::GeoDb;
 use crate::judge::policy::PolicySet;
@@ -35,6 +37,8 @@ pub struct Snapshot {
     pub policy: Arc<PolicySet>,
     /// Where addresses are, when a policy asks for it.
     pub geo: Option<Arc<GeoDb>>,
+    /// Who decides instead of `policy`, which is then empty and numbers epochs only.
+    pub pdp: Option<Arc<DecisionPoint>>,
     /// One entry per `Config::servers`. Workers dial with their own copies, see `world::World`.
     pub upstreams: Vec<Upstream>,
     /// Seals and opens session ids.

@@ -134,8 +134,13 @@ pub(super) fn permit(
     let server = index.and_then(|at| world.snapshot.config.servers.get(usize::from(at)));
     let (Some(index), Some(server)) = (index, server) else {
         // The gateway is judged first, so that a principal without `connect` learns nothing else.
-        let _ = shard.enforcer.connect(set, &subject, &context)?;
         let unknown = Denial::unknown_server(set);
+        if let Err(denial) = shard.enforcer.connect(set, &subject, &context) {
+            // A better login would not help to a server that is not there, nor to one that is
+            // hidden, and the two must not differ.
+            let hides = denial.step_up.is_some() && !exchange.scratch.server.is_empty();
+            return Err(if hides { unknown } else { denial });
+        }
         // `/mcp` itself is nobody's secret: who may connect is told that it is not there yet.
         let hub = exchange.scratch.server.is_empty();
         return Err(if hub {

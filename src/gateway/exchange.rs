@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use super::{decide, route};
+use super::{ask, decide, route};
 use crate::address::Country;
 use crate::audit::{Decision, EVENT_REQUEST, Outcome, Ticket};
 use crate::clock::{Monotonic, Now};
@@ -228,13 +228,24 @@ impl Exchange {
     }
 
     /// Stage 5: may they.
-    pub(super) fn decide(&mut self, shard: &Shard) -> Result<Permit, Reject> {
+    pub(super) async fn decide(&mut self, shard: &Shard) -> Result<Permit, Reject> {
         if let Some(permit) = shard.ablation.permit(self.token.as_deref()) {
             self.policies = Some(permit.policies_shared());
             return Ok(permit);
         }
         self.country = decide::locate(&self.world, self.source);
-        match decide::permit(shard, &self.world, self, self.judged.wall.seconds()) {
+        let now = self.judged.wall.seconds();
+        let decided = if self.world.snapshot.pdp.is_none() {
+            decide::permit(shard, &self.world, self, now)
+        } else {
+            // On the heap: who decides here has no room for this in each request.
+            let decided = Box::pin(ask::permit(shard, &self.world, self, now)).await;
+            // That took a while.
+            let token = self.token.as_deref().ok_or(Reject::GatewayFault)?;
+            token.judge_time(shard.clock.now().wall.seconds())?;
+            decided
+        };
+        match decided {
             Ok(permit) => {
                 shard.ablation.keep_permit(&permit);
                 self.policies = Some(permit.policies_shared());
@@ -288,7 +299,7 @@ impl Exchange {
     /// Before a second try: up to `timeout_seconds` passed with the first, so the token may have
     /// expired and the decision may be another. Under other rules nothing is tried again; the agent
     /// gets the upstream's refusal, and its next request is judged by them from the beginning.
-    pub(super) fn decide_again(&mut self, shard: &Shard) -> Result<Permit, Reject> {
+    pub(super) async fn decide_again(&mut self, shard: &Shard) -> Result<Permit, Reject> {
         shard.drain_bus();
         let newest = shard.world();
         let rules =
@@ -301,7 +312,7 @@ impl Exchange {
         let token = self.token.as_deref().ok_or(Reject::GatewayFault)?;
         token.judge_time(self.judged.wall.seconds())?;
         decide::key_holds(&self.world, token, self.judged.mono)?;
-        self.decide(shard)
+        self.decide(shard).await
     }
 
     /// Stage 6: the credential for the server.

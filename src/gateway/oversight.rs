@@ -1,17 +1,20 @@
 //! Watches an answer under way: token, policy and configuration are judged again while it is open.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
-use super::decide;
 use super::exchange::{Exchange, binding};
 use super::words::Words;
+use super::{ask, decide};
 use crate::audit::{Empty, Tally};
-use crate::clock::Monotonic;
+use crate::clock::{Monotonic, UnixSeconds};
+use crate::control::authzen::Answer;
 use crate::control::jwks::ProviderKeys;
 use crate::http::Method as HttpMethod;
 use crate::identity::VerifiedToken;
 use crate::mcp::{Listed, Method};
-use crate::policy::Shown;
+use crate::net::runtime;
+use crate::policy::{Denial, Permit, Shown};
 use crate::reject::Reject;
 use crate::relay::{Filter, Oversight, Review};
 use crate::shard::Shard;
@@ -25,10 +28,17 @@ pub(super) struct Watch<'a> {
     is_stream: bool,
     keep_alive: bool,
     words: Words,
-    /// Policies changed, and the agent was not told yet that its lists may have.
+    /// Which policies may decide on what the agent sees, of a stream.
+    marked: Cell<Option<u64>>,
+    /// They changed, and the agent was not told yet that its lists may have.
     changed: Cell<bool>,
     judged_at: Cell<Monotonic>,
     judged_under: Cell<Basis>,
+    began_under: Basis,
+    /// What was asked of a remote decision point and not yet answered.
+    asked: RefCell<Option<Asked>>,
+    /// When the open answer was last permitted.
+    permitted_at: Cell<Monotonic>,
     /// What was shown of lists so far.
     tally: Cell<Option<Tally>>,
 }
@@ -46,9 +56,13 @@ impl<'a> Watch<'a> {
             is_stream: exchange.is_stream(),
             keep_alive,
             words,
+            marked: Cell::new(mark(exchange, &exchange.world)),
             changed: Cell::new(false),
             judged_at: Cell::new(shard.timers.now()),
             judged_under: Cell::new(Basis::of(&exchange.world, exchange)),
+            began_under: Basis::of(&exchange.world, exchange),
+            asked: RefCell::new(None),
+            permitted_at: Cell::new(shard.timers.now()),
             tally: Cell::new(None),
         }
     }
@@ -98,15 +112,75 @@ impl<'a> Watch<'a> {
         if !decide::read_alike(self.exchange, &world) {
             return Review::Cut(Reject::PolicyStreamDenied);
         }
-        let permit = match decide::permit(self.shard, &world, self.exchange, now) {
+        if world.snapshot.pdp.is_some() {
+            return self.ask(world, now);
+        }
+        self.follow(&world, decide::permit(self.shard, &world, self.exchange, now))
+    }
+
+    /// Asks the remote decision point; what it answers is looked at in a later review.
+    fn ask(&self, world: Rc<World>, now: UnixSeconds) -> Review {
+        let questions = match ask::questions(&world, self.exchange, now, ask::What::Message) {
+            Ok(questions) => questions,
+            Err(denial) => return Review::Cut(denial.reject),
+        };
+        let answers = Rc::new(Cell::new(None));
+        let (pdp, slot) = (Rc::clone(&self.shard.pdp), Rc::clone(&answers));
+        let asked_of = Rc::clone(&world);
+        runtime::spawn(async move {
+            let snapshot = &asked_of.snapshot;
+            if let Some(point) = &snapshot.pdp {
+                slot.set(Some(pdp.ask(point, snapshot.config_generation, &questions).await));
+            }
+        });
+        *self.asked.borrow_mut() = Some(Asked { world, answers });
+        self.go_on()
+    }
+
+    /// What came of the last question, once it is there. No answer stands for longer than the
+    /// design allows, whatever keeps the next one away.
+    fn heard(&self, now: Monotonic) -> Option<Review> {
+        let asked = self.asked.take()?;
+        match asked.answers.take() {
+            None => {
+                *self.asked.borrow_mut() = Some(asked);
+                let late = now.micros_since(self.permitted_at.get()) >= STANDS_MICROS;
+                late.then_some(Review::Cut(Reject::PolicyUnavailable))
+            }
+            Some(answers) => {
+                ask::count(self.shard, &answers);
+                let decided = ask::conclude_with(&asked.world, self.exchange, answers);
+                match self.follow(&asked.world, decided) {
+                    cut @ Review::Cut(_) => Some(cut),
+                    Review::Continue | Review::Finish | Review::Say { .. } => None,
+                }
+            }
+        }
+    }
+
+    /// What a new decision means for the open answer.
+    fn follow(&self, world: &World, decided: Result<Permit, Denial>) -> Review {
+        let permit = match decided {
             Ok(permit) => permit,
+            // What a better login would bring is no matter for an answer under way: one call is
+            // with its server already, and a second try would run it twice.
+            Err(denial) if denial.step_up.is_some() => {
+                let same = Basis::of(&world, self.exchange) == self.began_under;
+                let goes_on = same && !self.is_stream;
+                return if goes_on {
+                    Review::Continue
+                } else {
+                    Review::Cut(Reject::PolicyStreamDenied)
+                };
+            }
             Err(denial) => return Review::Cut(denial.reject),
         };
         // A stream goes on for hours: it must not stay with a server or a credential that the
         // configuration no longer names for it. One call is already with its server.
-        if self.is_stream && !decide::same_way(self.exchange, &world, &permit) {
+        if self.is_stream && !decide::same_way(self.exchange, world, &permit) {
             return Review::Cut(Reject::PolicyStreamDenied);
         }
+        self.permitted_at.set(self.shard.timers.now());
         self.go_on()
     }
 
@@ -127,6 +201,21 @@ impl<'a> Watch<'a> {
         self.is_stream && until.is_some_and(|until| self.shard.clock.now().wall.seconds() >= until)
     }
 }
+
+/// Which policies may decide in the server of a stream; `None` for all else, which costs nothing.
+fn mark(exchange: &Exchange, world: &World) -> Option<u64> {
+    let server = exchange.is_stream().then(|| world.server(&exchange.scratch.server))?;
+    server.map(|server| world.snapshot.policy.mark(server))
+}
+
+/// A question under way.
+struct Asked {
+    /// Under which it was asked.
+    world: Rc<World>,
+    answers: Rc<Cell<Option<Answers>>>,
+}
+
+type Answers = Result<Vec<Answer>, Reject>;
 
 /// What a judgement depends on; addresses that come and go are no reason for a new one.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -158,6 +247,9 @@ impl Oversight for Watch<'_> {
         if self.expired() {
             return Review::Cut(Reject::TokenExpired);
         }
+        if let Some(review) = self.heard(now) {
+            return review;
+        }
         let basis = Basis::of(&world, self.exchange);
         let before = self.judged_under.get();
         let age = now.micros_since(self.judged_at.get());
@@ -167,7 +259,10 @@ impl Oversight for Watch<'_> {
         self.judged_at.set(now);
         self.judged_under.set(basis);
         if basis.policy != before.policy {
-            self.changed.set(true);
+            let marked = mark(self.exchange, &world);
+            if self.marked.replace(marked) != marked {
+                self.changed.set(true);
+            }
         }
         self.judge()
     }
@@ -196,11 +291,14 @@ impl Oversight for Watch<'_> {
         if self.exchange.method == HttpMethod::Get {
             return Filter::Replay;
         }
-        let listed = self.exchange.mcp_method().and_then(Listed::of);
-        listed.map_or(Filter::Nothing, Filter::List)
+        match self.exchange.mcp_method().and_then(Listed::of) {
+            Some(listed) => Filter::List(listed),
+            None if self.exchange.session.is_some() => Filter::Strays,
+            None => Filter::Nothing,
+        }
     }
 
-    fn keep(
+    async fn keep(
         &self,
         listed: Listed,
         items: usize,
@@ -210,6 +308,13 @@ impl Oversight for Watch<'_> {
         self.shard.drain_bus();
         let now = self.shard.clock.now().wall.seconds();
         let world = self.shard.world();
+        if world.snapshot.pdp.is_some() {
+            // On the heap: who decides here has no room for this in each answer.
+            let shown = Box::pin(ask::shown(self.shard, &world, self.exchange, now, listed, names));
+            kept.append(&mut shown.await?);
+            self.count(items, kept, false);
+            return Ok(());
+        }
         let mut forbidden = false;
         decide::shown(self.shard, &world, self.exchange, now, listed, names, |shown| {
             kept.push(shown == Shown::Yes);
@@ -242,3 +347,5 @@ impl Oversight for Watch<'_> {
 
 /// Half of the 60 s that the design allows, so that a late tick does not pass it.
 const REJUDGE_MICROS: u64 = 30_000_000;
+/// All of them.
+const STANDS_MICROS: u64 = 60_000_000;

@@ -71,6 +71,13 @@ impl Exchange {
         let counters = shard.meter.counters();
         counters.duration.record(self.outcome.duration_us);
         counters.overhead.record(self.outcome.overhead_us.unwrap_or_default());
+        if self.would_deny.is_some() {
+            counters.shadow_denials.add(1);
+        }
+        if let Some(list) = self.outcome.list {
+            counters.items_shown.add(list.shown.into());
+            counters.items_hidden.add(list.upstream.saturating_sub(list.shown).into());
+        }
     }
 
     /// The server's index as the meter knows it: after a reload it may be another's.

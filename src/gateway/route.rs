@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use crate::config::{Config, Listen, Proxy};
+use crate::http::head::is_other_charset;
 use crate::http::{Field, Framing, Method, forwarded, host};
 use crate::identity::{Resource, metadata};
 use crate::listener::Downstream;
@@ -109,8 +110,10 @@ pub(super) fn check_media(downstream: &Downstream) -> Result<(), Reject> {
     if kind == b"application/json" && head.field(bytes, Field::Accept) == Some(BOTH_KINDS) {
         return Ok(());
     }
-    let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    if !kind.eq_ignore_ascii_case(b"application/json") {
+    let mut parts = kind.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    let is_json = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/json"));
+    // In another encoding the same bytes are another message, and some servers would read that one.
+    if !is_json || parts.any(is_other_charset) {
         return Err(Reject::RequestContentType);
     }
     let accepts = |wanted: &[u8]| {

@@ -21,8 +21,10 @@ impl Words {
             LISTS.iter().for_each(|list| changed(list, None, &mut news));
             return Self { news, ..Self::default() };
         }
-        let listens = exchange.mcp_method() == Some(Method::SubscriptionsListen);
-        let id = exchange.scratch.call.id_raw(&exchange.scratch.body).filter(|_| listens);
+        if exchange.mcp_method() != Some(Method::SubscriptionsListen) {
+            return Self::default();
+        }
+        let id = exchange.scratch.call.id_raw(&exchange.scratch.body);
         id.map(|id| Self { farewell: farewell(id), news: news(exchange, id) }).unwrap_or_default()
     }
 }

@@ -299,3 +299,13 @@ fn percent_is_sound(path: &[u8]) -> bool {
         part.first_chunk::<2>().is_some_and(|pair| pair.iter().all(u8::is_ascii_hexdigit))
     })
 }
+/// Whether a parameter of a media type names another encoding than UTF-8, which JSON between systems
+/// (RFC 8259 §8.1) and event streams (WHATWG HTML §9.2.5) always are.
+#[must_use]
+pub fn is_other_charset(parameter: &[u8]) -> bool {
+    let parameter = parameter.trim_ascii();
+    let Some((name, value)) = parameter.split_at_checked(b"charset=".len()) else { return false };
+    let value = value.trim_ascii();
+    let bare = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value);
+    name.eq_ignore_ascii_case(b"charset=") && !bare.eq_ignore_ascii_case(b"utf-8")
+}

@@ -79,6 +79,16 @@ pub enum Found {
     },
 }
 
+/// Whether a message may hold a list: one of the four members by its name, or a name that is
+/// written with an escape. A look that costs little, where lists are not expected.
+#[must_use]
+pub fn may_hold_a_list(message: &[u8]) -> bool {
+    let names = RESULT.map(str::as_bytes);
+    let [lists @ .., _] = names;
+    let escaped = |piece: &[u8]| piece.windows(ESCAPE.len()).any(|bytes| bytes == ESCAPE);
+    message.split(|byte| *byte == b'"').any(|piece| lists.contains(&piece) || escaped(piece))
+}
+
 /// A reusable reader of lists.
 pub struct ListReader {
     buffers: Buffers,
@@ -132,14 +142,14 @@ impl ListReader {
         }
     }
 
-    /// Reads one JSON-RPC message. `expected` is what was asked for; without it, as on a stream
-    /// that may repeat an earlier answer, any list is one.
+    /// Reads one JSON-RPC message. A list of any kind is one, whatever was asked for: some servers
+    /// give an answer to whoever used its id last.
     ///
     /// # Errors
     /// `UpstreamMalformed` for what is not one JSON object of bounded depth, and for one that could
     /// be read in two ways: equal keys, keys that differ in case only from those that matter, a
     /// list that is no array, two lists in one result.
-    pub fn read(&mut self, body: &[u8], expected: Option<Listed>) -> Result<Found, Reject> {
+    pub fn read(&mut self, body: &[u8]) -> Result<Found, Reject> {
         self.arena.clear();
         self.items.clear();
         self.places = Places::default();
@@ -161,7 +171,7 @@ impl ListReader {
                     items: &mut self.items,
                     places: &mut self.places,
                 };
-                reading.message(way, expected).filter(|_| unique)
+                reading.message(way).filter(|_| unique)
             }
         };
         self.tape = tape.reset();
@@ -241,7 +251,7 @@ struct Reading<'r, 't, 's> {
 }
 
 impl Reading<'_, '_, '_> {
-    fn message(&mut self, mut way: Way<'_>, expected: Option<Listed>) -> Option<Found> {
+    fn message(&mut self, mut way: Way<'_>) -> Option<Found> {
         let tree = self.tree;
         if !tree.is_object(0) {
             return None;
@@ -251,8 +261,7 @@ impl Reading<'_, '_, '_> {
             return Some(Found::NotAList);
         };
         let members = pick(tree, result, &RESULT).ok()?;
-        let lists = ALL.iter().zip(members).filter_map(|(listed, at)| Some((*listed, at?)));
-        let mut lists = lists.filter(|(listed, _)| expected.is_none_or(|asked| asked == *listed));
+        let mut lists = ALL.iter().zip(members).filter_map(|(listed, at)| Some((*listed, at?)));
         let Some((listed, list)) = lists.next() else { return Some(Found::NotAList) };
         if lists.next().is_some() || !tree.is_array(list) {
             return None;
@@ -403,15 +412,17 @@ const RESULT: [&str; 5] = [
     Listed::Templates.member(),
     "cacheScope",
 ];
+/// How an ASCII letter begins that is written with an escape.
+const ESCAPE: &[u8] = b"\\u00";
 const PRIVATE: &[u8] = b"\"private\"";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn filtered(body: &str, expected: Option<Listed>, hidden: &[&str], private: bool) -> String {
+    fn filtered(body: &str, hidden: &[&str], private: bool) -> String {
         let mut reader = ListReader::new();
-        let found = reader.read(body.as_bytes(), expected).unwrap();
+        let found = reader.read(body.as_bytes()).unwrap();
         assert_ne!(found, Found::NotAList, "{body}");
         let kept: Vec<bool> = reader.names().map(|name| !hidden.contains(&name)).collect();
         let mut out = Vec::new();
@@ -421,8 +432,6 @@ mod tests {
             .unwrap_or_else(|bad| panic!("{bad}: {out}"));
         out
     }
-
-    const TOOLS: Option<Listed> = Some(Listed::Tools);
 
     #[test]
     fn items_are_hidden_sorted_and_otherwise_untouched() {
@@ -436,25 +445,33 @@ mod tests {
             r#"{"name":"b", "x":{"name":"z,]}"}}"#,
             r#"{"name":"c\u0064","n":1.50e2}"#,
         ];
-        assert_eq!(filtered(body, TOOLS, &[], false), format!("{head}{a},{b},{c}{rest}"));
-        assert_eq!(filtered(body, TOOLS, &["b"], false), format!("{head}{a},{c}{rest}"));
-        assert_eq!(filtered(body, TOOLS, &["cd", "a"], false), format!("{head}{b}{rest}"));
-        assert_eq!(filtered(body, TOOLS, &["a", "b", "cd"], false), format!("{head}{rest}"));
-        assert_eq!(filtered(body, None, &["b"], false), format!("{head}{a},{c}{rest}"));
+        assert_eq!(filtered(body, &[], false), format!("{head}{a},{b},{c}{rest}"));
+        assert_eq!(filtered(body, &["b"], false), format!("{head}{a},{c}{rest}"));
+        assert_eq!(filtered(body, &["cd", "a"], false), format!("{head}{b}{rest}"));
+        assert_eq!(filtered(body, &["a", "b", "cd"], false), format!("{head}{rest}"));
+        assert_eq!(filtered(body, &["b"], false), format!("{head}{a},{c}{rest}"));
     }
 
     #[test]
     fn each_kind_is_known_by_its_own_member() {
-        for (listed, body) in [
+        for (kind, body) in [
             (Listed::Prompts, r#"{"result":{"prompts":[{"name":"x","uri":"y"}]}}"#),
             (Listed::Resources, r#"{"result":{"resources":[{"uri":"x","name":"y"}]}}"#),
             (Listed::Templates, r#"{"result":{"resourceTemplates":[{"uriTemplate":"x"}]}}"#),
         ] {
-            let whole = filtered(body, Some(listed), &["y"], false);
+            let whole = filtered(body, &["y"], false);
             assert_eq!(whole, body);
-            assert!(filtered(body, None, &["x"], false).ends_with("[]}}"), "{body}");
-            let mut reader = ListReader::new();
-            assert_eq!(reader.read(body.as_bytes(), TOOLS), Ok(Found::NotAList), "{body}");
+            assert!(filtered(body, &["x"], false).ends_with("[]}}"), "{body}");
+            let found = ListReader::new().read(body.as_bytes());
+            assert_eq!(found, Ok(Found::List { listed: kind, items: 1 }), "{body}");
+            assert!(may_hold_a_list(body.as_bytes()));
+        }
+        for (message, expected) in [
+            (r#"{"result":{"t\u006fols":[]}}"#, true),
+            (r#"{"result":{"content":[{"text":"tools and \n prompts"}]}}"#, false),
+            ("", false),
+        ] {
+            assert_eq!(may_hold_a_list(message.as_bytes()), expected, "{message}");
         }
     }
 
@@ -475,7 +492,7 @@ mod tests {
                 r#"{"result":{"cacheScope":"private","tools":[]}}"#,
             ),
         ] {
-            assert_eq!(filtered(body, TOOLS, &[], true), expected);
+            assert_eq!(filtered(body, &[], true), expected);
         }
     }
 
@@ -483,9 +500,9 @@ mod tests {
     fn what_has_no_name_is_never_shown() {
         let body = r#"{"result":{"tools":[{},{"name":1},"name",["name"],{"Name":"a"},
             {"name":"a\u0000b"},{"name":"a","NAME":"b"},null,{"name":"good"}]}}"#;
-        assert_eq!(filtered(body, TOOLS, &[], false), r#"{"result":{"tools":[{"name":"good"}]}}"#);
+        assert_eq!(filtered(body, &[], false), r#"{"result":{"tools":[{"name":"good"}]}}"#);
         let mut reader = ListReader::new();
-        let found = reader.read(body.as_bytes(), TOOLS).unwrap();
+        let found = reader.read(body.as_bytes()).unwrap();
         assert_eq!(found, Found::List { listed: Listed::Tools, items: 9 });
     }
 
@@ -500,7 +517,7 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
             r#"{}"#,
         ] {
-            assert_eq!(reader.read(body.as_bytes(), None), Ok(Found::NotAList), "{body}");
+            assert_eq!(reader.read(body.as_bytes()), Ok(Found::NotAList), "{body}");
         }
         for body in [
             "",
@@ -517,7 +534,7 @@ mod tests {
             r#"{"result":{},"Result":{"tools":[{"name":"a"}]}}"#,
             r#"{"result":{"tools":[{"name":"a","name":"b"}]}}"#,
         ] {
-            let read = reader.read(body.as_bytes(), None);
+            let read = reader.read(body.as_bytes());
             assert_eq!(read, Err(Reject::UpstreamMalformed), "{body}");
         }
         assert_eq!(reader.names().count(), 0, "nothing of a refused list is left");

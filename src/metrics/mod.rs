@@ -55,6 +55,20 @@ pub struct Counters {
     pub credential_hits: Cell,
     /// Upstream credentials read from their source.
     pub credential_misses: Cell,
+    /// Permitted requests that shadow policies would have denied.
+    pub shadow_denials: Cell,
+    /// Items of lists that agents were shown.
+    pub items_shown: Cell,
+    /// Items of lists that they were not.
+    pub items_hidden: Cell,
+    /// Questions to a remote decision point that were permitted.
+    pub pdp_permits: Cell,
+    /// Those that were denied.
+    pub pdp_denials: Cell,
+    /// Those without an answer that counts.
+    pub pdp_errors: Cell,
+    /// Time until it answered, or did not.
+    pub pdp_duration: Histogram,
     /// Time that the gateway added.
     pub overhead: Histogram,
     /// Time from request head to the last response byte.
@@ -226,6 +240,13 @@ impl Counters {
             decision_misses: Cell::default(),
             credential_hits: Cell::default(),
             credential_misses: Cell::default(),
+            shadow_denials: Cell::default(),
+            items_shown: Cell::default(),
+            items_hidden: Cell::default(),
+            pdp_permits: Cell::default(),
+            pdp_denials: Cell::default(),
+            pdp_errors: Cell::default(),
+            pdp_duration: histogram(),
             overhead: histogram(),
             duration: histogram(),
             notices: std::array::from_fn(|_| Cell::default()),

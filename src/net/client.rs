@@ -81,17 +81,18 @@ async fn receive(
     let decoder = BodyDecoder::new(head.framing(), bytes_max as u64);
     buf.drain(..end);
     let decoder = decoder.map_err(|_| Reject::UpstreamMalformed)?;
-    let body = read_body(stream, decoder, buf, bytes_max, until).await?;
+    let (body, _) = read_body(stream, decoder, buf, bytes_max, until).await?;
     Ok(Answer { status, cache_control, body })
 }
 
-async fn read_body(
+/// The body, and what came behind it.
+pub(super) async fn read_body(
     stream: &mut Stream,
     mut decoder: BodyDecoder,
     mut buf: Vec<u8>,
     bytes_max: usize,
     until: Monotonic,
-) -> Result<Vec<u8>, Reject> {
+) -> Result<(Vec<u8>, Vec<u8>), Reject> {
     let mut body = Vec::new();
     while !decoder.finished() {
         let step = decoder.decode(&buf).map_err(|_| Reject::UpstreamMalformed)?;
@@ -108,10 +109,14 @@ async fn read_body(
             break;
         }
     }
-    Ok(body)
+    Ok((body, buf))
 }
 
-async fn fill(stream: &mut Stream, buf: &mut Vec<u8>, until: Monotonic) -> Result<usize, Reject> {
+pub(super) async fn fill(
+    stream: &mut Stream,
+    buf: &mut Vec<u8>,
+    until: Monotonic,
+) -> Result<usize, Reject> {
     let mut taken = std::mem::take(buf);
     taken.reserve(READ_BYTES);
     let (result, taken) = stream.read(taken, until).await;
@@ -119,7 +124,7 @@ async fn fill(stream: &mut Stream, buf: &mut Vec<u8>, until: Monotonic) -> Resul
     result.map_err(meaning)
 }
 
-const fn meaning(error: NetError) -> Reject {
+pub(super) const fn meaning(error: NetError) -> Reject {
     match error {
         NetError::Timeout => Reject::UpstreamTimeout,
         NetError::Closed | NetError::Io(_) => Reject::UpstreamEof,

@@ -10,6 +10,7 @@
 //! 2. A stream whose write ended early, or whose operation was dropped all the same, is dead.
 //! 3. What the other side can make us hold is bounded, and an idle connection holds no buffer.
 
+pub mod ask;
 mod buffers;
 pub mod client;
 pub mod dial;

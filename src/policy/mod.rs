@@ -7,6 +7,7 @@
 //! answers like what is not there, so that nobody can list servers by asking.
 
 mod cache;
+pub mod remote;
 #[cfg(test)]
 mod tests;
 
@@ -499,7 +500,7 @@ fn refusal(set: &PolicySet, ask: &Ask<'_>, verdict: &Verdict) -> Reject {
 }
 
 /// What a prompt is listed for.
-const PROMPT_USES: [&str; 2] = ["prompts/get", "completion/complete"];
+pub const PROMPT_USES: [&str; 2] = ["prompts/get", "completion/complete"];
 /// What a resource is listed for.
-const RESOURCE_USES: [&str; 4] =
+pub const RESOURCE_USES: [&str; 4] =
     ["resources/read", "resources/subscribe", "subscriptions/listen", "completion/complete"];

@@ -6,7 +6,7 @@ use std::mem;
 use super::list::filter;
 use super::{Filter, Oversight};
 use crate::http::sse::EventTracker;
-use crate::mcp::ListReader;
+use crate::mcp::{ListReader, may_hold_a_list};
 use crate::reject::Reject;
 
 /// Filters one event stream.
@@ -15,6 +15,8 @@ pub(super) struct EventFilter {
     tracker: EventTracker,
     /// The event under way.
     held: Vec<u8>,
+    /// Those before it that are whole and not judged yet.
+    whole: Vec<Vec<u8>>,
     reader: ListReader,
     /// The first bytes were seen, among which there may be a byte order mark.
     began: bool,
@@ -26,49 +28,48 @@ impl EventFilter {
             what,
             tracker: EventTracker::new(),
             held: Vec::new(),
+            whole: Vec::new(),
             reader: ListReader::new(),
             began: false,
         }
     }
 
-    /// Follows the next bytes of the stream and appends to `out` what may go on.
+    /// Follows the next bytes of the stream; [`EventFilter::pass`] says what of them may go on.
     ///
     /// # Errors
-    /// `UpstreamMalformed` for an event that is too large, or that is no message of one reading;
-    /// what the judge says.
-    pub(super) fn feed(
-        &mut self,
-        bytes: &[u8],
-        oversight: &impl Oversight,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Reject> {
+    /// `UpstreamMalformed` for an event that is too large.
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), Reject> {
         for line in bytes.split_inclusive(|byte| matches!(byte, b'\n' | b'\r')) {
             self.tracker.feed(line)?;
             self.held.extend_from_slice(line);
             if self.tracker.at_boundary() {
-                self.release(oversight, out)?;
+                self.whole.push(mem::take(&mut self.held));
             }
         }
         Ok(())
     }
 
     /// The stream ended, maybe within an event: some clients take it for a whole one.
+    pub(super) fn end(&mut self) {
+        self.whole.push(mem::take(&mut self.held));
+    }
+
+    /// Judges the events that are whole, and appends to `out` what may go on.
     ///
     /// # Errors
-    /// Those of [`EventFilter::feed`].
-    pub(super) fn release(
+    /// `UpstreamMalformed` for an event that is no message of one reading; what the judge says.
+    pub(super) async fn pass(
         &mut self,
         oversight: &impl Oversight,
         out: &mut Vec<u8>,
     ) -> Result<(), Reject> {
-        let mut event = mem::take(&mut self.held);
-        let judged = self.judge(&event, oversight, out);
-        event.clear();
-        self.held = event;
-        judged
+        for event in mem::take(&mut self.whole) {
+            self.judge(&event, oversight, out).await?;
+        }
+        Ok(())
     }
 
-    fn judge(
+    async fn judge(
         &mut self,
         event: &[u8],
         oversight: &impl Oversight,
@@ -76,11 +77,20 @@ impl EventFilter {
     ) -> Result<(), Reject> {
         let begins = !mem::replace(&mut self.began, true);
         let text = event.strip_prefix(BOM).filter(|_| begins).unwrap_or(event);
+        // An object outside of all fields: JSON that is called a stream, which some reader may take
+        // for what it is.
+        if lines(text).any(|line| line.contains(&b'{') && !is_field(line)) {
+            return Err(Reject::UpstreamMalformed);
+        }
         let message = data(text);
         let mut filtered = Vec::new();
         // Without a brace there is no object in it, in any reading: a ping of some server's own.
-        let changed = message.contains(&b'{')
-            && filter(&mut self.reader, &message, self.what.expected(), oversight, &mut filtered)?;
+        let looked_at = match self.what {
+            Filter::Strays => may_hold_a_list(&message),
+            Filter::Nothing | Filter::List(_) | Filter::Replay => message.contains(&b'{'),
+        };
+        let changed =
+            looked_at && filter(&mut self.reader, &message, oversight, &mut filtered).await?;
         if changed {
             rewrite(text, &filtered, out);
         } else {
@@ -125,6 +135,12 @@ fn lines(event: &[u8]) -> impl Iterator<Item = &[u8]> {
     event.split(|byte| matches!(byte, b'\n' | b'\r')).filter(|line| !line.is_empty())
 }
 
+/// True for a line that readers know: a field of WHATWG HTML §9.2.6, or a comment.
+fn is_field(line: &[u8]) -> bool {
+    let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+    matches!(name, b"" | b"data" | b"event" | b"id" | b"retry")
+}
+
 /// The value of a `data` field; `None` for any other line.
 fn data_value(line: &[u8]) -> Option<&[u8]> {
     match line.strip_prefix(b"data")? {
@@ -154,7 +170,7 @@ mod tests {
             Filter::Replay
         }
 
-        fn keep(
+        async fn keep(
             &self,
             _: Listed,
             _: usize,
@@ -188,14 +204,29 @@ mod tests {
         }
     }
 
+    fn fed(filter: &mut EventFilter, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Reject> {
+        filter.feed(bytes)?;
+        at_once(filter.pass(&Judge, out))
+    }
+
+    /// A judge that is here does not wait.
+    fn at_once<T>(future: impl Future<Output = T>) -> T {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match std::pin::pin!(future).poll(&mut context) {
+            std::task::Poll::Ready(value) => value,
+            std::task::Poll::Pending => panic!("it waits"),
+        }
+    }
+
     /// What goes on of pieces of a stream, its end included.
     fn passed(pieces: &[&str]) -> Result<String, Reject> {
         let mut filter = EventFilter::new(Filter::Replay);
         let mut out = Vec::new();
         for piece in pieces {
-            filter.feed(piece.as_bytes(), &Judge, &mut out)?;
+            fed(&mut filter, piece.as_bytes(), &mut out)?;
         }
-        filter.release(&Judge, &mut out)?;
+        filter.end();
+        at_once(filter.pass(&Judge, &mut out))?;
         Ok(String::from_utf8(out).unwrap())
     }
 
@@ -238,12 +269,29 @@ data: {second}
     fn nothing_goes_on_before_its_event_is_whole() {
         let mut filter = EventFilter::new(Filter::Replay);
         let mut out = Vec::new();
-        filter.feed(b"data: 1\n\ndata: {\"result\":", &Judge, &mut out).unwrap();
+        fed(&mut filter, b"data: 1\n\ndata: {\"result\":", &mut out).unwrap();
         assert_eq!(out, b"data: 1\n\n");
-        filter.feed(b"{}}\n", &Judge, &mut out).unwrap();
+        fed(&mut filter, b"{}}\n", &mut out).unwrap();
         assert_eq!(out, b"data: 1\n\n");
-        filter.feed(b"\n", &Judge, &mut out).unwrap();
+        fed(&mut filter, b"\n", &mut out).unwrap();
         assert_eq!(out, b"data: 1\n\ndata: {\"result\":{}}\n\n");
-        assert_eq!(filter.feed(b"data: {\n\n", &Judge, &mut out), Err(Reject::UpstreamMalformed));
+        assert_eq!(fed(&mut filter, b"data: {\n\n", &mut out), Err(Reject::UpstreamMalformed));
+    }
+
+    #[test]
+    fn an_object_outside_of_all_fields_does_not_go_on() {
+        let list = r#"{"result":{"tools":[{"name":"b"}]}}"#;
+        for stream in [
+            list.to_owned(),
+            format!("\u{feff}{list}\n\n"),
+            format!("data: 1\n\n{list}"),
+            format!("event: x\ndatax: {list}\n\n"),
+            format!(" data: {list}\n\n"),
+        ] {
+            assert_eq!(passed(&[&stream]), Err(Reject::UpstreamMalformed), "{stream:?}");
+        }
+        for stream in ["id: {1}\nevent: {\nretry: {\n: {\n\n", "x: 1\nyz\n\n"] {
+            assert_eq!(passed(&[stream]).as_deref(), Ok(stream));
+        }
     }
 }

@@ -3,11 +3,11 @@
 
 use super::pump::{Heard, Pump};
 use super::response::Answered;
-use super::{Filter, Leg, Oversight, Relay, Relayed, Review};
+use super::{Leg, Oversight, Relay, Relayed, Review};
 use crate::http::{BodyDecoder, write};
 use crate::limits::{LIST_BYTES_MAX, LIST_ITEMS_MAX, RELAY_BUFFER_BYTES};
 use crate::listener::Downstream;
-use crate::mcp::{Found, ListReader, Listed};
+use crate::mcp::{Found, ListReader, may_hold_a_list};
 use crate::net::Stream;
 use crate::reject::Reject;
 
@@ -17,27 +17,26 @@ use crate::reject::Reject;
 /// # Errors
 /// `UpstreamMalformed` for a message that could be read in two ways, and for a list over its
 /// bounds; what the judge says.
-pub(super) fn filter(
+pub(super) async fn filter(
     reader: &mut ListReader,
     message: &[u8],
-    expected: Option<Listed>,
     oversight: &impl Oversight,
     out: &mut Vec<u8>,
 ) -> Result<bool, Reject> {
-    let Found::List { listed, items } = reader.read(message, expected)? else { return Ok(false) };
+    let Found::List { listed, items } = reader.read(message)? else { return Ok(false) };
     if items > LIST_ITEMS_MAX || message.len() > LIST_BYTES_MAX {
         return Err(Reject::UpstreamMalformed);
     }
     let names: Vec<&str> = reader.names().collect();
     let mut kept = Vec::with_capacity(names.len());
-    oversight.keep(listed, items, &names, &mut kept)?;
+    oversight.keep(listed, items, &names, &mut kept).await?;
     reader.write(message, &kept, oversight.private_lists(), out);
     Ok(true)
 }
 
 impl Answered {
-    /// Holds a whole JSON answer, filters it and sends it on behind the fields in `out`. Nothing is written before that is
-    /// done, so every failure can still be answered.
+    /// Holds a whole JSON answer, filters it and sends it on behind the fields in `out`. Nothing is
+    /// written before that is done, so every failure can still be answered.
     pub(super) async fn filter_to(
         &mut self,
         stream: &mut Stream,
@@ -52,8 +51,7 @@ impl Answered {
         pump.start_answer(leg.server);
         let body = self.hold(&mut pump, stream, downstream, oversight).await?;
         let mut filtered = Vec::with_capacity(body.len() + SPARE_BYTES);
-        let expected = oversight.filter().expected();
-        let changed = filter(&mut ListReader::new(), &body, expected, oversight, &mut filtered);
+        let changed = filter(&mut ListReader::new(), &body, oversight, &mut filtered).await;
         let body = match changed {
             Ok(true) => filtered,
             Ok(false) => body,
@@ -88,6 +86,55 @@ impl Answered {
         relay.buffers.give(out);
         relayed.reusable = !close && !downstream.is_gone();
         Ok(relayed)
+    }
+
+    /// Whether the answer begins like a list that nobody asked for here. Waits for so much of it as
+    /// to tell, which is all of most answers.
+    pub(super) async fn strays(
+        &mut self,
+        stream: &mut Stream,
+        leg: &Leg<'_>,
+        downstream: &mut Downstream,
+        oversight: &impl Oversight,
+        relay: &Relay,
+    ) -> Result<bool, Reject> {
+        let mut pump = Pump::new(&relay.timers, leg.cancel_on_leave);
+        pump.start_answer(leg.server);
+        loop {
+            let (sample, whole) = self.sample()?;
+            if whole || sample.len() >= STRAY_BYTES {
+                return Ok(may_hold_a_list(&sample));
+            }
+            match pump.hear(stream, &mut self.input, downstream, pump.answer_until()).await {
+                Heard::Bytes => {}
+                Heard::Tick => match oversight.review() {
+                    Review::Cut(reject) => return Err(reject),
+                    Review::Continue | Review::Finish | Review::Say { .. } => {}
+                },
+                Heard::End => return Ok(may_hold_a_list(&sample)),
+                Heard::Broken => return Err(Reject::UpstreamEof),
+                Heard::Late => return Err(Reject::UpstreamTimeout),
+                Heard::ClientLeft if pump.cancels() => return Err(Reject::RequestAborted),
+                Heard::ClientLeft => {}
+            }
+        }
+    }
+
+    /// What has arrived of the body, decoded, and whether that is all of it.
+    fn sample(&self) -> Result<(Vec<u8>, bool), Reject> {
+        let malformed = |_| Reject::UpstreamMalformed;
+        let mut decoder = BodyDecoder::new(self.head.framing(), u64::MAX).map_err(malformed)?;
+        let (mut sample, mut at) = (Vec::new(), self.head_bytes);
+        while !decoder.finished() && sample.len() < STRAY_BYTES {
+            let pending = self.input.get(at..).unwrap_or_default();
+            let step = decoder.decode(pending).map_err(malformed)?;
+            sample.extend_from_slice(pending.get(step.data.clone()).unwrap_or_default());
+            at += step.consumed;
+            if step.consumed == 0 {
+                break;
+            }
+        }
+        Ok((sample, decoder.finished()))
     }
 
     /// Reads the body to its end.
@@ -135,15 +182,8 @@ impl Answered {
     }
 }
 
-impl Filter {
-    /// The list that was asked for; `None` when any could come.
-    pub(super) const fn expected(self) -> Option<Listed> {
-        match self {
-            Self::List(listed) => Some(listed),
-            Self::Nothing | Self::Replay => None,
-        }
-    }
-}
-
+/// Within these bytes an answer that is a list names it: before its items stand ids, a cursor and
+/// what a server says of itself.
+const STRAY_BYTES: usize = 4096;
 /// Room for `cacheScope`.
 const SPARE_BYTES: usize = 32;

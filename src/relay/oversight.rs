@@ -11,7 +11,7 @@ pub trait Oversight {
     /// What of the answer is for this agent's eyes only in part.
     fn filter(&self) -> Filter;
     /// Judges the named items of a list of `items` items: one answer each, in their order, to
-    /// `kept`.
+    /// `kept`. At once where policies are ours; a remote decision point takes its time.
     ///
     /// # Errors
     /// When no decision is to be had.
@@ -21,7 +21,7 @@ pub trait Oversight {
         items: usize,
         names: &[&str],
         kept: &mut Vec<bool>,
-    ) -> Result<(), Reject>;
+    ) -> impl Future<Output = Result<(), Reject>>;
     /// A filtered list says that nobody else may be shown it (MCP 2026-07-28,
     /// server/utilities/caching).
     fn private_lists(&self) -> bool;
@@ -46,6 +46,9 @@ pub trait Oversight {
 pub enum Filter {
     /// Nowhere.
     Nothing,
+    /// Nowhere either, but the server may mistake whose answer it is: official servers of the
+    /// legacy era give an answer to whoever used its id last in the session.
+    Strays,
     /// This one was asked for.
     List(Listed),
     /// Anywhere: a stream that may repeat earlier answers (2025-11-25, transports,

@@ -36,7 +36,7 @@ pub(super) fn write_head(
     let resumes = leg.method == Method::Get && leg.session.is_some();
     let mirrors = leg.method == Method::Post;
     let withheld = |field: Option<Field>, name: &[u8]| {
-        field == Some(Field::McpSessionId)
+        matches!(field, Some(Field::McpSessionId | Field::ContentType))
             || (!resumes && field == Some(Field::LastEventId))
             || (!mirrors && matches!(field, Some(Field::McpMethod | Field::McpName)))
             || occupied.is_some_and(|own| name.eq_ignore_ascii_case(own.as_bytes()))
@@ -49,6 +49,8 @@ pub(super) fn write_head(
         credential.write_header(leg.server_index, out)?;
     }
     if leg.method == Method::Post {
+        // Never the client's: what was judged as UTF-8 must not be read as anything else.
+        out.extend_from_slice(b"content-type: application/json\r\n");
         write::content_length(leg.body.len() as u64, out);
     }
     out.extend_from_slice(write::CRLF);

@@ -5,6 +5,7 @@ use super::pump::{Heard, Pump};
 use super::transfer::Transfer;
 use super::{Filter, Leg, NoAnswer, Oversight, Relay, Relayed, Review};
 use crate::clock::Monotonic;
+use crate::http::head::is_other_charset;
 use crate::http::{BodyDecoder, Field, Framing, Method, ResponseHead, sse, write};
 use crate::limits::{RELAY_BUFFER_BYTES, UPSTREAM_HEAD_BYTES_MAX, UPSTREAM_INTERIM_MAX};
 use crate::listener::{Downstream, answer};
@@ -112,8 +113,15 @@ impl Answered {
         let what = oversight.filter();
         let mut out = relay.buffers.take();
         self.write_fields(kind, leg, oversight, &mut out)?;
-        if kind == Body::Json && what != Filter::Nothing {
-            return self.filter_to(stream, leg, downstream, oversight, relay, out).await;
+        if kind == Body::Json {
+            let held = match what {
+                Filter::Nothing => false,
+                Filter::Strays => self.strays(stream, leg, downstream, oversight, relay).await?,
+                Filter::List(_) | Filter::Replay => true,
+            };
+            if held {
+                return self.filter_to(stream, leg, downstream, oversight, relay, out).await;
+            }
         }
         let filters = kind == Body::Events && what != Filter::Nothing;
         let framing = self.head.framing();
@@ -139,7 +147,7 @@ impl Answered {
             },
         };
         // Nothing was sent yet: what is broken already is refused, not begun and cut.
-        let done = transfer.decode(&mut self.input, &mut out, oversight)?;
+        let done = transfer.take(&mut self.input, &mut out, oversight).await?;
         let mut pump = Pump::new(&relay.timers, leg.cancel_on_leave);
         self.complete = transfer
             .run(
@@ -169,6 +177,11 @@ impl Answered {
             _ => {}
         }
         let bytes = self.input.get(..self.head_bytes).unwrap_or_default();
+        // In another encoding the same bytes are another message to who reads it.
+        let kind = self.head.field(bytes, Field::ContentType).unwrap_or_default();
+        if kind.split(|byte| *byte == b';').skip(1).any(is_other_charset) {
+            return Err(Reject::UpstreamContentType);
+        }
         if self
             .head
             .field(bytes, Field::ContentEncoding)

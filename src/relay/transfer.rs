@@ -85,7 +85,7 @@ impl Transfer {
                 Flow::Done => return true,
                 Flow::Stop => return false,
             }
-            done = match self.decode(input, out, oversight) {
+            done = match self.take(input, out, oversight).await {
                 Ok(done) => done,
                 Err(reject) => return self.cut(reject),
             };
@@ -144,7 +144,10 @@ impl Transfer {
             Heard::Tick => self.tick(pump, out, oversight),
             Heard::End => match self.decoder.end_of_input() {
                 Ok(()) => {
-                    if let Err(reject) = self.release(out, oversight) {
+                    if let Some(filter) = &mut self.filter {
+                        filter.end();
+                    }
+                    if let Err(reject) = self.pass(out, oversight).await {
                         return self.stop(reject);
                     }
                     self.finish(out);
@@ -221,12 +224,24 @@ impl Transfer {
 
     /// Moves what has arrived from `input` to `out`, framed for the agent. True at the end of the
     /// body.
-    pub(super) fn decode(
+    pub(super) async fn take(
         &mut self,
         input: &mut Vec<u8>,
         out: &mut Vec<u8>,
         oversight: &impl Oversight,
     ) -> Result<bool, Reject> {
+        let done = self.decode(input, out)?;
+        if self.filter.is_some() {
+            self.pass(out, oversight).await?;
+        }
+        if done && self.relayed.cut.is_none() && !self.whole {
+            self.finish(out);
+        }
+        Ok(done)
+    }
+
+    /// What has arrived goes to `out`, or to the filter.
+    fn decode(&mut self, input: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<bool, Reject> {
         if self.relayed.cut.is_some() {
             return Ok(true);
         }
@@ -249,11 +264,7 @@ impl Transfer {
             }
             match &mut self.filter {
                 None => self.emit(data, out),
-                Some(filter) => {
-                    let mut passed = Vec::new();
-                    filter.feed(data, oversight, &mut passed)?;
-                    self.emit(&passed, out);
-                }
+                Some(filter) => filter.feed(data)?,
             }
             at += step.consumed;
             done = step.done;
@@ -262,18 +273,18 @@ impl Transfer {
             }
         }
         input.drain(..at);
-        if done {
-            self.release(out, oversight)?;
-            self.finish(out);
+        if let Some(filter) = self.filter.as_mut().filter(|_| done) {
+            // The body is complete, so nothing of it is held back any longer.
+            filter.end();
         }
         Ok(done)
     }
 
-    /// The body is complete, so nothing of it is held back any longer.
-    fn release(&mut self, out: &mut Vec<u8>, oversight: &impl Oversight) -> Result<(), Reject> {
+    /// What the filter has whole goes on, as far as it may.
+    async fn pass(&mut self, out: &mut Vec<u8>, oversight: &impl Oversight) -> Result<(), Reject> {
         let Some(filter) = &mut self.filter else { return Ok(()) };
         let mut passed = Vec::new();
-        filter.release(oversight, &mut passed)?;
+        filter.pass(oversight, &mut passed).await?;
         self.emit(&passed, out);
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! of it or nothing, at start and at reload alike.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::address::{Terms, permitted};
 use crate::config::{Config, ListenTls, SecretSource, Server};
+use crate::control::authzen::{DecisionPoint, Endpoints};
 use crate::control::jwks::ProviderKeys;
 use crate::control::{Snapshot, Upstream};
 use crate::geo::GeoDb;
@@ -22,6 +24,8 @@ pub(super) struct Assembly {
     pub(super) policy: Arc<PolicySet>,
     /// Of `policy.geoip`, whether or not a policy asks for countries.
     pub(super) countries: Option<Arc<GeoDb>>,
+    /// Who decides instead of `policy`, as far as known without asking anybody.
+    pub(super) pdp: Option<Arc<DecisionPoint>>,
     pub(super) sessions: Arc<SessionKeys>,
     pub(super) tls: Option<Arc<ServerTls>>,
     /// One per server; `None` for plain HTTP.
@@ -35,12 +39,13 @@ impl Assembly {
     /// Every fault, each with its file.
     pub(super) fn make(
         config: &Config,
-        epoch: u64,
+        making: Making<'_>,
         ticketer: &Ticketer,
     ) -> Result<Self, Vec<String>> {
         let mut faults = Vec::new();
-        let policy = policies(config, epoch, &mut faults);
+        let policy = policies(config, making, &mut faults);
         let countries = note(countries(config), &mut faults).flatten();
+        let pdp = note(decision_point(config), &mut faults).flatten();
         let sessions = note(sessions(config), &mut faults);
         let tls = match &config.listen.tls {
             None => None,
@@ -53,7 +58,8 @@ impl Assembly {
             .collect();
         match (policy, sessions) {
             (Some(policy), Some(sessions)) if faults.is_empty() => {
-                Ok(Self { policy, countries, sessions: Arc::new(sessions), tls, client_tls })
+                let sessions = Arc::new(sessions);
+                Ok(Self { policy, countries, pdp, sessions, tls, client_tls })
             }
             _ => Err(faults),
         }
@@ -65,9 +71,10 @@ impl Assembly {
         Ok(())
     }
 
-    /// What the workers look countries up in: nothing, when no policy asks for one.
+    /// What the workers look countries up in: nothing, when nobody who decides asks for one.
     pub(super) fn geo(&self) -> Option<Arc<GeoDb>> {
-        self.countries.clone().filter(|_| self.policy.reads_country())
+        let asks = self.pdp.is_some() || self.policy.reads_country();
+        self.countries.clone().filter(|_| asks)
     }
 
     /// The first snapshot: no keys and no addresses yet, so everything is refused until they come.
@@ -79,6 +86,7 @@ impl Assembly {
             keys: config.trust_providers.iter().map(|_| ProviderKeys::none()).collect(),
             policy: Arc::clone(&self.policy),
             geo: self.geo(),
+            pdp: self.pdp.clone(),
             upstreams: self.upstreams(config),
             sessions: Arc::clone(&self.sessions),
             tls: self.tls.clone(),
@@ -104,10 +112,20 @@ impl Assembly {
     }
 }
 
+/// How a set of policies is made.
+pub(super) struct Making<'a> {
+    /// Its number.
+    pub(super) epoch: u64,
+    /// What is there word for word is taken over from here.
+    pub(super) before: Option<&'a PolicySet>,
+    /// Called far more often than every millisecond.
+    pub(super) pause: &'a mut dyn FnMut(),
+}
+
 /// Reads and compiles the policies; every fault goes to `faults`.
 pub(super) fn policies(
     config: &Config,
-    epoch: u64,
+    making: Making<'_>,
     faults: &mut Vec<String>,
 ) -> Option<Arc<PolicySet>> {
     let servers: Vec<&str> = config.servers.iter().map(|server| server.name.as_str()).collect();
@@ -120,6 +138,7 @@ pub(super) fn policies(
         .collect();
     let credentials: Vec<CredentialScope<'_>> =
         scopes.iter().map(|(name, servers)| CredentialScope { name, servers }).collect();
+    let Making { epoch, before, pause } = making;
     let setting = Setting {
         epoch,
         servers: &servers,
@@ -128,13 +147,46 @@ pub(super) fn policies(
         timezone: &config.policy.timezone,
         geoip: config.policy.geoip.is_some(),
     };
-    match PolicySet::load(&config.policy.directory, &setting) {
+    let directory = &config.policy.directory;
+    let made = if config.policy.authzen.is_some() {
+        // It numbers epochs and knows which credential fits which server; it permits nothing.
+        PolicySet::compile(&[], directory, &setting)
+    } else {
+        PolicySet::read(directory).and_then(|sources| {
+            PolicySet::compile_after(before, sources, directory, &setting, pause)
+        })
+    };
+    match made {
         Ok(set) => Some(Arc::new(set)),
         Err(found) => {
             faults.extend(found.iter().map(ToString::to_string));
             None
         }
     }
+}
+
+fn decision_point(config: &Config) -> Result<Option<Arc<DecisionPoint>>, String> {
+    let Some(authzen) = &config.policy.authzen else { return Ok(None) };
+    let named = |fault: String| format!("[policy.authzen] {fault}");
+    let bearer = authzen.bearer.as_ref().map(SecretSource::read_for_header).transpose();
+    let bearer = bearer.map_err(|fault| named(format!("bearer: {fault}")))?;
+    let tls = authzen.url.tls.then(|| ClientTls::new(authzen.ca_file.as_deref())).transpose();
+    let url = &authzen.url;
+    let literal = url.literal.map(|address| (address, url.port).into());
+    let terms = Terms { trust_private: authzen.trust_private_addresses, tls: url.tls };
+    let addresses = permitted(literal.as_slice(), terms);
+    Ok(Some(Arc::new(DecisionPoint {
+        url: url.clone(),
+        upstream: Upstream {
+            refused: literal.is_some() && addresses.is_empty(),
+            addresses: Arc::from(addresses),
+            tls: tls.map_err(named)?.map(Arc::new),
+        },
+        endpoints: Endpoints::Unknown,
+        bearer: bearer.map(Arc::new),
+        timeout: Duration::from_millis(authzen.timeout_ms),
+        in_flight_max: authzen.in_flight_per_core_max,
+    })))
 }
 
 fn countries(config: &Config) -> Result<Option<Arc<GeoDb>>, String> {

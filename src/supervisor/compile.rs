@@ -11,12 +11,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 
-use super::assemble::{self, Assembly};
+use super::assemble::{self, Assembly, Making};
 use super::watch::{Seen, Watch};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::Snapshot;
 use crate::judge::policy::PolicySet;
-use crate::limits::POLICY_WATCH_EVERY;
+use crate::limits::{POLICY_WATCH_EVERY, POLICY_YIELD_US};
 use crate::net::tls::Ticketer;
 
 /// How much is made anew.
@@ -72,8 +73,9 @@ pub(super) struct Compiler {
 /// What the thread is started with.
 pub(super) struct Setup {
     pub(super) in_force: InForce,
-    /// Number of the policy set in force.
-    pub(super) epoch: u64,
+    /// The policy set in force.
+    pub(super) first: Arc<PolicySet>,
+    pub(super) clock: Clock,
     pub(super) ticketer: Ticketer,
     pub(super) address: SocketAddr,
     pub(super) made: Sender<Made>,
@@ -117,6 +119,9 @@ struct Thread {
     generation: u64,
     watch: Watch,
     epoch: u64,
+    /// The newest set that was made: the next one takes over what did not change.
+    newest: Arc<PolicySet>,
+    clock: Clock,
     ticketer: Ticketer,
     address: SocketAddr,
     made: Sender<Made>,
@@ -125,10 +130,11 @@ struct Thread {
 
 impl Thread {
     fn new(setup: Setup) -> Self {
-        let Setup { in_force, epoch, ticketer, address, made, bell } = setup;
+        let Setup { in_force, first, ticketer, address, made, bell, clock } = setup;
+        let (epoch, newest) = (first.epoch(), first);
         let InForce { config, generation, seen } = in_force;
         let watch = Watch::new(seen);
-        Self { config, generation, watch, epoch, ticketer, address, made, bell }
+        Self { config, generation, watch, epoch, newest, clock, ticketer, address, made, bell }
     }
 
     fn run(mut self, heard: &Receiver<Word>) {
@@ -205,16 +211,36 @@ impl Thread {
         config.bound(self.address);
         // Before the files are read: what changes from here on is seen as a change.
         let seen = Seen::of(&config.policy.directory);
-        let assembly = Assembly::make(&config, self.epoch, &self.ticketer)?;
+        let (epoch, before) = (self.epoch, Some(&*self.newest));
+        let mut pause = pauses(self.clock);
+        let making = Making { epoch, before, pause: &mut pause };
+        let assembly = Assembly::make(&config, making, &self.ticketer)?;
+        self.newest = Arc::clone(&assembly.policy);
         Ok(Product::Everything(Box::new((config, assembly, seen))))
     }
 
     fn policies(&mut self) -> Result<Product, Vec<String>> {
         self.watch.loaded(&self.config.policy.directory);
         let mut faults = Vec::new();
-        assemble::policies(&self.config, self.epoch, &mut faults)
-            .map(Product::Policies)
-            .ok_or(faults)
+        let (epoch, before) = (self.epoch, Some(&*self.newest));
+        let mut pause = pauses(self.clock);
+        let making = Making { epoch, before, pause: &mut pause };
+        let set = assemble::policies(&self.config, making, &mut faults).ok_or(faults)?;
+        self.newest = Arc::clone(&set);
+        Ok(Product::Policies(set))
+    }
+}
+
+/// Yields, at most once per millisecond: whoever waits for this CPU has it then, although this
+/// thread still has of its share.
+fn pauses(clock: Clock) -> impl FnMut() {
+    let mut last = clock.monotonic();
+    move || {
+        let now = clock.monotonic();
+        if now.micros_since(last) >= POLICY_YIELD_US {
+            std::thread::yield_now();
+            last = clock.monotonic();
+        }
     }
 }
 

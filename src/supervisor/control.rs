@@ -163,7 +163,8 @@ async fn drive(setup: Setup, signals: Signals, finished: UnixStream) -> Result<b
     let (bell, made_bell) = pair()?;
     let compiler = Compiler::start(compile::Setup {
         in_force: InForce { config: Arc::clone(&setup.config), generation: 1, seen: setup.seen },
-        epoch: super::FIRST_EPOCH,
+        first: Arc::clone(&setup.assembly.policy),
+        clock: setup.clock,
         ticketer: setup.ticketer,
         address: setup.address,
         made: made_in,
@@ -224,6 +225,7 @@ impl Control {
             keys: state.keys.clone(),
             policy: Arc::clone(&state.assembly.policy),
             geo: state.assembly.geo(),
+            pdp: state.assembly.pdp.clone(),
             upstreams: state.upstreams.clone(),
             sessions: Arc::clone(&state.assembly.sessions),
             tls: state.assembly.tls.clone(),

@@ -112,6 +112,8 @@ impl Control {
                 age_seconds: usable.map(|_| now.micros_since(keys.fetched_at()) / 1_000_000),
             });
         }
+        let set = &state.assembly.policy;
+        let warnings: Vec<String> = set.warnings().iter().map(ToString::to_string).collect();
         let writer = self.writer.borrow();
         if !writer.as_ref().is_some_and(Writer::healthy) {
             not_ready.push("the audit cannot be written".to_owned());
@@ -133,6 +135,8 @@ impl Control {
                 invalidations: false,
                 cores: &self.counters,
                 process: &self.process,
+                policies: [set.len(), set.shadow_len()],
+                policy_warnings: &warnings,
                 method_name,
             },
         )

@@ -4,6 +4,7 @@
 mod assemble;
 mod compile;
 mod control;
+mod decider;
 mod doors;
 mod listener;
 mod notify;
@@ -33,7 +34,7 @@ use crate::net::tls::Ticketer;
 use crate::shard::Parts;
 use crate::worker::{self, Assignment, Report};
 
-use assemble::Assembly;
+use assemble::{Assembly, Making};
 
 /// Checks a configuration and everything it names, without opening a port. Answers its warnings.
 ///
@@ -42,7 +43,7 @@ use assemble::Assembly;
 pub fn check(path: &Path) -> Result<Vec<String>, Vec<String>> {
     let config = Config::load(path).map_err(|faults| lines(&faults))?;
     let ticketer = Ticketer::new().map_err(|fault| vec![fault])?;
-    let assembly = Assembly::make(&config, FIRST_EPOCH, &ticketer)?;
+    let assembly = Assembly::make(&config, first(&mut || {}), &ticketer)?;
     let warnings = config.warnings.iter().map(ToString::to_string);
     Ok(warnings.chain(assembly.policy.warnings().iter().map(ToString::to_string)).collect())
 }
@@ -52,8 +53,14 @@ pub fn check(path: &Path) -> Result<Vec<String>, Vec<String>> {
 /// # Errors
 /// Every fault, each with its file and place.
 pub fn policies(config: &Config) -> Result<Arc<PolicySet>, Vec<String>> {
+    if config.policy.authzen.is_some() {
+        let path = config.path.display();
+        return Err(vec![format!(
+            "{path}: [policy.authzen] decides, and there are no policies here"
+        )]);
+    }
     let mut faults = Vec::new();
-    assemble::policies(config, FIRST_EPOCH, &mut faults).ok_or(faults)
+    assemble::policies(config, first(&mut || {}), &mut faults).ok_or(faults)
 }
 
 /// Runs the gateway until it is told to end.
@@ -86,15 +93,6 @@ struct Running {
     control: control::Handle,
 }
 
-/// What the configuration names; its warnings are told.
-fn assembled(config: &Config, ticketer: &Ticketer) -> Result<Assembly, Vec<String>> {
-    let assembly = Assembly::make(config, FIRST_EPOCH, ticketer)?;
-    for warning in assembly.policy.warnings() {
-        say(&format!("warning: {warning}"));
-    }
-    Ok(assembly)
-}
-
 fn start(mut config: Config, clock: Clock) -> Result<Running, Vec<String>> {
     let one = |fault: String| vec![fault];
     let (ring, why) = runtime::choose(config.cores.driver).map_err(one)?;
@@ -103,9 +101,7 @@ fn start(mut config: Config, clock: Clock) -> Result<Running, Vec<String>> {
     }
     let cpus = choose_cpus(&config).map_err(one)?;
     let ticketer = Ticketer::new().map_err(one)?;
-    // Before the files are read: what changes from here on is seen as a change.
-    let seen = watch::Seen::of(&config.policy.directory);
-    let mut assembly = assembled(&config, &ticketer)?;
+    let (seen, mut assembly) = first_assembly(&config, &ticketer)?;
     let listeners = listener::open(&config, cpus.len()).map_err(one)?;
     let address = listeners.address;
     config.bound(address);
@@ -265,6 +261,24 @@ fn init_log() {
         .finish();
     // A second gateway in one process (tests) keeps the first one's log.
     let _ = tracing::subscriber::set_global_default(log);
+}
+
+/// What the gateway starts with; what changes in the policy files from here on is seen as a change.
+fn first_assembly(
+    config: &Config,
+    ticketer: &Ticketer,
+) -> Result<(watch::Seen, Assembly), Vec<String>> {
+    let seen = watch::Seen::of(&config.policy.directory);
+    let assembly = Assembly::make(config, first(&mut || {}), ticketer)?;
+    for warning in assembly.policy.warnings() {
+        say(&format!("warning: {warning}"));
+    }
+    Ok((seen, assembly))
+}
+
+/// The first set of a process; nobody waits for anything else yet.
+fn first(pause: &mut dyn FnMut()) -> Making<'_> {
+    Making { epoch: FIRST_EPOCH, before: None, pause }
 }
 
 fn lines(faults: &impl ToString) -> Vec<String> {

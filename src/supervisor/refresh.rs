@@ -8,6 +8,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime};
 
 use super::control::Control;
+use super::decider;
 use crate::address::{Terms, permitted};
 use crate::bus::Notice;
 use crate::clock::Monotonic;
@@ -35,6 +36,9 @@ pub(super) fn start(control: &Rc<Control>, first_round: Option<Sender<()>>) {
     }
     for index in 0..config.servers.len() {
         runtime::spawn(keep_addresses(Rc::clone(control), index, generation, first_round.clone()));
+    }
+    if config.policy.authzen.is_some() {
+        runtime::spawn(decider::keep(Rc::clone(control), generation, first_round));
     }
 }
 

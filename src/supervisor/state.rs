@@ -57,6 +57,15 @@ impl State {
                 upstream.refused = known.refused;
             }
         }
+        if config.policy.authzen == self.config.policy.authzen
+            && let (Some(new), Some(old)) = (&mut assembly.pdp, &self.assembly.pdp)
+        {
+            // What is known of it goes on, so that a reload costs no 503.
+            let new = Arc::make_mut(new);
+            new.endpoints = old.endpoints.clone();
+            new.upstream.addresses = Arc::clone(&old.upstream.addresses);
+            new.upstream.refused = old.upstream.refused;
+        }
         self.upstreams = upstreams;
         self.wanted_keys = vec![false; config.trust_providers.len()];
         self.wanted_addresses = vec![false; config.servers.len()];

@@ -81,17 +81,13 @@ const PROVOKED: &[(&str, &str)] = &[
     ("UpstreamRedirect", "relay::h30_f07_f08_bad_answers_are_502"),
     ("UpstreamContentType", "relay::h30_f07_f08_bad_answers_are_502"),
     ("RequestSource", "source::the_client_of_a_request_is_whom_a_trusted_proxy_forwards"),
+    ("PolicyUnavailable", "pdp::f01_every_trouble_of_it_is_a_refusal"),
     ("GatewayNotBuilt", "message::m14_denied_tools_servers_and_streams"),
 ];
 
 /// Those that nobody outside can provoke, and why.
-const EXCUSED: &[(&str, &str)] = &[
-    (
-        "PolicyUnavailable",
-        "a remote decision point comes with a later part; local sets are complete",
-    ),
-    ("GatewayFault", "a fault of our own: no input is known that leads there"),
-];
+const EXCUSED: &[(&str, &str)] =
+    &[("GatewayFault", "a fault of our own: no input is known that leads there")];
 
 #[test]
 fn every_refusal_is_provoked_or_excused() {

@@ -407,6 +407,10 @@ fn h27_m13_media_types() {
         for kind in [
             "text/plain",
             "application/jsonx",
+            "application/json; charset=utf-7",
+            "application/json;x=y; Charset=\"UTF-16\"",
+            "application/json; charset=shift_jis",
+            "application/json; charset=",
             "application/x-www-form-urlencoded",
             "multipart/form-data",
             "",
@@ -429,4 +433,20 @@ fn h27_m13_media_types() {
         ));
         cases
     });
+}
+
+/// What was judged as UTF-8 goes up as nothing else, however the client called it.
+#[test]
+fn a_message_goes_up_as_plain_json() {
+    for driver in DRIVERS {
+        let gateway = Gateway::shared(driver);
+        let _turn = gateway.turn();
+        let base = text(&Post::new(&gateway).bytes());
+        for kind in ["application/json", "Application/JSON;charset=\"UTF-8\"; x=charset=utf-7"] {
+            let request = base.replacen(JSON, &format!("Content-Type: {kind}\r\n"), 1);
+            assert_eq!(gateway.ask(request.as_bytes()).status, 200, "{kind}");
+            let seen = gateway.upstream.last();
+            assert_eq!(seen.header("content-type"), Some("application/json"), "{driver:?}");
+        }
+    }
 }

@@ -279,9 +279,15 @@ fn m14_an_empty_list_says_why_in_the_record() {
                 wanted.push(json!({"upstream": sent, "shown": 0, "empty": why}));
             }
         }
+        let hidden: usize = LISTS.iter().map(|list| 2 * list.sent.len()).sum();
         let records = turn.records(&gateway, wanted.len());
         let found: Vec<_> = records.iter().map(|record| record["list"].clone()).collect();
         assert_eq!(found, wanted, "{driver:?}");
+        let metrics = text(&gateway.page("/metrics").body);
+        let counted = |outcome: &str, count: usize| {
+            metrics.contains(&format!("list_items_total{{outcome=\"{outcome}\"}} {count}\n"))
+        };
+        assert!(counted("shown", 0) && counted("hidden", hidden), "{hidden}: {metrics}");
     }
 }
 
@@ -514,5 +520,48 @@ fn a_stream_that_repeats_a_list_is_filtered() {
         let records = turn.records(&gateway, 4);
         assert_eq!(records[1]["list"], json!({"upstream": 13, "shown": 7}));
         assert_eq!(records[3]["reason"], "upstream_malformed");
+    }
+}
+
+/// Official servers of the legacy era answer whoever used an id last in the session: the list that
+/// was asked for with one request comes as the answer to another (seen in their sources).
+#[test]
+fn a_list_that_strays_into_another_answer_is_filtered() {
+    let initialize = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"x","version":"1"}}}"#;
+    for driver in DRIVERS {
+        let gateway = start(driver);
+        let turn = gateway.turn();
+        let session = gateway.ask(&Post::new(&gateway).to("narrow").body(initialize).bytes());
+        let session = session.header("mcp-session-id").expect("a session id").to_owned();
+        let mut asked_for = 1;
+        for method in ["ping", "prompts/list", "resources/list"] {
+            let post = asked(&gateway, "alice", method, false);
+            let post = post.field(&format!("Mcp-Session-Id: {session}"));
+            for list in &LISTS {
+                for framing in FRAMINGS {
+                    let body = list.sent().to_string();
+                    let answer = answered(&gateway, &post, (JSON, framing, 0), body.as_bytes());
+                    assert_eq!(answer.json(), list.shown(), "{method}: {}", list.method);
+                    let event = format!("data: {body}\n\n");
+                    let answer = answered(&gateway, &post, (EVENTS, framing, 0), event.as_bytes());
+                    assert_eq!(messages(&text(&answer.body)), [list.shown()], "{method}");
+                    asked_for += 2;
+                }
+            }
+        }
+        // What is no list comes as it is, however long.
+        let post = asked(&gateway, "alice", "ping", false);
+        let post = post.field(&format!("Mcp-Session-Id: {session}"));
+        for length in [0, 4_000, 5_000, 200_000] {
+            let long = "x".repeat(length);
+            let body = format!(r#"{{"id":1,"result":{{"content":"{long}"}},"jsonrpc":"2.0"}}"#);
+            for framing in FRAMINGS {
+                let answer = answered(&gateway, &post, (JSON, framing, 0), body.as_bytes());
+                assert_eq!((answer.status, text(&answer.body)), (200, body.clone()), "{length}");
+                asked_for += 1;
+            }
+        }
+        let records = turn.records(&gateway, asked_for);
+        assert_eq!(records[1]["list"]["upstream"], LISTS[0].sent.len());
     }
 }

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use super::client::text;
 use super::gateway::{DRIVERS, Driver, Gateway, until};
 use super::table::{Post, assert_silent, tool_call};
 use super::token::now;
@@ -251,5 +252,24 @@ fn no_challenge_is_sent_that_would_not_do() {
             assert_eq!(answer.header("www-authenticate"), None, "{shown}");
         }
         assert_eq!(gateway.upstream.heard(), before, "nothing was forwarded");
+    }
+}
+
+/// A better login would help neither to a server that is hidden nor to one that is not there, and
+/// nobody can tell the two apart.
+#[test]
+fn a_hidden_server_is_as_if_it_were_not_there() {
+    for driver in DRIVERS {
+        let gateway = start(driver);
+        let ask = |server: &str| {
+            let answer = gateway.ask(&post(&gateway, "fred", &json!({})).to(server).bytes());
+            let challenge = answer.header("www-authenticate").map(ToOwned::to_owned);
+            (answer.status, text(&answer.body), challenge)
+        };
+        let hidden = ask("narrow");
+        assert_eq!((hidden.0, &hidden.2), (403, &None), "{hidden:?}");
+        assert_eq!(ask("nowhere"), hidden, "{driver:?}");
+        let visible = ask("tools");
+        assert!(visible.2.is_some_and(|challenge| challenge.contains("scope=\"gateway\"")));
     }
 }

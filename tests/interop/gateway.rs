@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::install::Tools;
 use crate::process::{Running, finish};
 
@@ -28,10 +30,15 @@ pub(crate) struct Setup<'a> {
     pub(crate) issuer: Option<&'a str>,
     /// Cedar text.
     pub(crate) policies: &'a str,
+    /// Port of the decision point that decides instead.
+    pub(crate) decides: Option<u16>,
 }
 
 /// Everybody may do everything: the gateway must change nothing.
 pub(crate) const PERMIT_ALL: &str = r#"@id("all") permit (principal, action, resource);"#;
+
+/// What the gateway shows a decision point.
+pub(crate) const PDP_TOKEN: &str = "t0ken-of-the-decision-point";
 
 /// The person whom minted tokens name.
 pub(crate) const USER: &str = "dana@example.com";
@@ -42,6 +49,7 @@ impl Gateway {
         let folder = tools.runs.join(format!("gateway-{}", setup.name));
         fs::create_dir_all(folder.join("policies")).unwrap();
         fs::write(folder.join("policies/interop.cedar"), setup.policies).unwrap();
+        fs::write(folder.join("pdp.token"), PDP_TOKEN).unwrap();
         let key = make_keys(&folder.join("keys"));
         let port = free_port();
         let config = folder.join("gateway.toml");
@@ -75,6 +83,12 @@ impl Gateway {
         ])
     }
 
+    /// Writes other policies and has them read (SIGHUP), which takes a moment.
+    pub(crate) fn change(&self, policies: &str) {
+        fs::write(self.folder.join("policies/interop.cedar"), policies).unwrap();
+        self.running.signal(Signal::HUP);
+    }
+
     /// Ends it in an orderly way and returns the audit records.
     pub(crate) fn stop(mut self) -> (ExitStatus, Vec<serde_json::Value>) {
         let status = self.running.terminate();
@@ -91,6 +105,12 @@ fn configuration(setup: &Setup<'_>, port: u16) -> String {
         None => "jwks_file = \"keys/jwks.json\"",
     };
     let upstream = &setup.upstream;
+    let policy = setup.decides.map_or("[policy]\ndirectory = \"policies\"".to_owned(), |port| {
+        format!(
+            "[policy.authzen]\nurl = \"http://127.0.0.1:{port}\"\nbearer = \"file:pdp.token\"\n\
+             trust_private_addresses = true"
+        )
+    });
     format!(
         r#"
 public_url = "http://127.0.0.1:{port}"
@@ -100,8 +120,7 @@ address = "127.0.0.1:{port}"
 address = "127.0.0.1:0"
 [audit]
 path = "audit.jsonl"
-[policy]
-directory = "policies"
+{policy}
 [[trust_provider]]
 name = "interop"
 issuer = "{issuer}"

@@ -1,14 +1,16 @@
 //! What official clients make of policies: lists with only what they may use, and a step-up that
 //! they take on their own.
 
+use std::thread;
+
 use serde_json::{Value, json};
 
-use crate::gateway::{Gateway, Setup, USER};
+use crate::gateway::{Gateway, PDP_TOKEN, Setup, USER};
 use crate::install::tools;
 use crate::process::{Running, eventually};
 use crate::{
-    DENIED, Sdk, client, client_with, ends_with_a_true_record, everything, node, oidc_token,
-    permit_all, serial, status, upstream_saw_no_token,
+    DENIED, Sdk, client, client_with, ends_with_a_true_record, everything, node, observed,
+    oidc_token, permit_all, python, serial, status, upstream_saw_no_token,
 };
 
 const FILTERED: &str = r#"
@@ -22,6 +24,8 @@ const FILTERED: &str = r#"
   resource == Prompt::"everything/test_simple_prompt");
 @id("static") permit (principal, action == Action::"resources/read",
   resource == Resource::"everything/test://static-text");
+@id("listen") permit (principal, action == Action::"subscriptions/listen",
+  resource == Server::"everything");
 "#;
 
 #[test]
@@ -80,6 +84,49 @@ fn the_sdks_see_and_call_only_what_policies_permit() {
     }
 }
 
+/// A change of policies is heard on the stream that each SDK holds open; the next list shows it.
+#[test]
+fn the_sdks_hear_of_a_change_of_policies() {
+    let _one = serial();
+    let Some(tools) = tools() else { return };
+    let (_upstream, port) = everything(tools);
+    let plan = json!({"change": {"name": "test_simple_text"}, "again": true});
+    for (sdk, mode) in [
+        (Sdk::Python, "auto"),
+        (Sdk::Python, "legacy"),
+        (Sdk::TypeScript, "auto"),
+        (Sdk::TypeScript, "legacy"),
+    ] {
+        let shown = format!("{sdk:?} {mode}");
+        let name = format!("changed-{sdk:?}-{mode}");
+        let setup = Setup { policies: FILTERED, ..permit_all(&name, port) };
+        let gateway = Gateway::start(tools, &setup);
+        let (token, url) = (gateway.token(USER), gateway.url());
+        let heard = || observed(port)["requests"].as_u64().unwrap();
+        let seen = thread::scope(|scope| {
+            let run = scope.spawn(|| client(tools, sdk, &url, mode, &plan, &token));
+            // Its stream may not be open at the first of them.
+            for round in 0.. {
+                let before = heard();
+                gateway.change(&format!(
+                    "{FILTERED}@id(\"no-{round}\") forbid (principal, action, \
+                     resource == Tool::\"everything/test_error_handling\");"
+                ));
+                eventually("the client asks again or ends", || {
+                    (run.is_finished() || heard() > before).then_some(())
+                });
+                if run.is_finished() {
+                    break;
+                }
+            }
+            run.join().unwrap()
+        });
+        assert_eq!(seen["changed"]["value"], true, "{shown}: {seen}");
+        assert_eq!(seen["again"]["value"], json!(["test_simple_text"]), "{shown}: {seen}");
+        ends_with_a_true_record(gateway, &token);
+    }
+}
+
 const STEP_UP: &str = r#"
 @id("dana") permit (principal == User::"dana@example.com", action, resource);
 @id("delete") @require_scope("mcp:delete")
@@ -129,4 +176,56 @@ fn the_sdks_take_a_step_up_from_a_real_provider() {
         assert_ne!(calls[1]["token"], calls[2]["token"], "{shown}: the token it then got");
     }
     upstream_saw_no_token(port);
+}
+
+/// The same with a decision point on an independent engine behind the standard's API: what the
+/// clients see and may call is what it decides, and nothing once it is gone.
+#[test]
+fn the_sdks_get_what_an_independent_decision_point_permits() {
+    let _one = serial();
+    let Some(tools) = tools() else { return };
+    let (_upstream, port) = everything(tools);
+    let mut command = python(tools, "pdp.py");
+    let mut point =
+        Running::start("pdp", &tools.runs, command.arg("0").env("PDP_TOKEN", PDP_TOKEN));
+    let setup = Setup { decides: Some(point.port()), ..permit_all("remote", port) };
+    let gateway = Gateway::start(tools, &setup);
+    let token = gateway.token(USER);
+    eventually("it is found", || (status(&gateway, &token) == 200).then_some(()));
+    let plan = json!({
+        "call": {"name": "test_simple_text"},
+        "failing": {"name": "test_image_content"},
+        "read": "test://static-text",
+        "readUnknown": "test://static-binary",
+        "prompt": {"name": "test_simple_prompt"},
+    });
+    for (sdk, mode) in [
+        (Sdk::Python, "auto"),
+        (Sdk::Python, "legacy"),
+        (Sdk::TypeScript, "auto"),
+        (Sdk::TypeScript, "legacy"),
+    ] {
+        let seen = client(tools, sdk, &gateway.url(), mode, &plan, &token);
+        let shown = format!("{sdk:?} {mode}: {seen}");
+        let both = json!(["test_error_handling", "test_simple_text"]);
+        assert_eq!(seen["tools"]["value"], both, "{shown}");
+        assert_eq!(seen["prompts"]["value"], json!(["test_simple_prompt"]), "{shown}");
+        assert_eq!(seen["resources"]["value"], json!(["test://static-text"]), "{shown}");
+        assert_eq!(seen["call"]["value"]["isError"], false, "{shown}");
+        assert_eq!(seen["failing"]["error"]["code"], DENIED, "{shown}");
+        assert!(seen["read"]["value"].is_array(), "{shown}");
+        assert_eq!(seen["readUnknown"]["error"]["code"], DENIED, "{shown}");
+        assert!(seen["prompt"]["value"].is_array(), "{shown}");
+    }
+    assert_eq!(status(&gateway, &gateway.token("eve@example.com")), 403, "it permits one user");
+    let seen = || crate::observed(port)["requests"].as_u64().unwrap();
+    let before = seen();
+    point.terminate();
+    assert_eq!(status(&gateway, &token), 503, "nobody decides any more");
+    assert_eq!(seen(), before, "nothing was forwarded");
+    upstream_saw_no_token(port);
+    let records = ends_with_a_true_record(gateway, &token);
+    let gone: Vec<_> =
+        records.iter().filter(|record| record["reason"] == "policy_unavailable").collect();
+    assert!(!gone.is_empty() && gone.iter().all(|record| record["decision"] == "error"));
 }

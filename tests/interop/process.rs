@@ -8,6 +8,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 /// How long a server may take to come up, and a child to do what it was told. Generous: the machine
 /// may be loaded.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -77,10 +79,14 @@ impl Running {
         stdin.flush().unwrap();
     }
 
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
     /// Asks for an orderly end (SIGTERM) and waits for it.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
         wait(&mut self.child, DEADLINE).unwrap_or_else(|| panic!("{}: did not end", self.name))
     }
 }

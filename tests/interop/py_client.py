@@ -128,6 +128,8 @@ async def drive(client, plan, elicited, announced):
         seen["prompt"] = await outcome(lambda: prompt(plan["prompt"]))
     if "change" in plan:
         seen["changed"] = await outcome(lambda: changed(client, plan["change"], announced))
+    if "again" in plan:
+        seen["again"] = await outcome(tools)
     return seen
 
 

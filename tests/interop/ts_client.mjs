@@ -118,6 +118,8 @@ if (plan.prompt) {
   );
 }
 if (plan.change) seen.changed = await outcome(() => changed(plan.change));
+if (plan.again)
+  seen.again = await outcome(async () => (await client.listTools()).tools.map(tool => tool.name));
 await client.close();
 console.log(JSON.stringify(seen));
 process.exit(0);

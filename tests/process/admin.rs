@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+use serde_json::json;
+
 use crate::client::{Wire, get};
 use crate::gateway::{BINARY, Setup};
 use crate::upstream::{RESULT, Then, Upstream, json as answer, say};
@@ -111,6 +113,8 @@ fn status_says_how_it_is() {
     assert_eq!(status["trust_providers"][0]["keys"], 1, "{status}");
     assert_eq!(status["workers"], status["cores"].as_array().unwrap().len(), "{status}");
     assert_eq!(status["config"]["last_reload_successful"], true, "{status}");
+    let policy = json!({"policies": 1, "shadow_policies": 0, "warnings": []});
+    assert_eq!(status["policy"], policy, "{status}");
     assert_eq!(status["revocation"], "by the 60 s lifetimes alone", "{status}");
     assert_eq!(get(gateway.admin, "/nothing").status, 404);
     let mut wire = Wire::open(gateway.admin);

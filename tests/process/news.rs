@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use serde_json::{Value, json};
 
 use crate::client::{Client, Wire, status};
-use crate::gateway::{Gateway, PERMIT_ALL, Setup};
+use crate::gateway::{Gateway, PERMIT_ALL, Setup, server};
 use crate::upstream::{EVENTS, Then, Upstream, chunk, say};
 use crate::wait::DEADLINE;
 
@@ -37,9 +37,12 @@ fn scripted() -> (Sender<&'static str>, Upstream) {
     (send, upstream)
 }
 
+/// Servers `sample` and `other`, and one core.
 fn start(upstream: &Upstream, driver: &str) -> Gateway {
     let cores = format!("driver = \"{driver}\"\ncpus = \"0\"");
-    let gateway = Setup::new(upstream.address).cores(&cores).start();
+    let url = format!("http://{}/mcp", upstream.address);
+    let tables = server("sample", &url, "") + &server("other", &url, "");
+    let gateway = Setup::with_tables(&tables).cores(&cores).start();
     gateway.wait_until_ready();
     gateway
 }
@@ -55,10 +58,15 @@ fn witness(client: &Client) -> Wire<TcpStream> {
 /// Changes the policies twice, each time until the witness has heard: whatever else the core has
 /// open was looked at after the first of them at the latest.
 fn change(gateway: &Gateway, witness: &mut Wire<TcpStream>, round: usize) {
+    change_of(gateway, "sample", witness, round);
+}
+
+/// The same with policies on one server.
+fn change_of(gateway: &Gateway, server: &str, witness: &mut Wire<TcpStream>, round: usize) {
     for time in 0..2 {
         let more = format!(
             "@id(\"no-{round}-{time}\") forbid (principal, action == Action::\"tools/call\", \
-             resource == Tool::\"sample/other-{round}-{time}\");\n"
+             resource == Tool::\"{server}/other-{round}-{time}\");\n"
         );
         gateway.stage().write("policies/all.cedar", &format!("{PERMIT_ALL}{more}"));
         gateway.reload();
@@ -166,5 +174,83 @@ fn who_did_not_ask_hears_nothing() {
             says.send("").unwrap();
             assert_eq!(text(&mut stream), "", "{driver} {round}: a clean end");
         }
+    }
+}
+
+/// What changes on one server is no news of another.
+#[test]
+fn a_stream_of_another_server_hears_nothing() {
+    for driver in ["auto", "epoll"] {
+        let (says, upstream) = scripted();
+        let gateway = start(&upstream, driver);
+        let client = gateway.client();
+        let mut witness = witness(&client.path("/mcp/other"));
+        let mut stream = client.open();
+        stream.send(&format!("{}\r\n", client.head("GET")));
+        assert_eq!(status(&stream.read_head()), 200);
+        change_of(&gateway, "other", &mut witness, 0);
+        says.send("data: 1\n\n").unwrap();
+        assert_eq!(text(&mut stream), "data: 1\n\n", "{driver}");
+        // Back to where it began: what decides in `other` is another set, in `sample` the same.
+        gateway.stage().write("policies/all.cedar", PERMIT_ALL);
+        gateway.reload();
+        assert_eq!(text(&mut witness), news(&["tools", "prompts", "resources"], None));
+        gateway.stage().write(
+            "policies/all.cedar",
+            &format!(
+                "{PERMIT_ALL}@id(\"no\") forbid (principal, action == Action::\"tools/call\", \
+                 resource == Tool::\"sample/no\");\n"
+            ),
+        );
+        gateway.reload();
+        let told = news(&["tools", "prompts", "resources"], None);
+        assert_eq!(text(&mut stream), told, "{driver}: its own is");
+    }
+}
+
+/// A list that began under the old policies is answered by the new ones.
+#[test]
+fn a_list_under_way_is_filtered_by_the_newest_policies() {
+    for driver in ["auto", "epoll"] {
+        let (says, upstream) = scripted();
+        let gateway = start(&upstream, driver);
+        let client = gateway.client();
+        let mut witness = witness(&client);
+        let mut stream = client.open();
+        stream.send(&client.list());
+        assert_eq!(status(&stream.read_head()), 200);
+        says.send("data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"tools\":[").unwrap();
+        change(&gateway, &mut witness, 0);
+        says.send("{\"name\":\"other-0-1\"},{\"name\":\"fine\"}]}}\n\n").unwrap();
+        let list = "{\"cacheScope\":\"private\",\"tools\":[{\"name\":\"fine\"}]}";
+        let expected = format!("data: {{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{list}}}\n\n");
+        assert_eq!(text(&mut stream), expected, "{driver}");
+        says.send("").unwrap();
+        assert_eq!(text(&mut stream), "", "{driver}: a clean end");
+    }
+}
+
+/// An agent of HTTP/1.0 has a stream without chunks: what is said stands between the events there,
+/// too.
+#[test]
+fn a_stream_without_chunks_hears_the_same() {
+    for driver in ["auto", "epoll"] {
+        let (says, upstream) = scripted();
+        let gateway = start(&upstream, driver);
+        let client = gateway.client();
+        let mut witness = witness(&client);
+        let mut stream = client.open();
+        let head = client.head("GET").replace(" HTTP/1.1\r\n", " HTTP/1.0\r\n");
+        stream.send(&format!("{head}\r\n"));
+        let head = stream.read_head();
+        assert_eq!(status(&head), 200);
+        assert!(!head.to_ascii_lowercase().contains("transfer-encoding"), "{head}");
+        says.send("data: {\"a\":").unwrap();
+        change(&gateway, &mut witness, 0);
+        says.send("1}\n\n").unwrap();
+        let expected =
+            format!("data: {{\"a\":1}}\n\n{}", news(&["tools", "prompts", "resources"], None));
+        let found = stream.exactly(expected.len()).expect("not cut");
+        assert_eq!(String::from_utf8(found).unwrap(), expected, "{driver}");
     }
 }

@@ -1,8 +1,11 @@
-//! `explain` and `policy test` as their users see them: lines, faults and exit codes.
+//! `explain`, `policy test` and `policy replay` as their users see them: lines, faults, exit codes.
 
 use std::process::Command;
 
+use serde_json::{Value, json};
+
 use crate::gateway::{BINARY, Setup, Stage, api_key, server};
+use crate::upstream::Upstream;
 
 const POLICIES: &str = r#"@id("connect") permit (principal, action == Action::"connect", resource);
 @id("session") permit (principal, action in [Action::"session", Action::"list"], resource);
@@ -71,6 +74,15 @@ fn explain_says_what_decides_and_where_it_is_written() {
     }
     assert!(said.contains("forbidden by: no-deletes (") && said.contains("all.cedar:5)"), "{said}");
     assert!(!said.contains("credential:"), "{said}");
+    assert!(said.contains("would permit: staff (policies/all.cedar:3)"), "{said}");
+    // By day: which part of which condition kept the forbid from holding.
+    let always = ["explain", "--config", "gateway.toml", "--agent", "cli"];
+    let by_day = ["--name", "delete", "--at", "2026-11-23T12:00:00Z"];
+    let (code, said, _) = run(&stage, &[&always[..], &ANN, &by_day].concat());
+    assert_eq!(code, 0, "{said}");
+    let unmet = "did not hold: no-deletes (policies/all.cedar:7:10): \
+                 context.local.minute_of_day >= 540 && context.local.minute_of_day < 1020 is true";
+    assert!(said.lines().any(|line| line == unmet), "{said}");
 
     let (code, said, _) = explain(&stage, &[&ANN[..], &["--name", "pay"]].concat());
     assert_eq!(code, 1, "{said}");
@@ -91,6 +103,74 @@ fn explain_says_what_decides_and_where_it_is_written() {
     let (code, said, _) = explain(&stage, &stranger);
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("permitted by: nothing"), "{said}");
+}
+
+/// Arguments are read by the gateway's own reader: what it cannot hold, or refuses, is so here.
+#[test]
+fn explain_judges_arguments_as_the_gateway_does() {
+    let stage = stage();
+    std::fs::create_dir(stage.path("policies/schema.d")).unwrap();
+    let schema = "@tool(\"sample/send\")\ntype Send = { amount: Long };\n";
+    stage.write("policies/schema.d/sample.cedarschema", schema);
+    let amount = r#"context.arguments["sample/send"]"#;
+    let policy = format!(
+        "@id(\"small\") forbid (principal, action, resource == Tool::\"sample/send\")\nunless {{ \
+         context has arguments && context.arguments has \"sample/send\" && {amount} has amount \
+         && {amount}.amount < 100 }};\n"
+    );
+    stage.write("policies/small.cedar", &policy);
+    let table = [
+        ("{\"amount\": 99, \"more\": [1.5]}", 0, "decision: permit (ok)"),
+        ("{\"amount\": 100}", 1, "forbidden by: small (policies/small.cedar:1)"),
+        ("{}", 1, "forbidden by: small"),
+        ("{\"amount\": 1e1}", 1, "decision: deny (argument_unrepresentable)"),
+        ("{\"amount\": 1, \"amount\": 2}", 64, ""),
+        ("[1]", 64, ""),
+    ];
+    for (arguments, expected, line) in table {
+        stage.write("a.json", arguments);
+        let more = ["--name", "send", "--arguments", "a.json"];
+        let (code, said, faults) = explain(&stage, &[&ANN[..], &more].concat());
+        assert_eq!(code, expected, "{arguments}: {said}{faults}");
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    let case = "agent = \"cli\"\nserver = \"sample\"\nat = \"2026-11-23T12:00:00Z\"\n[[case]]\n\
+                title = \"few\"\nuser = \"ann\"\ngroups = [\"staff\"]\nname = \"send\"\n\
+                arguments = { amount = 5 }\nexpect = \"permit\"\n";
+    stage.write("cases.toml", case);
+    let test = ["policy", "test", "--config", "gateway.toml", "cases.toml"];
+    let (code, said, faults) = run(&stage, &test);
+    assert_eq!(code, 0, "{said}{faults}");
+    stage.write("cases.toml", &case.replace("= 5 }", "= 500 }"));
+    assert_eq!(run(&stage, &test).0, 1);
+}
+
+/// What is printed lies in `schema.d` as it is, and a mistake is then a fault of `check`.
+#[test]
+fn policy_schema_prints_types_that_load() {
+    let stage = stage();
+    let answer = json!({"result": {"tools": [
+        {"name": "echo", "inputSchema": {"properties": {"text": {"type": "string"}}}},
+        {"name": "delete"}, {"name": "pay"}, {"name": "odd"}, {"name": "fork"},
+    ]}});
+    stage.write("tools.json", &answer.to_string());
+    let always = ["policy", "schema", "--config", "gateway.toml", "--server", "sample"];
+    let make = |tools: &str| run(&stage, &[&always[..], &["--tools", tools]].concat());
+    let (code, said, faults) = make("tools.json");
+    assert_eq!((code, faults.as_str()), (0, ""), "{said}");
+    std::fs::create_dir(stage.path("policies/schema.d")).unwrap();
+    stage.write("policies/schema.d/sample.cedarschema", &said);
+    let check = || run(&stage, &["check", "--config", "gateway.toml"]);
+    assert_eq!(check().0, 0, "{}", check().2);
+    let mistaken = POLICIES.replace("sample/delete", "sample/delet");
+    stage.write("policies/all.cedar", &mistaken);
+    let (code, _, faults) = check();
+    assert_eq!(code, 1);
+    assert!(faults.contains("all.cedar:6:") && faults.contains("sample/delet"), "{faults}");
+    stage.write("policies/all.cedar", POLICIES);
+    let (code, said, faults) = make("gone.json");
+    assert_eq!((code, said.as_str()), (1, ""));
+    assert!(faults.contains("gone.json: "), "{faults}");
 }
 
 #[test]
@@ -215,3 +295,84 @@ fn a_fault_in_a_file_of_cases_has_its_place_and_nothing_is_asked() {
     assert_eq!(code, 1);
     assert!(faults.contains("at is missing"), "{faults}");
 }
+
+/// What a gateway recorded is asked again, by the policies of then and by others.
+#[test]
+fn replay_tells_what_other_policies_would_have_decided_otherwise() {
+    let upstream = Upstream::echo();
+    let gateway = Setup::new(upstream.address).policies(REPLAYED).start();
+    gateway.wait_until_ready();
+    let client = gateway.client();
+    for tool in ["echo", "drop", "never", "pay"] {
+        assert_eq!(client.once(&client.call(tool)).status, 200);
+    }
+    client.once("GET /mcp/sample HTTP/1.1\r\nhost: gw.localhost\r\n\r\n");
+    gateway.audited(5);
+    let stage = gateway.stop();
+    let replay = |policies: &str| {
+        let always = ["policy", "replay", "--config", "gateway.toml", "--audit", "audit.jsonl"];
+        run(&stage, &[&always[..], &["--policies", policies]].concat())
+    };
+    let (code, said, faults) = replay("policies");
+    assert_eq!(code, 0, "{said}{faults}");
+    let alike = "0 of 4 requests would be decided otherwise\n1 records of what no policy decided\n";
+    assert_eq!(said, alike);
+
+    // A forbid, a permit, and a condition on what no record holds.
+    std::fs::create_dir(stage.path("next")).unwrap();
+    let next = REPLAYED.replace("never", "drop");
+    let scope = "@id(\"scope\") forbid (principal, action, resource == Tool::\"sample/pay\")\n\
+                 unless { context.scopes.contains(\"pay\") };\n";
+    stage.write("next/all.cedar", &format!("{next}{scope}"));
+    let (code, said, _) = replay("next");
+    assert_eq!(code, 1, "{said}");
+    let lines: Vec<&str> = said.lines().collect();
+    let [drop, never, totals, scopes, other] = lines[..] else { panic!("{said}") };
+    let end = " alice tools/call sample/drop: permit -> deny (forbidden by no (next/all.cedar:2))";
+    assert!(drop.ends_with(end), "{drop}");
+    let end = " alice tools/call sample/never: deny -> permit (ok by all (next/all.cedar:1))";
+    assert!(never.ends_with(end), "{never}");
+    assert_eq!(totals, "2 of 3 requests would be decided otherwise");
+    assert_eq!(scopes, "1 not decidable: scopes are not recorded");
+    assert_eq!(other, "1 records of what no policy decided");
+
+    // Records that do not say enough, each for a reason of its own.
+    let records = stage.audit();
+    let permit = records.iter().find(|record| record["name"] == "echo").unwrap();
+    let with = |key: &str, value: Value| {
+        let mut record = permit.clone();
+        record[key] = value;
+        format!("{record}\n")
+    };
+    let long = "x".repeat(256);
+    let lines = [
+        with("groups", json!(["staff", "\u{2026} 3 more"])),
+        with("name", json!(long)),
+        with("server", json!("gone")),
+        with("method", json!("completion/complete")),
+        with("outcome", json!("opened")),
+        format!("{}\n", "y".repeat(200_000)),
+        "{\"half\": \n".to_owned(),
+        with("user", json!("eve\u{1b}[2J")),
+    ];
+    stage.write("audit.jsonl", &lines.concat());
+    let (code, said, _) = replay("policies");
+    assert_eq!(code, 0, "{said}");
+    let expected = [
+        "0 of 1 requests would be decided otherwise",
+        "2 not decidable: not a record",
+        "1 not decidable: not all groups are recorded",
+        "1 not decidable: the name is cut",
+        "1 not decidable: the server is not configured any more",
+        "1 not decidable: what it names is not recorded whole",
+        "1 records of what no policy decided",
+    ];
+    assert_eq!(said.lines().collect::<Vec<_>>(), expected);
+    stage.write("next/all.cedar", &REPLAYED.replace("never", "echo"));
+    let (_, said, _) = replay("next");
+    assert!(said.contains("eve\u{fffd}[2J tools/call sample/echo: permit -> deny"), "{said}");
+}
+
+const REPLAYED: &str = r#"@id("all") permit (principal, action, resource);
+@id("no") forbid (principal, action == Action::"tools/call", resource == Tool::"sample/never");
+"#;

@@ -64,6 +64,8 @@ fn a_reload_by_request_is_answered_with_what_came_of_it() {
     assert_eq!((now["policies"].as_u64(), now["shadow_policies"].as_u64()), (Some(2), Some(1)));
     let epoch = now["epoch"].as_u64().unwrap();
     assert!(epoch > 1, "{now}");
+    let status = gateway.admin("/status").json();
+    assert_eq!(status["policy"]["shadow_policies"], 1, "{status}");
     // Published before the answer was written: the next request on any core obeys.
     assert!(denied(&client, "drop"));
     assert!((gateway.metric("portcullis_policy_epoch") - epoch as f64).abs() < 0.5);

@@ -3,6 +3,7 @@
 //! Each table has its function; each answers `None` only after it reported a fault, so that the
 //! rest is still looked at. No key can turn a check of the gateway off.
 
+mod authzen;
 mod listen;
 mod provider;
 mod quota;
@@ -243,6 +244,8 @@ impl Checker<'_> {
         let keys = tls.map(|tls| &tls.private_key).into_iter();
         let keys = keys.chain(file.sessions.iter().flat_map(|s| [&s.key, &s.previous_key]));
         let keys = keys.chain(file.credential.iter().map(|credential| &credential.secret));
+        let authzen = file.policy.as_ref().and_then(|policy| policy.authzen.as_ref());
+        let keys = keys.chain(authzen.map(|authzen| &authzen.bearer));
         for text in keys.flatten().filter(|text| text.value.starts_with("env:")) {
             let cure = "use credential: or file:, or listen on loopback only";
             self.report.fault(&text.place, "env: is for loopback listeners only", cure);

@@ -26,12 +26,19 @@ impl Checker<'_> {
             None => Some(None),
             Some(path) => self.file(path).map(Some),
         };
-        if let Some(authzen) = &policy.authzen {
-            self.not_built(&authzen.place, "a remote decision point");
-        }
-        let directory = match &policy.directory {
-            Some(path) => self.directory(path),
-            None => {
+        let authzen = match &policy.authzen {
+            None => Some(None),
+            Some(authzen) => self.authzen(authzen).map(Some),
+        };
+        let directory = match (&policy.directory, &policy.authzen) {
+            (Some(path), Some(_)) => {
+                let cure = "keep one of the two: either files decide, or [policy.authzen]";
+                self.fault(&path.place, "policies that would never be asked", cure);
+                None
+            }
+            (Some(path), None) => self.directory(path),
+            (None, Some(_)) => Some(PathBuf::new()),
+            (None, None) => {
                 let cure = "name the folder of the *.cedar files";
                 self.report.missing(&policy.place, "directory", cure);
                 None
@@ -47,7 +54,16 @@ impl Checker<'_> {
             None => Some("UTC".to_owned()),
         };
         let watch = policy.watch.as_ref().is_some_and(|watch| watch.value);
-        Some(Policy { directory: directory?, timezone: timezone?, geoip: geoip?, watch })
+        if let (true, Some(text), Some(_)) = (watch, &policy.watch, &policy.authzen) {
+            self.fault(&text.place, "there are no files to watch", "remove it");
+        }
+        Some(Policy {
+            directory: directory?,
+            timezone: timezone?,
+            geoip: geoip?,
+            watch,
+            authzen: authzen?,
+        })
     }
 
     pub(super) fn sessions(

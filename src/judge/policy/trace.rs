@@ -9,7 +9,7 @@ use super::decide::Conditions;
 use super::mentions::Mentions;
 use super::rule::{Rule, RulePlace};
 use super::scanner::{self, Statement};
-use super::{PolicySet, Question};
+use super::{PolicySet, QTarget, Question};
 
 /// One policy of the slice of a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +66,8 @@ pub struct Reads {
     pub arguments: bool,
     /// The time, to the second or on the wall.
     pub time: bool,
+    /// The exact name of a resource (URI), in the head of a policy or in a condition.
+    pub resource: bool,
 }
 
 impl PolicySet {
@@ -74,6 +76,12 @@ impl PolicySet {
     pub fn reads(&self, question: &Question<'_>) -> Reads {
         let Some(slice) = self.slice(question) else { return Reads::default() };
         let read = |some| slice.mentions.has(some);
+        let named = |rule: &Rule| {
+            rule.place.name.is_some()
+                && rule.place.kinds & slice.kind != 0
+                && rule.place.server == slice.server
+        };
+        let uri = matches!(question.target, QTarget::Resource(_));
         Reads {
             scopes: read(Mentions::SCOPES),
             acr: read(Mentions::ACR),
@@ -81,6 +89,7 @@ impl PolicySet {
             country: read(Mentions::COUNTRY),
             arguments: read(Mentions::ARGUMENTS),
             time: read(Mentions::NOW.and(Mentions::LOCAL)),
+            resource: uri && (read(Mentions::RESOURCE) || self.rules.iter().any(named)),
         }
     }
 

@@ -1,0 +1,143 @@
+//! A question, and the message that an agent would ask it with.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use crate::address::Country;
+use crate::clock::UnixSeconds;
+use crate::judge::principal::{Parts, Principal};
+
+/// A request that nobody made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asked {
+    /// Namespaced user id; `None` for a workload.
+    pub user: Option<String>,
+    /// Namespaced groups.
+    pub groups: Vec<String>,
+    /// Namespaced agent id.
+    pub agent: String,
+    /// The server; needed for everything but `connect`.
+    pub server: Option<String>,
+    /// MCP method, or `connect`.
+    pub method: String,
+    /// Tool, prompt, URI or task, where the method has one.
+    pub name: Option<String>,
+    /// Where it comes from.
+    pub ip: IpAddr,
+    /// Country of that address. The database of the configuration is not asked.
+    pub country: Option<Country>,
+    /// When.
+    pub at: UnixSeconds,
+    /// Scopes of the token.
+    pub scopes: Vec<String>,
+    /// `acr` of the token.
+    pub acr: Option<String>,
+    /// `auth_time` of the token.
+    pub auth_time: Option<UnixSeconds>,
+    /// MCP revision that the client declares.
+    pub revision: Option<String>,
+    /// Arguments of a `tools/call`: one JSON object, as it is written.
+    pub arguments: Option<String>,
+}
+
+impl Asked {
+    /// `method` by `agent` at a time, from loopback; nothing else is known.
+    #[must_use]
+    pub fn new(agent: &str, method: &str, at: UnixSeconds) -> Self {
+        Self {
+            user: None,
+            groups: Vec::new(),
+            agent: agent.to_owned(),
+            server: None,
+            method: method.to_owned(),
+            name: None,
+            ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            country: None,
+            at,
+            scopes: Vec::new(),
+            acr: None,
+            auth_time: None,
+            revision: None,
+            arguments: None,
+        }
+    }
+}
+
+/// Who asks, as a token would name them.
+pub(super) fn principal(asked: &Asked) -> Principal {
+    Principal::assemble(Parts {
+        user: asked.user.clone(),
+        agent: asked.agent.clone(),
+        groups: asked.groups.clone(),
+        scopes: asked.scopes.clone(),
+        acr: asked.acr.clone(),
+        auth_time: asked.auth_time.map(|at| at.0),
+        ..Parts::default()
+    })
+}
+
+/// What an agent would send.
+pub(super) fn message(asked: &Asked) -> Vec<u8> {
+    let (method, name) = (asked.method.as_str(), asked.name.as_deref());
+    let params = match name {
+        None => json!({}),
+        // What is written goes in as it is: a number or a key that is there twice is judged as the
+        // gateway would judge it.
+        Some(name) if method == TOOL => {
+            let (name, arguments) = (json!(name), asked.arguments.as_deref().unwrap_or("{}"));
+            return format!(
+                r#"{{"jsonrpc":"2.0","id":1,"method":"{TOOL}",
+                "params":{{"name":{name},"arguments":{arguments}}}}}"#
+            )
+            .into_bytes();
+        }
+        Some(name) if method.starts_with("prompts/") => json!({"name": name}),
+        Some(name) if method.starts_with("resources/") => json!({"uri": name}),
+        Some(name) if method.starts_with("tasks/") => json!({"taskId": name}),
+        Some(uri) if method == LISTEN => json!({"notifications": {"resourceSubscriptions": [uri]}}),
+        Some(uri) if is_uri(uri) => json!({"ref": {"type": "ref/resource", "uri": uri}}),
+        Some(name) => json!({"ref": {"type": "ref/prompt", "name": name}}),
+    };
+    let mut message = json!({"jsonrpc": "2.0", "method": method, "params": params});
+    if !method.starts_with("notifications/")
+        && let Some(fields) = message.as_object_mut()
+    {
+        fields.insert("id".to_owned(), 1.into());
+    }
+    message.to_string().into_bytes()
+}
+
+/// `completion/complete` is asked of a prompt or of a resource; only a URI has a scheme.
+fn is_uri(name: &str) -> bool {
+    name.contains("://")
+}
+
+/// A moment as RFC 3339 writes it, with its offset.
+///
+/// # Errors
+/// In words, what is wrong with it.
+pub fn moment(text: &str) -> Result<UnixSeconds, String> {
+    let at: Timestamp = text
+        .parse()
+        .map_err(|_| format!("{text:?} is no time; write 2026-11-23T22:00:00+01:00"))?;
+    u64::try_from(at.as_second()).map(UnixSeconds).map_err(|_| format!("{text:?} is before 1970"))
+}
+
+pub(super) const CONNECT: &str = "connect";
+pub(super) const TOOL: &str = "tools/call";
+pub(super) const LISTEN: &str = "subscriptions/listen";
+/// Beginnings of the methods that name what they touch.
+pub(super) const NAMED: [&str; 10] = [
+    TOOL,
+    "prompts/get",
+    "resources/read",
+    "resources/subscribe",
+    "resources/unsubscribe",
+    "completion/complete",
+    "tasks/get",
+    "tasks/cancel",
+    "tasks/result",
+    "tasks/update",
+];

@@ -1,0 +1,234 @@
+//! Stage 5 where a remote decision point decides: what a request is about, in its words, and what
+//! its answers mean. The mapping stands in the manual's page on policy.
+
+use super::decide;
+use super::exchange::Exchange;
+use crate::clock::UnixSeconds;
+use crate::control::authzen::{Answer, Asker, Endpoints, Evaluation, Questions};
+use crate::http::Method as HttpMethod;
+use crate::limits::{PDP_ONE_BY_ONE_MAX, POLICY_TARGETS_MAX};
+use crate::mcp::{Kind, Listed, Method, Target};
+use crate::policy::remote::{Asked, conclude, refused};
+use crate::policy::{Denial, Form, PROMPT_USES, Permit, RESOURCE_USES};
+use crate::reject::Reject;
+use crate::shard::Shard;
+use crate::world::World;
+
+/// Asks whether the request is permitted, under `world` and at `now`.
+///
+/// # Errors
+/// The denial, or [`Reject::PolicyUnavailable`] for want of an answer.
+pub(super) async fn permit(
+    shard: &Shard,
+    world: &World,
+    exchange: &Exchange,
+    now: UnixSeconds,
+) -> Result<Permit, Denial> {
+    let questions = questions(world, exchange, now, What::Message)?;
+    let denial = match conclude_with(world, exchange, ask(shard, world, &questions).await) {
+        Ok(permit) => return Ok(permit),
+        Err(denial) => denial,
+    };
+    // What one may not see answers like what is not there: who may not even open a session hears
+    // the same as of a server that does not exist.
+    if matches!(denial.reject, Reject::PolicyCallNoPermit | Reject::PolicyStreamDenied) {
+        let opens = self::questions(world, exchange, now, What::Session)?;
+        let answers = ask(shard, world, &opens).await;
+        if !answers.is_ok_and(|answers| answers.iter().all(|answer| answer.permitted)) {
+            return Err(Denial { reject: Reject::PolicyDenied, ..denial });
+        }
+    }
+    Err(denial)
+}
+
+/// Which questions are asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    /// `connect`, and all that the message names.
+    Message,
+    /// Whether the caller may open a session with the server.
+    Session,
+}
+
+/// One request's questions, written for the endpoints that `world` knows.
+///
+/// # Errors
+/// [`Reject::PolicyUnavailable`] when nobody is known to be asked, [`Reject::RpcParams`] for more
+/// targets than one message may have.
+pub(super) fn questions(
+    world: &World,
+    exchange: &Exchange,
+    now: UnixSeconds,
+    what: What,
+) -> Result<Questions, Denial> {
+    let snapshot = &world.snapshot;
+    let no = |reject| refused(reject, &snapshot.policy);
+    let (endpoints, asker) =
+        asker(world, exchange, now).ok_or_else(|| no(Reject::PolicyUnavailable))?;
+    let call = &exchange.scratch.call;
+    let gateway = snapshot.config.public_url.as_str();
+    let name = exchange.scratch.server.as_str();
+    let url = format!("{gateway}/mcp/{name}");
+    let on_server = |action| Evaluation { action, kind: "mcp_server", id: &url, server: None };
+    let connect = Evaluation { action: "connect", kind: "gateway", id: gateway, server: None };
+    let mut all = Vec::new();
+    if what == What::Message {
+        all.push(connect);
+    }
+    if world.server(name).is_none() {
+        // Only whether the caller may connect matters; nothing else is there.
+    } else if what == What::Session || !names_something(exchange) {
+        // Whoever may open a session may read its stream, answer on it, notify and end it.
+        all.push(on_server("initialize"));
+    } else {
+        for (target, action) in call.wants() {
+            if all.len() > POLICY_TARGETS_MAX {
+                return Err(no(Reject::RpcParams));
+            }
+            let action = action.unwrap_or(call.method_name());
+            let of = |kind, id| Evaluation { action, kind, id, server: Some(name) };
+            all.push(match target {
+                Target::Server => on_server(action),
+                Target::Tool(id) => of("tool", id),
+                Target::Prompt(id) => of("prompt", id),
+                Target::Resource(id) => of("resource", id),
+            });
+        }
+    }
+    Ok(Questions::write(endpoints, &asker, &all))
+}
+
+/// Who asks, and where questions go. `None` when one of them is not known.
+fn asker<'a>(
+    world: &'a World,
+    exchange: &'a Exchange,
+    now: UnixSeconds,
+) -> Option<(&'a Endpoints, Asker<'a>)> {
+    let endpoints = &world.snapshot.pdp.as_ref()?.endpoints;
+    if *endpoints == Endpoints::Unknown {
+        return None;
+    }
+    let principal = exchange.token.as_deref()?.principal();
+    let call = &exchange.scratch.call;
+    let asker = Asker {
+        id: principal.user().unwrap_or(principal.agent()),
+        agent: principal.agent(),
+        source_ip: exchange.source?,
+        country: decide::locate(world, exchange.source),
+        now,
+        revision: if exchange.call_read { call.revision() } else { None },
+    };
+    Some((endpoints, asker))
+}
+
+/// Asks which of `names`, items of a list, are for the caller: those with which something may be
+/// done.
+///
+/// # Errors
+/// [`Reject::PolicyUnavailable`]: no list is shown unasked, nor are many questions asked one by
+/// one.
+pub(super) async fn shown(
+    shard: &Shard,
+    world: &World,
+    exchange: &Exchange,
+    now: UnixSeconds,
+    listed: Listed,
+    names: &[&str],
+) -> Result<Vec<bool>, Reject> {
+    let (endpoints, asker) = asker(world, exchange, now).ok_or(Reject::PolicyUnavailable)?;
+    let (kind, actions): (_, &[&str]) = match listed {
+        Listed::Tools => ("tool", &["tools/call"]),
+        Listed::Prompts => ("prompt", &PROMPT_USES),
+        Listed::Resources => ("resource", &RESOURCE_USES),
+        // It stands for resources that nobody has named yet.
+        Listed::Templates => ("resource_template", &["resources/read"]),
+    };
+    let server = Some(exchange.scratch.server.as_str());
+    let mut all = Vec::with_capacity(names.len() * actions.len());
+    for id in names {
+        all.extend(actions.iter().map(|action| Evaluation { action, kind, id, server }));
+    }
+    if all.is_empty() {
+        return Ok(Vec::new());
+    }
+    let together = matches!(endpoints, Endpoints::Known { evaluations: Some(_), .. });
+    if !together && all.len() > PDP_ONE_BY_ONE_MAX {
+        return Err(Reject::PolicyUnavailable);
+    }
+    let questions = Questions::write(endpoints, &asker, &all).to_the_end();
+    let answers = ask(shard, world, &questions).await?;
+    let items = answers.chunks(actions.len());
+    Ok(items.map(|uses| uses.iter().any(|answer| answer.permitted)).collect())
+}
+
+/// A request that is judged by its method and what it names. Notifications and pings are part of a
+/// session.
+fn names_something(exchange: &Exchange) -> bool {
+    let call = &exchange.scratch.call;
+    exchange.method == HttpMethod::Post
+        && call.kind() == Kind::Request
+        && call.method() != Method::Ping
+}
+
+/// Asks, and counts what came of it.
+async fn ask(shard: &Shard, world: &World, questions: &Questions) -> Result<Vec<Answer>, Reject> {
+    let began = shard.clock.monotonic();
+    let point = world.snapshot.pdp.as_ref().ok_or(Reject::PolicyUnavailable)?;
+    let answers = shard.pdp.ask(point, world.snapshot.config_generation, questions).await;
+    count(shard, &answers);
+    let took = shard.clock.monotonic().micros_since(began);
+    shard.meter.counters().pdp_duration.record(took);
+    answers
+}
+
+/// Counts one set of answers.
+pub(super) fn count(shard: &Shard, answers: &Result<Vec<Answer>, Reject>) {
+    let counters = shard.meter.counters();
+    match answers {
+        Err(_) => counters.pdp_errors.add(1),
+        Ok(all) if all.iter().all(|answer| answer.permitted) => counters.pdp_permits.add(1),
+        Ok(_) => counters.pdp_denials.add(1),
+    }
+}
+
+/// What the answers to [`What::Message`] mean for the request.
+///
+/// # Errors
+/// As [`permit`].
+pub(super) fn conclude_with(
+    world: &World,
+    exchange: &Exchange,
+    answers: Result<Vec<Answer>, Reject>,
+) -> Result<Permit, Denial> {
+    let (snapshot, set) = (&world.snapshot, &world.snapshot.policy);
+    let answers = answers.map_err(|reject| refused(reject, set))?;
+    let token = exchange.token.as_deref().ok_or_else(|| Denial::unknown_server(set))?;
+    let index = world.server(&exchange.scratch.server);
+    let server = index.and_then(|at| snapshot.config.servers.get(usize::from(at)));
+    let (Some(index), Some(server)) = (index, server) else {
+        let connects = answers.first().is_some_and(|answer| answer.permitted);
+        let hub = exchange.scratch.server.is_empty();
+        return Err(if connects && hub {
+            refused(Reject::GatewayNotBuilt, set)
+        } else {
+            Denial::unknown_server(set)
+        });
+    };
+    let call = &exchange.scratch.call;
+    let is_message = exchange.method == HttpMethod::Post && call.kind() == Kind::Request;
+    let form = match is_message {
+        true if call.method().is_handshake() => Form::Handshake,
+        true => Form::Request,
+        false => Form::Stream,
+    };
+    let asked = Asked {
+        server: index,
+        form,
+        default_credential: server.credential.and_then(|index| u16::try_from(index).ok()),
+        identity: token.principal().digest(),
+    };
+    conclude(set, &asked, &answers, |name| {
+        let known = &snapshot.config.credentials;
+        known.iter().position(|one| one.name == name).and_then(|at| u16::try_from(at).ok())
+    })
+}

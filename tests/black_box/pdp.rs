@@ -1,0 +1,479 @@
+//! A remote decision point (OpenID AuthZEN 1.0), honest and not: whatever it does but permit in the
+//! standard's own words, the MCP server hears nothing.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::client::{Client, Way, find, text};
+use super::gateway::{DRIVERS, Driver, Gateway, until};
+use super::setup::API_KEY;
+use super::table::{Post, assert_silent};
+
+const BEARER: &str = "CANARY-pdp-token";
+
+/// How it behaves; shared with its threads.
+#[derive(Clone)]
+struct Point {
+    port: u16,
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    /// Takes several questions at once, and says so.
+    batches: bool,
+    /// What it does with questions, by name.
+    does: &'static str,
+    /// What it answers with a permit.
+    credential: Option<&'static str>,
+    /// Who may not do what.
+    denied: Vec<(&'static str, &'static str)>,
+    questions: Vec<(String, Value)>,
+    connections: usize,
+}
+
+impl Point {
+    fn start(batches: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (does, denied, credential) = ("right", Vec::new(), None);
+        let state = State { batches, does, credential, denied, questions: vec![], connections: 0 };
+        let point = Self { port, state: Arc::new(Mutex::new(state)) };
+        let own = point.clone();
+        std::thread::spawn(move || {
+            for socket in listener.incoming().map_while(Result::ok) {
+                own.state.lock().unwrap().connections += 1;
+                let own = own.clone();
+                std::thread::spawn(move || own.serve(socket));
+            }
+        });
+        point
+    }
+
+    fn does(&self, what: &'static str) {
+        self.state.lock().unwrap().does = what;
+    }
+
+    fn questions(&self) -> Vec<(String, Value)> {
+        std::mem::take(&mut self.state.lock().unwrap().questions)
+    }
+
+    fn serve(&self, mut socket: TcpStream) {
+        socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut input = Vec::new();
+        while let Some((head, body)) = request(&mut socket, &mut input) {
+            let Some(answer) = self.answer(&head, &body) else { return };
+            let closes = answer.starts_with(b"HTTP/1.1 200 closing");
+            if socket.write_all(&answer).is_err() || closes {
+                return;
+            }
+        }
+    }
+
+    /// `None`: the connection ends instead.
+    fn answer(&self, head: &str, body: &[u8]) -> Option<Vec<u8>> {
+        let mut state = self.state.lock().unwrap();
+        let own = format!("http://127.0.0.1:{}", self.port);
+        let path = head.split(' ').nth(1).unwrap().to_owned();
+        if path == "/.well-known/authzen-configuration" {
+            if !state.batches {
+                return Some(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec());
+            }
+            let document = json!({
+                "policy_decision_point": own,
+                "access_evaluation_endpoint": format!("{own}/one"),
+                "access_evaluations_endpoint": format!("{own}/many"),
+            });
+            return Some(answered("200 OK", "", &document.to_string()));
+        }
+        assert!(head.contains(&format!("\r\nauthorization: Bearer {BEARER}\r\n")), "{head}");
+        assert!(head.contains("\r\ncontent-type: application/json\r\n"), "{head}");
+        let asked: Value = serde_json::from_slice(body).unwrap();
+        state.questions.push((path, asked.clone()));
+        let right = state.decide(&asked).to_string();
+        let does = state.does;
+        drop(state);
+        let id = head.lines().find_map(|line| line.strip_prefix("x-request-id: ")).unwrap();
+        let permit = r#"{"decision":true}"#;
+        Some(match does {
+            "right" => answered("200 OK", "", &right),
+            "echo" => answered("200 OK", &format!("X-Request-ID: {id}\r\n"), &right),
+            "closes" => answered("200 closing", "Connection: close\r\n", &right),
+            "fails on items" if body.windows(7).any(|part| part == b"\"other\"") => {
+                answered("500 Broken", "", &right)
+            }
+            "fails on items" => answered("200 OK", "", &right),
+            "gone" => return None,
+            "silent" => {
+                std::thread::park_timeout(Duration::from_secs(3));
+                return None;
+            }
+            "head only" => {
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n"
+                    .to_vec()
+            }
+            "500" => answered("500 Broken", "", &right),
+            "400" => answered("400 Bad", "", &right),
+            "401" => answered("401 Who", "WWW-Authenticate: Bearer\r\n", &right),
+            "403" => answered("403 No", "", &right),
+            "201" => answered("201 Created", "", &right),
+            "204" => b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),
+            "moved" => answered("307 Moved", &format!("Location: {own}/one\r\n"), &right),
+            "another id" => answered("200 OK", "X-Request-ID: 0-0\r\n", &right),
+            "text" => right_as("text/plain", &right),
+            "packed" => answered("200 OK", "Content-Encoding: gzip\r\n", &right),
+            "no JSON" => answered("200 OK", "", "yes"),
+            "nothing" => answered("200 OK", "", ""),
+            "no decision" => answered("200 OK", "", "{}"),
+            "a word" => answered("200 OK", "", &right.replace("true", "\"true\"")),
+            "a number" => answered("200 OK", "", &right.replace("true", "1")),
+            "twice" => answered(
+                "200 OK",
+                "",
+                &right.replace("\"decision\":true", "\"decision\":false,\"decision\":true"),
+            ),
+            "too many" => {
+                let many =
+                    json!({"evaluations": vec![json!({"decision": true}); 9], "decision": true});
+                answered("200 OK", "", &many.to_string())
+            }
+            "too few" => answered("200 OK", "", r#"{"evaluations":[{"decision":true}]}"#),
+            "for another endpoint" if asked.get("evaluations").is_some() => {
+                answered("200 OK", "", permit)
+            }
+            "for another endpoint" => {
+                answered("200 OK", "", &json!({"evaluations": [{"decision": true}]}).to_string())
+            }
+            "long" => {
+                answered("200 OK", "", &right.replace('}', &format!("{}}}", " ".repeat(300_000))))
+            }
+            "not HTTP" => b"decision: true\r\n\r\n".to_vec(),
+            _ => panic!("{does}"),
+        })
+    }
+}
+
+impl State {
+    fn decide(&self, asked: &Value) -> Value {
+        let subject = asked["subject"]["id"].as_str().unwrap();
+        let one = |of: &Value| {
+            let action = of["action"]["name"].as_str().unwrap();
+            let id = of["resource"]["id"].as_str().unwrap();
+            let hit = |(who, what): &(&str, &str)| *who == subject && [action, id].contains(what);
+            let permitted = !self.denied.iter().any(hit);
+            match self.credential.filter(|_| permitted && action != "connect") {
+                Some(name) => json!({"decision": permitted, "context": {"credential": name}}),
+                None => json!({ "decision": permitted }),
+            }
+        };
+        match asked.get("evaluations").and_then(Value::as_array) {
+            Some(all) => json!({"evaluations": all.iter().map(one).collect::<Vec<_>>()}),
+            None => one(asked),
+        }
+    }
+}
+
+fn answered(status: &str, fields: &str, body: &str) -> Vec<u8> {
+    let kind = "Content-Type: application/json; charset=utf-8\r\n";
+    format!("HTTP/1.1 {status}\r\n{kind}{fields}Content-Length: {}\r\n\r\n{body}", body.len())
+        .into_bytes()
+}
+
+fn right_as(kind: &str, body: &str) -> Vec<u8> {
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+fn request(socket: &mut TcpStream, input: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
+    let mut buffer = [0; 4096];
+    loop {
+        if let Some(end) = find(input, b"\r\n\r\n") {
+            let head = text(&input[..end + 4]);
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            let length: usize = length.map_or(0, |length| length.parse().unwrap());
+            if input.len() >= end + 4 + length {
+                let body = input[end + 4..end + 4 + length].to_vec();
+                input.drain(..end + 4 + length);
+                return Some((head, body));
+            }
+        }
+        match socket.read(&mut buffer) {
+            Ok(0) | Err(_) => return None,
+            Ok(read) => input.extend_from_slice(&buffer[..read]),
+        }
+    }
+}
+
+fn start(driver: Driver, point: &Point) -> Gateway {
+    let gateway = Gateway::start_with(driver, "", |directory| {
+        fs::write(directory.join("pdp.token"), BEARER).unwrap();
+        let path = directory.join("gateway.toml");
+        let toml = fs::read_to_string(&path).unwrap();
+        let remote = format!(
+            "[policy.authzen]\nurl = \"http://127.0.0.1:{}\"\ntrust_private_addresses = true\n\
+             bearer = \"file:pdp.token\"\ntimeout_ms = 500\n",
+            point.port
+        );
+        fs::write(path, toml.replace("[policy]\ndirectory = \"policies\"\n", &remote)).unwrap();
+    });
+    let good = Post::new(&gateway).bytes();
+    until("the first answer", || gateway.ask(&good).status == 200);
+    point.questions();
+    gateway
+}
+
+#[test]
+fn it_is_asked_in_the_words_of_the_standard_and_decides() {
+    for driver in DRIVERS {
+        for batches in [true, false] {
+            let point = Point::start(batches);
+            let gateway = start(driver, &point);
+            let turn = gateway.turn();
+            let shown = format!("batches {batches} on {driver:?}");
+            let call = Post::new(&gateway);
+            assert_eq!(gateway.ask(&call.bytes()).status, 200, "{shown}");
+            let seen = gateway.upstream.last();
+            assert_eq!(seen.header("x-api-key"), Some(API_KEY), "{shown}: the server's default");
+            assert!(!seen.head.contains(BEARER), "{shown}");
+            asked_rightly(&point.questions(), batches, &shown);
+            // One tool denied, then the whole server, then the gateway.
+            let heard = gateway.upstream.heard();
+            for (denied, status, code) in [
+                (vec![("alice", "echo")], 200, Some(1403)),
+                (vec![("alice", "echo"), ("alice", "initialize")], 403, None),
+                (vec![("alice", "connect")], 403, None),
+            ] {
+                point.state.lock().unwrap().denied = denied.clone();
+                let answer = gateway.ask(&call.bytes());
+                let found =
+                    (answer.status, answer.json().pointer("/error/code").and_then(Value::as_i64));
+                assert_eq!(found.0, status, "{shown} {denied:?}: {answer:?}");
+                assert!(code.is_none() || found.1 == code, "{shown} {denied:?}: {answer:?}");
+                assert_eq!(answer.reason(), "no_permit", "{shown} {denied:?}");
+            }
+            // What is denied as a whole answers like what is not there.
+            point.state.lock().unwrap().denied = vec![("alice", "echo"), ("alice", "initialize")];
+            let denied = gateway.ask(&call.bytes());
+            let absent = gateway.ask(&Post::new(&gateway).to("absent").bytes());
+            assert_eq!((denied.status, denied.body), (absent.status, absent.body), "{shown}");
+            assert_eq!(gateway.upstream.heard(), heard, "{shown}: nothing was forwarded");
+            let reasons = turn.reasons(&gateway, 6);
+            assert_eq!(reasons[1..], vec!["no_permit"; 5], "{shown}");
+            let metrics = text(&gateway.page("/metrics").body);
+            let line = "portcullis_pdp_requests_total{outcome=\"deny\"}";
+            let denials = metrics.lines().find_map(|all| all.strip_prefix(line)).unwrap();
+            assert_ne!(denials.trim(), "0", "{shown}");
+            assert_silent(&gateway.everything_written(), "audit, logs and admin pages");
+        }
+    }
+}
+
+fn asked_rightly(questions: &[(String, Value)], batches: bool, shown: &str) {
+    let gateway = json!({"type": "gateway", "id": "http://portcullis.localhost"});
+    let tool = json!({"type": "tool", "id": "echo", "properties": {"server": "tools"}});
+    let (path, first) = &questions[0];
+    let parts: Vec<(&Value, &Value)> = if batches {
+        assert_eq!((questions.len(), path.as_str()), (1, "/many"), "{shown}");
+        let all = first["evaluations"].as_array().unwrap();
+        all.iter().map(|one| (&one["action"]["name"], &one["resource"])).collect()
+    } else {
+        assert_eq!((questions.len(), path.as_str()), (2, "/access/v1/evaluation"), "{shown}");
+        let all = questions.iter().map(|(_, one)| one);
+        all.map(|one| (&one["action"]["name"], &one["resource"])).collect()
+    };
+    let (connect, call) = (json!("connect"), json!("tools/call"));
+    assert_eq!(parts, [(&connect, &gateway), (&call, &tool)], "{shown}");
+    for (_, question) in questions {
+        assert_eq!(question["subject"], json!({"type": "identity", "id": "alice"}), "{shown}");
+        let context = &question["context"];
+        assert_eq!(context["agent"], "agent-7", "{shown}");
+        assert!(context["source_ip"].as_str().unwrap().starts_with("127.1."), "{shown}");
+        assert!(context["time"].as_str().unwrap().ends_with('Z'), "{shown}");
+        assert!(!question.to_string().contains("arguments"), "{shown}: arguments are never sent");
+    }
+}
+
+/// F01: whatever is no answer of the standard is a refusal, and the next question is asked anew.
+#[test]
+fn f01_every_trouble_of_it_is_a_refusal() {
+    const TROUBLES: [&str; 23] = [
+        "gone",
+        "silent",
+        "head only",
+        "500",
+        "400",
+        "401",
+        "403",
+        "201",
+        "204",
+        "moved",
+        "another id",
+        "text",
+        "packed",
+        "no JSON",
+        "nothing",
+        "no decision",
+        "a word",
+        "a number",
+        "twice",
+        "too few",
+        "for another endpoint",
+        "long",
+        "not HTTP",
+    ];
+    for driver in DRIVERS {
+        for batches in [true, false] {
+            let point = Point::start(batches);
+            let gateway = start(driver, &point);
+            let turn = gateway.turn();
+            let call = Post::new(&gateway).bytes();
+            let mut wanted = Vec::new();
+            let troubles = TROUBLES.iter().chain(batches.then_some(&"too many"));
+            for trouble in troubles {
+                let shown = format!("{trouble}, batches {batches} on {driver:?}");
+                point.does(trouble);
+                let heard = gateway.upstream.heard();
+                let answer = gateway.ask(&call);
+                assert_eq!(answer.status, 503, "{shown}: {answer:?}");
+                assert_eq!(answer.reason(), "policy_unavailable", "{shown}");
+                assert!(answer.header("retry-after").is_some(), "{shown}");
+                assert_eq!(gateway.upstream.heard(), heard, "{shown}: something was forwarded");
+                // An honest answer counts at once, over a connection that is sound.
+                for honest in ["right", "echo", "closes"] {
+                    point.does(honest);
+                    assert_eq!(gateway.ask(&call).status, 200, "{shown}, then {honest}");
+                }
+                wanted.extend(["policy_unavailable", "ok", "ok", "ok"]);
+            }
+            let records = turn.records(&gateway, wanted.len());
+            for (record, reason) in records.iter().zip(&wanted) {
+                assert_eq!(record["reason"], *reason, "{record}");
+                let decision = if *reason == "ok" { "permit" } else { "error" };
+                assert_eq!(record["decision"], decision, "{record}");
+            }
+            assert!(gateway.running(), "the process lives");
+            assert_silent(&gateway.everything_written(), "audit, logs and admin pages");
+        }
+    }
+}
+
+#[test]
+fn an_answer_may_name_a_credential_of_the_server_and_no_other() {
+    let point = Point::start(true);
+    let gateway = start(Driver::Epoll, &point);
+    let call = Post::new(&gateway).to("two").bytes();
+    for (name, header) in [("two-a", "x-a"), ("two-b", "x-b")] {
+        point.state.lock().unwrap().credential = Some(name);
+        assert_eq!(gateway.ask(&call).status, 200, "{name}");
+        let seen = gateway.upstream.last();
+        assert_eq!(seen.header(header), Some(API_KEY), "{name}");
+    }
+    let heard = gateway.upstream.heard();
+    for name in ["header", "nobody's"] {
+        point.state.lock().unwrap().credential = Some(name);
+        let answer = gateway.ask(&call);
+        assert_eq!(
+            (answer.status, answer.reason().as_str()),
+            (503, "policy_unavailable"),
+            "{name}"
+        );
+    }
+    assert_eq!(gateway.upstream.heard(), heard, "nothing was forwarded");
+}
+
+/// An open stream is asked about again, here because of a reload; a denial or silence cuts it.
+#[test]
+fn an_open_stream_ends_when_it_is_no_longer_permitted() {
+    for (trouble, reason) in [("denied", "stream_denied"), ("500", "policy_unavailable")] {
+        let point = Point::start(true);
+        let gateway = start(Driver::Ring, &point);
+        fs::write(gateway.directory.join("vanishing.key"), "CANARY").unwrap();
+        let turn = gateway.turn();
+        let token = gateway.keys.token("alice");
+        let mut client = Client::connect(gateway.address);
+        let get = format!(
+            "GET /mcp/tools HTTP/1.1\r\nHost: portcullis.localhost\r\nAccept: text/event-stream\r\n\
+             Authorization: Bearer {token}\r\nMcp-Param-Script: stall-in-events\r\n\r\n"
+        );
+        let before = gateway.upstream.log().requests.len();
+        client.send(get.as_bytes(), Way::Whole);
+        until("the stream is open", || gateway.upstream.log().requests.len() > before);
+        if trouble == "denied" {
+            point.state.lock().unwrap().denied = vec![("alice", "initialize")];
+        } else {
+            point.does(trouble);
+        }
+        let pid = rustix::process::Pid::from_raw(i32::try_from(gateway.pid()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+        let answer = client.answer().unwrap();
+        assert!(!answer.complete || answer.body.starts_with(b"data: first"), "{answer:?}");
+        assert_eq!(turn.reasons(&gateway, 1), [reason], "{trouble}");
+    }
+}
+
+/// A list is asked about item by item, in one request where that is taken.
+#[test]
+fn lists_hold_what_it_permits_and_nothing_unasked() {
+    for driver in DRIVERS {
+        for batches in [true, false] {
+            let point = Point::start(batches);
+            let gateway = start(driver, &point);
+            point.state.lock().unwrap().denied = vec![("alice", "other")];
+            for (sse, piece) in [(false, 0), (true, 0), (true, 1)] {
+                let shown = format!("events {sse} by {piece}, batches {batches} on {driver:?}");
+                point.does("right");
+                gateway.upstream.say(list(&["other", "b", "a"], sse), false, piece);
+                point.questions();
+                let answer = gateway.ask(&listing(&gateway));
+                assert_eq!(answer.status, 200, "{shown}: {answer:?}");
+                let body = text(&answer.body);
+                let json = body.strip_prefix("data: ").unwrap_or(&body).trim_end();
+                let found: Value = serde_json::from_str(json).unwrap();
+                let names = found["result"]["tools"].as_array().unwrap();
+                let names: Vec<_> =
+                    names.iter().map(|tool| tool["name"].as_str().unwrap()).collect();
+                assert_eq!(names, ["a", "b"], "{shown}");
+                // The list itself, with `connect`, and its three items.
+                assert_eq!(point.questions().len(), if batches { 2 } else { 5 }, "{shown}");
+                point.does("fails on items");
+                let answer = gateway.ask(&listing(&gateway));
+                let refused = answer.status == 503 || !answer.complete;
+                assert!(refused && !text(&answer.body).contains("name"), "{shown}: {answer:?}");
+            }
+            // Sixty-five one by one would take their time; together they may come.
+            point.does("right");
+            let many: Vec<String> = (0..65).map(|number| format!("tool-{number:02}")).collect();
+            let many: Vec<&str> = many.iter().map(String::as_str).collect();
+            gateway.upstream.say(list(&many, false), false, 0);
+            let answer = gateway.ask(&listing(&gateway));
+            assert_eq!(answer.status, if batches { 200 } else { 503 }, "{batches}: {answer:?}");
+            let empty = list(&[], false);
+            gateway.upstream.say(empty, false, 0);
+            point.questions();
+            assert_eq!(gateway.ask(&listing(&gateway)).status, 200);
+        }
+    }
+}
+
+fn listing(gateway: &Gateway) -> Vec<u8> {
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+    Post::new(gateway).script("said").body(body).bytes()
+}
+
+fn list(names: &[&str], sse: bool) -> Vec<u8> {
+    let tools: Vec<Value> = names.iter().map(|name| json!({ "name": name })).collect();
+    let message = json!({"jsonrpc": "2.0", "id": 1, "result": {"tools": tools}}).to_string();
+    let (kind, body) = if sse {
+        ("text/event-stream", format!("data: {message}\n\n"))
+    } else {
+        ("application/json", message)
+    };
+    right_as(kind, &body)
+}
