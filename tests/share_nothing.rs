@@ -35,7 +35,7 @@ const HANDLES: &[(&str, usize, &str)] = &[
     ("bus.rs", 1, "start"),
     ("control/mod.rs", 1, "per published snapshot"),
     ("devtoken.rs", 1, "no handle; a command of its own"),
-    ("judge/policy/compile.rs", 2, "a policy and its file, when a set is compiled"),
+    ("judge/policy/compile.rs", 3, "policy, file, types: when a set is compiled"),
     ("judge/policy/decide.rs", 1, "per decision that is evaluated, not remembered"),
     ("judge/policy/schema.rs", 2, "no handles of ours; per load of policies"),
     ("metrics/mod.rs", 3, "start; per server that is counted for the first time"),

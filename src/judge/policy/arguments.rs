@@ -6,24 +6,28 @@
 //! `context.arguments["server/tool"].name`, and only what one of them names is read out of a
 //! message.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 
 use cedar_policy::ffi::DetailedError;
 use cedar_policy::{EntityId, SchemaFragment};
 use serde_json::{Map, Value};
 
-use super::load::{Faults, Source};
+use super::load::{Faults, Source, Sources};
 use super::rule::Rule;
-use super::scanner;
+use super::scanner::{Statements, Torn};
 use crate::limits::{ARGUMENT_DEPTH_MAX, PLAN_FIELDS_MAX};
 use crate::mcp::{Field, Plan, Shape};
 
 /// What is declared of tools, by server.
-#[derive(Default, PartialEq, Eq)]
-pub(super) struct Declared(Vec<OfServer>);
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Declared {
+    servers: Vec<OfServer>,
+    /// What was read.
+    texts: Vec<String>,
+}
 
-#[derive(Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 struct OfServer {
     tools: BTreeMap<Box<str>, Vec<Field>>,
     /// There are no others.
@@ -43,55 +47,73 @@ pub(super) struct Named {
 pub(super) type Plans = hashbrown::HashMap<Box<str>, Plan>;
 
 impl Declared {
-    /// Reads `sources`; what is wrong with them goes to `faults`.
-    pub(super) fn read(sources: &[Source], servers: &[&str], faults: &mut Faults) -> Self {
-        let mut declared = Self(servers.iter().map(|_| OfServer::default()).collect());
+    /// Reads `sources`; what is wrong with them goes to `faults`. `pause` is called between types.
+    pub(super) fn read(
+        sources: &[Source],
+        servers: &[&str],
+        faults: &mut Faults,
+        pause: &mut dyn FnMut(),
+    ) -> Self {
+        let mut declared = Self {
+            servers: servers.iter().map(|_| OfServer::default()).collect(),
+            texts: sources.iter().map(|source| source.text.clone()).collect(),
+        };
         for source in sources {
-            let fragment = match SchemaFragment::from_cedarschema_str(&source.text) {
-                Ok((fragment, _)) => fragment.to_json_value().map_err(|error| error.to_string()),
-                Err(error) => {
-                    let error = DetailedError::from(&error);
-                    let at = error.source_locations.first().map_or(0, |label| label.loc.start);
-                    faults.tell(source, at, &error.message, "correct the syntax");
-                    continue;
-                }
-            };
-            let read = fragment.and_then(|json| declared.file(source, &json, servers, faults));
-            if let Err(what) = read {
-                faults.tell(source, 0, &what, "leave only types in the file");
-            }
+            declared.file(source, servers, faults, pause);
         }
         declared
     }
 
+    /// Whether this is what `sources` say, for the same servers.
+    pub(super) fn is_of(&self, sources: &[Source]) -> bool {
+        self.texts.iter().eq(sources.iter().map(|source| &source.text))
+    }
+
+    /// Type by type: Cedar takes seconds for thousands of them in one text.
     fn file(
         &mut self,
         source: &Source,
-        json: &Value,
         servers: &[&str],
         faults: &mut Faults,
-    ) -> Result<(), String> {
-        let spaces = json.as_object().into_iter().flatten();
-        if let Some((name, _)) = spaces.clone().find(|(name, _)| !name.is_empty()) {
-            return Err(format!("namespace `{name}`"));
-        }
-        for (_, space) in spaces {
-            for (member, what) in [("entityTypes", "an entity type"), ("actions", "an action")] {
-                let declares = space.get(member).and_then(Value::as_object);
-                if declares.is_some_and(|declares| !declares.is_empty()) {
-                    return Err(what.to_owned());
+        pause: &mut dyn FnMut(),
+    ) {
+        let (mut types, mut places) = (Map::new(), BTreeMap::new());
+        let mut statements = Statements::new(&source.text);
+        for statement in statements.by_ref() {
+            pause();
+            let at = statement.offset;
+            let read = match SchemaFragment::from_cedarschema_str(statement.text) {
+                Ok((fragment, _)) => fragment.to_json_value().map_err(|error| error.to_string()),
+                Err(error) => {
+                    let error = DetailedError::from(&error);
+                    let label = error.source_locations.first();
+                    let at = at + label.map_or(0, |label| label.loc.start);
+                    faults.tell(source, at, &error.message, "write types alone, in Cedar's syntax");
+                    continue;
                 }
-            }
-            let empty = Map::new();
-            let types = space.get("commonTypes").and_then(Value::as_object).unwrap_or(&empty);
-            for (name, of_tool) in types {
-                if let Err((what, cure)) = self.one(of_tool, types, servers) {
-                    let at = scanner::type_named(&source.text, name);
-                    faults.tell(source, at, &format!("type {name}: {what}"), &cure);
+            };
+            match read.and_then(types_of) {
+                Ok(found) => {
+                    for (name, of_tool) in found {
+                        let at = statement.word("type");
+                        places.insert(name.clone(), at);
+                        if types.insert(name, of_tool).is_some() {
+                            faults.tell(source, at, "a type of this name is there", "rename it");
+                        }
+                    }
                 }
+                Err(what) => faults.tell(source, at, &what, "leave only types in the file"),
             }
         }
-        Ok(())
+        if let Some(Torn::String(at) | Torn::Statement(at)) = statements.torn {
+            faults.tell(source, at, "this never ends", "end it with a semicolon");
+        }
+        for (name, of_tool) in &types {
+            if let Err((what, cure)) = self.one(of_tool, &types, servers) {
+                let at = places.get(name).copied().unwrap_or_default();
+                faults.tell(source, at, &format!("type {name}: {what}"), &cure);
+            }
+        }
     }
 
     /// One type, if it is that of a tool. The error: what is wrong, and what to do.
@@ -108,7 +130,7 @@ impl Declared {
         let known = || format!("servers: {}", servers.join(", "));
         let number = |name: &str| servers.iter().position(|server| *server == name);
         if let Some(server) = note("complete") {
-            let place = number(&server).and_then(|at| self.0.get_mut(at));
+            let place = number(&server).and_then(|at| self.servers.get_mut(at));
             let place = place
                 .ok_or_else(|| (format!("@complete: there is no server \"{server}\""), known()))?;
             place.complete = true;
@@ -116,7 +138,8 @@ impl Declared {
         let Some(tool) = note("tool") else { return Ok(()) };
         let named = tool.split_once('/').filter(|(_, tool)| !tool.is_empty());
         let place = named.and_then(|(server, name)| Some((number(server)?, name)));
-        let Some((place, name)) = place.and_then(|(at, name)| Some((self.0.get_mut(at)?, name)))
+        let Some((place, name)) =
+            place.and_then(|(at, name)| Some((self.servers.get_mut(at)?, name)))
         else {
             let what = format!("@tool(\"{tool}\") does not name a tool of a server");
             return Err((what, format!("write @tool(\"<server>/<tool>\"); {}", known())));
@@ -132,13 +155,17 @@ impl Declared {
         Ok(())
     }
 
-    /// The type of `context.arguments`. Whatever the upstream promises, each part may be missing
-    /// from a message.
-    pub(super) fn cedar_type(&self, servers: &[&str]) -> String {
+    /// The type of `context.arguments`, with the tools of `asked` alone: a schema of thousands
+    /// takes seconds. Whatever the upstream promises, each part may be missing from a message.
+    pub(super) fn cedar_type(&self, servers: &[&str], asked: &HashSet<String>) -> String {
         let mut text = String::from("{");
-        for (server, of_server) in servers.iter().zip(&self.0) {
+        for (server, of_server) in servers.iter().zip(&self.servers) {
             for (tool, fields) in &of_server.tools {
-                let name = EntityId::new(format!("{server}/{tool}"));
+                let name = format!("{server}/{tool}");
+                if !asked.contains(&name) {
+                    continue;
+                }
+                let name = EntityId::new(name);
                 // Writing into a String cannot fail.
                 let _ = write!(text, "\"{}\"?: ", name.escaped());
                 record(fields, &mut text);
@@ -149,9 +176,23 @@ impl Declared {
         text
     }
 
+    /// The declared tools that `sources` may ask for arguments of, by their text alone.
+    pub(super) fn asked(&self, sources: &Sources, servers: &[&str]) -> HashSet<String> {
+        let mut asked = HashSet::new();
+        for source in sources.enforced.iter().chain(&sources.shadow) {
+            for statement in Statements::new(&source.text) {
+                if statement.text.contains("arguments") {
+                    let known = |id: &&str| self.tool(id, servers).is_some();
+                    asked.extend(statement.strings().filter(known).map(str::to_owned));
+                }
+            }
+        }
+        asked
+    }
+
     /// Whether `tool` may exist.
     pub(super) fn may_exist(&self, server: usize, tool: &str) -> bool {
-        let of_server = self.0.get(server);
+        let of_server = self.servers.get(server);
         of_server.is_none_or(|known| !known.complete || known.tools.contains_key(tool))
     }
 
@@ -189,7 +230,7 @@ impl Declared {
     fn tool(&self, id: &str, servers: &[&str]) -> Option<&[Field]> {
         let (server, tool) = id.split_once('/')?;
         let at = servers.iter().position(|known| *known == server)?;
-        self.0.get(at)?.tools.get(tool).map(Vec::as_slice)
+        self.servers.get(at)?.tools.get(tool).map(Vec::as_slice)
     }
 
     /// What of the declared arguments `rules` ask for, by server. The error: a rule that asks for
@@ -214,6 +255,25 @@ impl Declared {
         }
         Ok(plans)
     }
+}
+
+/// The types of a fragment, which must hold nothing else.
+fn types_of(json: Value) -> Result<Map<String, Value>, String> {
+    let mut types = Map::new();
+    for (name, space) in json.as_object().into_iter().flatten() {
+        if !name.is_empty() {
+            return Err(format!("namespace `{name}`"));
+        }
+        for (member, what) in [("entityTypes", "an entity type"), ("actions", "an action")] {
+            let declares = space.get(member).and_then(Value::as_object);
+            if declares.is_some_and(|declares| !declares.is_empty()) {
+                return Err(what.to_owned());
+            }
+        }
+        let found = space.get("commonTypes").and_then(Value::as_object);
+        types.extend(found.into_iter().flatten().map(|(name, one)| (name.clone(), one.clone())));
+    }
+    Ok(types)
 }
 
 /// Adds what `path` leads to. False: there are too many already.

@@ -1,6 +1,6 @@
 //! From the text of policies to a [`PolicySet`], or to everything that is wrong with it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 
 use super::arguments::{Declared, Plans};
 use super::load::{Fault, Faults, Setting, Source, Sources};
-use super::mentions;
+use super::mentions::{self, Mentions};
 use super::rule::{self, Core, GATEWAY, Names, Place, Rule, RulePlace};
 use super::scanner::{self, Statement, Statements, Torn};
 use super::schema::{self, Actions, Types, kind};
@@ -35,9 +35,14 @@ pub(super) fn compile<'a>(
     let zone = TimeZone::get(setting.timezone)
         .map_err(|error| outside(error.to_string(), "set policy.timezone to an IANA zone name"))?;
     let mut faults = Faults::default();
-    let declared = Declared::read(&sources.schemas, setting.servers, &mut faults);
-    let schema = schema::build(setting.methods, &declared.cedar_type(setting.servers))
-        .map_err(|error| outside(error, "rename the [[method]] that the schema cannot hold"))?;
+    let declared = declared(before, sources, setting, &mut faults, pause);
+    let build = |arguments: &str| {
+        let schema = schema::build(setting.methods, arguments);
+        schema.map_err(|error| outside(error, "rename the [[method]] that the schema cannot hold"))
+    };
+    let schema = build("{}")?;
+    let asked = declared.asked(sources, setting.servers);
+    let on_arguments = Validator::new(build(&declared.cedar_type(setting.servers, &asked))?);
     let actions = Actions::new(&schema).map_err(|error| outside(error, "report this"))?;
     let types = Types::new().map_err(|error| outside(error, "report this"))?;
     let basis = Basis::of(setting, declared);
@@ -47,6 +52,8 @@ pub(super) fn compile<'a>(
         setting,
         basis,
         validator: Validator::new(schema),
+        on_arguments,
+        asked,
         actions,
         // Numbers of names are in the policies that are taken over: they must stay.
         names: before.map(|set| set.names.clone()).unwrap_or_default(),
@@ -83,6 +90,24 @@ pub(super) fn compile<'a>(
     })
 }
 
+/// What `schema.d` says; taken from `before` when it said the same.
+fn declared(
+    before: Option<&PolicySet>,
+    sources: &Sources,
+    setting: &Setting<'_>,
+    faults: &mut Faults,
+    pause: &mut dyn FnMut(),
+) -> Declared {
+    let same = |set: &&PolicySet| {
+        let servers = set.basis.servers.iter().map(|name| &**name);
+        servers.eq(setting.servers.iter().copied()) && set.basis.declared.is_of(&sources.schemas)
+    };
+    match before.filter(same) {
+        Some(set) => set.basis.declared.clone(),
+        None => Declared::read(&sources.schemas, setting.servers, faults, pause),
+    }
+}
+
 /// What policies are checked against, as far as the outcome depends on it: under an equal basis an
 /// equal text is an equal policy.
 #[derive(PartialEq, Eq)]
@@ -114,6 +139,11 @@ pub(super) struct Compiler<'a> {
     setting: &'a Setting<'a>,
     basis: Basis,
     validator: Validator,
+    /// With the types of arguments: each costs every policy that it is shown to, so that only those
+    /// which ask for arguments are checked against it.
+    on_arguments: Validator,
+    /// The tools whose types it has.
+    asked: HashSet<String>,
     actions: Actions,
     names: Names,
     /// Policies of the set before, by their text.
@@ -250,7 +280,7 @@ impl<'a> Compiler<'a> {
             return None;
         }
         let policy = policy.new_id(PolicyId::new(&id));
-        self.validated(spot, &policy)?;
+        self.validated(spot, &policy, read.mentions)?;
         let place = rule::place(&policy, &self.basis.servers);
         let credential = self.credential(spot, &policy, &place)?;
         let permits = policy.effect() == Effect::Permit;
@@ -300,7 +330,14 @@ impl<'a> Compiler<'a> {
             self.fault(source, at, what, "set policy.geoip to a MaxMind country database");
         }
         for named in &read.arguments {
-            if let Err((what, cure)) = self.basis.declared.check(named, self.setting.servers) {
+            let mut checked = self.basis.declared.check(named, self.setting.servers);
+            if let (Ok(()), Some(tool)) = (&checked, named.path.first())
+                && !self.asked.contains(&**tool)
+            {
+                let what = format!("the name of tool \"{tool}\" has escapes in it");
+                checked = Err((what, "write it as it is".to_owned()));
+            }
+            if let Err((what, cure)) = checked {
                 let word = named.path.last().map_or("arguments", |word| word);
                 self.fault(source, statement.word(word), &what, &cure);
             }
@@ -361,7 +398,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// Strict validation; warnings are faults (DESIGN §6). `None` after a fault.
-    fn validated(&mut self, spot: Spot<'_>, policy: &Policy) -> Option<()> {
+    fn validated(&mut self, spot: Spot<'_>, policy: &Policy, read: Mentions) -> Option<()> {
         let alone = match cedar_policy::PolicySet::from_policies([policy.clone()]) {
             Ok(alone) => alone,
             Err(error) => {
@@ -370,7 +407,9 @@ impl<'a> Compiler<'a> {
                 return None;
             }
         };
-        let result = self.validator.validate(&alone, ValidationMode::Strict);
+        let asks = read.has(Mentions::ARGUMENTS);
+        let validator = if asks { &self.on_arguments } else { &self.validator };
+        let result = validator.validate(&alone, ValidationMode::Strict);
         let cure = "see the schema, portcullis.cedarschema";
         for error in result.validation_errors() {
             self.cedar_fault(spot, &DetailedError::from(error), cure);

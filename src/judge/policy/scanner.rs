@@ -61,6 +61,19 @@ impl Statement<'_> {
         depth
     }
 
+    /// What stands between quotes, as it is written.
+    pub(super) fn strings(&self) -> impl Iterator<Item = &'_ str> {
+        let mut tokens = Tokens::new(self.text);
+        std::iter::from_fn(move || {
+            loop {
+                let (at, token) = tokens.next()?;
+                if token == Token::Text {
+                    return self.text.get(at + 1..tokens.at.saturating_sub(1));
+                }
+            }
+        })
+    }
+
     /// The parts of the conditions that must all be true, as byte ranges of `text`: what stands
     /// between `&&` at the top of a `when`, and the whole of an `unless`, which must be false.
     #[must_use]
@@ -240,27 +253,6 @@ impl<'t> Iterator for Statements<'t> {
 pub(super) fn statements(text: &str) -> (Vec<Statement<'_>>, Option<Torn>) {
     let mut cut = Statements::new(text);
     (cut.by_ref().collect(), cut.torn)
-}
-
-/// Byte offset, in the text of a schema, of the declaration `type name`; 0 when there is none.
-#[must_use]
-pub(super) fn type_named(text: &str, name: &str) -> usize {
-    let mut tokens = Tokens::new(text);
-    let mut after = None;
-    while let Some((at, token)) = tokens.next() {
-        match token {
-            Token::Word("type") if after.is_none() => after = Some(at),
-            Token::Word(word) => {
-                if let Some(start) = after.take().filter(|_| word == name) {
-                    return start;
-                }
-            }
-            Token::At | Token::End | Token::Other(_) | Token::Text | Token::Unclosed => {
-                after = None;
-            }
-        }
-    }
-    0
 }
 
 /// Line and column, from 1, of a byte offset. A column counts characters.

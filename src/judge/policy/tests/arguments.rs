@@ -218,7 +218,10 @@ fn keys_tell_arguments_apart_where_they_are_read() {
 const FAULTS: &[(&str, &str, &str)] = &[
     ("entity E;", "true", "p/schema.d/a.cedarschema:1:1: an entity type; leave only types"),
     ("action a;", "true", "p/schema.d/a.cedarschema:1:1: an action; leave only types"),
-    ("namespace N { type X = Long; }", "true", "1:1: namespace `N`"),
+    ("namespace N { type X = Long; }", "true", "error parsing schema"),
+    ("namespace N { }; type X = Long;", "true", "error parsing schema"),
+    ("type X = Long;\ntype X = String;", "true", "2:1: a type of this name is there"),
+    ("type X = Long;\n type Y = Long", "true", "2:2: this never ends"),
     ("\n @tool(\"no/x\") type X = {};", "true", "2:16: type X: @tool(\"no/x\") does not name"),
     ("@tool(\"github\") type X = {};", "true", "type X: @tool(\"github\") does not name a tool"),
     ("@tool(\"github/\") type X = {};", "true", "does not name a tool of a server; write"),
@@ -259,6 +262,11 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "p/a.cedar:2:47: \"pathh\" is not declared of tool \"github/create\"; declared are: count, dry run,",
     ),
     (TYPES, "context.arguments[\"github/create\"].path == 1", "p/a.cedar:2:8: "),
+    (
+        TYPES,
+        "context.arguments has \"github/cre\\u{61}te\"",
+        "the name of tool \"github/create\" has escapes in it; write it as it is",
+    ),
     (
         TYPES,
         "context.arguments has \"github/create\" && \
