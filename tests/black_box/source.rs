@@ -109,7 +109,6 @@ fn the_client_of_a_proxy_is_whom_its_header_names() {
                 "203.0.113.200",
                 403,
             ),
-            ("for itself", header(0x20, 0x00, &[0xFF; 7]), "127.9.0.1", 200),
         ] {
             for way in [Way::Whole, Way::Dripped] {
                 let shown = format!("{what} {way:?} on {driver:?}");
@@ -129,8 +128,39 @@ fn the_client_of_a_proxy_is_whom_its_header_names() {
             }
         }
         split_anywhere(&gateway, &good);
+        a_proxy_is_no_client(&gateway, &good);
         come_from(Ipv4Addr::LOCALHOST);
     }
+}
+
+/// On its own behalf (LOCAL), or named by another: what is public is shown, the rest refused.
+fn a_proxy_is_no_client(gateway: &Gateway, good: &[u8]) {
+    let heard = gateway.upstream.heard();
+    for (what, head) in [
+        ("for itself", header(0x20, 0x00, &[0xFF; 7])),
+        ("for itself, with addresses", header(0x20, 0x11, &v4([203, 0, 113, 9]))),
+        ("for another proxy", header(0x21, 0x11, &v4([127, 9, 0, 2]))),
+        ("for another proxy, mapped", header(0x21, 0x21, &v6("::ffff:127.9.0.2"))),
+    ] {
+        for way in [Way::Whole, Way::Dripped] {
+            let shown = format!("{what} {way:?} on {:?}", gateway.driver);
+            let before = count(gateway);
+            let mut client = Client::connect(gateway.address);
+            client.send(&[&head[..], good].concat(), way);
+            let answer = client.answer().unwrap_or_else(|| panic!("{shown}: no answer"));
+            let told = (answer.status, answer.reason());
+            assert_eq!(told, (400, "source_unknown".to_owned()), "{shown}");
+            let record = one_record(gateway, before);
+            assert_eq!(record["reason"], "source_unknown", "{shown}: {record}");
+            assert!(record.get("source_ip").is_none_or(Value::is_null), "{shown}: {record}");
+            let document = "GET /.well-known/oauth-protected-resource/mcp/tools HTTP/1.1\r\n\
+                            Host: portcullis.localhost\r\n\r\n";
+            client.send(document.as_bytes(), way);
+            assert_eq!(client.answer().map(|answer| answer.status), Some(200), "{shown}");
+            one_record(gateway, before + 1);
+        }
+    }
+    assert_eq!(gateway.upstream.heard(), heard, "nothing was forwarded");
 }
 
 /// The header in two parts, and the request right behind the second.
