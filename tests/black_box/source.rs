@@ -369,6 +369,8 @@ fn unusable(gateway: &Gateway, forwarded: &dyn Fn(&[&str]) -> Vec<u8>) {
         &["for=_hidden"],
         &["for=203.0.113.9, for=unknown"],
         &["for=203.0.113.9, for=unknown, for=127.9.0.2"],
+        &["for=127.9.0.1"],
+        &["for=127.9.0.2, for=127.9.0.3"],
         &["proto=https"],
         &["for=\"203.0.113.9"],
         &["for=2001:db8::1"],
