@@ -21,6 +21,10 @@ pub const GEOIP_BYTES_MAX: usize = 256 << 20;
 pub const GEOIP_LOOKED_AT_MAX: usize = 65_536;
 /// Entries of `listen.trusted_proxies`.
 pub const TRUSTED_PROXIES_MAX: usize = 64;
+/// Bits of the prefix of an IPv4 network of them: anything wider is as good as everybody.
+pub const TRUSTED_V4_PREFIX_MIN: u32 = 8;
+/// The same for IPv6.
+pub const TRUSTED_V6_PREFIX_MIN: u32 = 16;
 /// Bytes of a request target (414 above).
 pub const TARGET_BYTES_MAX: usize = 8 * 1024;
 /// Bytes of a method name; the longest that any registry holds is far shorter.
