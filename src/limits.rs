@@ -19,6 +19,9 @@ pub const PROXY_HEADER_BYTES_MAX: usize = 4096;
 pub const GEOIP_BYTES_MAX: usize = 256 << 20;
 /// Networks of it that are looked at for one with a country.
 pub const GEOIP_LOOKED_AT_MAX: usize = 65_536;
+/// Networks that each node of its tree may stand for. A tree has one more than nodes, and those of
+/// IPv4 are reached in some five ways (as ::ffff:0:0/96 or 2002::/16, for example).
+pub const GEOIP_NETWORKS_PER_NODE_MAX: u64 = 16;
 /// Entries of `listen.trusted_proxies`.
 pub const TRUSTED_PROXIES_MAX: usize = 64;
 /// Bits of the prefix of an IPv4 network of them: anything wider is as good as everybody.
