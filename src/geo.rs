@@ -57,6 +57,12 @@ impl GeoDb {
         Ok(Self(reader))
     }
 
+    /// False for one of IPv4 alone: of no IPv6 address it can say where it is.
+    #[must_use]
+    pub fn holds_ipv6(&self) -> bool {
+        self.0.metadata().ip_version != 4
+    }
+
     /// Where `address` is; neither where its network is registered nor whom it represents.
     #[must_use]
     pub fn country(&self, address: IpAddr) -> Option<Country> {
@@ -182,6 +188,18 @@ mod tests {
         set(&mut circle, 59, 1, 0);
         set(&mut circle, 59, 0, 0);
         assert!(!GeoDb::read(circle).err().unwrap_or_default().is_empty());
+    }
+
+    #[test]
+    fn a_database_of_ipv4_alone_says_so() {
+        // The tree of IPv4 begins with its first bit: these are those of 203.0.113.0/24.
+        let mut database = mmdb::encode(&[("cb00:7100::/24", &[("country", "DE")])]);
+        assert!(GeoDb::read(database.clone()).unwrap().holds_ipv6());
+        mmdb::make_ipv4(&mut database);
+        let database = GeoDb::read(database).unwrap();
+        assert!(!database.holds_ipv6());
+        assert_eq!(country(&database, "203.0.113.9").as_deref(), Some("DE"));
+        assert_eq!(country(&database, "cb00:7100::9"), None);
     }
 
     #[test]

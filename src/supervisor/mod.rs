@@ -44,7 +44,7 @@ pub fn check(path: &Path) -> Result<Vec<String>, Vec<String>> {
     let ticketer = Ticketer::new().map_err(|fault| vec![fault])?;
     let assembly = Assembly::make(&config, FIRST_EPOCH, &ticketer)?;
     let warnings = config.warnings.iter().map(ToString::to_string);
-    Ok(warnings.chain(assembly.policy.warnings().iter().map(ToString::to_string)).collect())
+    Ok(warnings.chain(assembly.warnings(&config)).collect())
 }
 
 /// The policies of a configuration, checked like those of a gateway that starts.
@@ -97,7 +97,7 @@ fn start(mut config: Config, clock: Clock) -> Result<Running, Vec<String>> {
     // Before the files are read: what changes from here on is seen as a change.
     let seen = watch::Seen::of(&config.policy.directory);
     let mut assembly = Assembly::make(&config, FIRST_EPOCH, &ticketer)?;
-    for warning in assembly.policy.warnings() {
+    for warning in assembly.warnings(&config) {
         say(&format!("warning: {warning}"));
     }
     let listeners = listener::open(&config, cpus.len()).map_err(one)?;

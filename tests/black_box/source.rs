@@ -467,6 +467,47 @@ fn a_policy_may_ask_for_the_country_of_the_client() {
     }
 }
 
+/// No IPv6 client has a country then, whatever a policy forbids to countries: told by `check`, at
+/// the start and at each reload.
+#[test]
+fn a_database_of_ipv4_alone_is_worth_a_warning() {
+    let tell = "countries.mmdb is of IPv4 alone: no IPv6 client has a country";
+    // The tree of IPv4 begins with its first bit: these are those of 203.0.113.0/24.
+    let both = super::mmdb::encode(&[("cb00:7100::/24", &[("country", "DE")])]);
+    let mut alone = both.clone();
+    super::mmdb::make_ipv4(&mut alone);
+    let driver = DRIVERS[0];
+    let gateway = Gateway::start_with(driver, "", |directory| {
+        fs::write(directory.join("countries.mmdb"), &alone).unwrap();
+        let path = directory.join("gateway.toml");
+        let toml = fs::read_to_string(&path).unwrap();
+        fs::write(path, toml.replace("[policy]", "[policy]\ngeoip = \"countries.mmdb\"")).unwrap();
+    });
+    let told = || gateway.stderr().matches(tell).count();
+    assert_eq!(told(), 1, "at the start: {}", gateway.stderr());
+    let path = gateway.directory.join("countries.mmdb");
+    fs::write(gateway.directory.join("vanishing.key"), "CANARY").unwrap();
+    let check = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command.args(["check", "--config"]).arg(gateway.directory.join("gateway.toml"));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        text(&output.stderr).matches(tell).count()
+    };
+    assert_eq!(check(), 1);
+    // A refused one between them, so that neither value is from before.
+    fs::write(&path, "torn").unwrap();
+    reload(&gateway, false);
+    fs::write(&path, &alone).unwrap();
+    reload(&gateway, true);
+    until("it is told again", || told() == 2);
+    fs::write(&path, "torn").unwrap();
+    reload(&gateway, false);
+    fs::write(&path, &both).unwrap();
+    reload(&gateway, true);
+    assert_eq!((told(), check()), (2, 0), "nothing to warn of: {}", gateway.stderr());
+}
+
 fn reload(gateway: &Gateway, taken: bool) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(gateway.pid()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
