@@ -131,6 +131,55 @@ fn newcomers_do_not_push_out_who_owes_most() {
     assert!(quota.admit(&limits, &ann(), at(0)).is_err());
 }
 
+/// A debt counts in requests of its own limit: names made up under a slow one, of which each owes a
+/// day, do not forgive who has used up a fast one.
+#[test]
+fn newcomers_of_a_slow_limit_do_not_push_out_who_used_up_a_fast_one() {
+    let quota = Quota::new(WAYS);
+    let fast = RateLimit { server: Some("github".to_owned()), ..limit(USER, 100, 100, 100) };
+    let limits = [fast, limit(TOOL, 1, 86_400, 1)];
+    let listing = Asker { tool: None, ..ann() };
+    for _ in 0..100 {
+        quota.admit(&limits, &listing, at(0)).unwrap();
+    }
+    let refused = quota.admit(&limits, &listing, at(0));
+    assert_eq!(refused, Err(Exceeded { limit: 0, retry_after_seconds: 1 }));
+    for number in 0..1_000 {
+        let tool = format!("made-up-{number}");
+        let bob = Asker { user: Some("bob"), server: "jira", tool: Some(&tool), ..ann() };
+        quota.admit(&limits, &bob, at(0)).unwrap();
+    }
+    assert_eq!(quota.admit(&limits, &listing, at(0)), refused);
+    // What is paid by now is no debt: half of it is left.
+    for number in 0..1_000 {
+        let tool = format!("later-{number}");
+        let bob = Asker { user: Some("bob"), server: "jira", tool: Some(&tool), ..ann() };
+        quota.admit(&limits, &bob, at(50_000)).unwrap();
+    }
+    for _ in 0..50 {
+        quota.admit(&limits, &listing, at(50_000)).unwrap();
+    }
+    assert!(quota.admit(&limits, &listing, at(50_000)).is_err());
+}
+
+/// The other way round: who used up a slow limit stays, although requests of a fast one come often.
+#[test]
+fn newcomers_of_a_fast_limit_do_not_push_out_who_used_up_a_slow_one() {
+    let quota = Quota::new(WAYS);
+    let slow = RateLimit { server: Some("github".to_owned()), ..limit(USER, 10, 86_400, 10) };
+    let limits = [slow, limit(TOOL, 1_000, 1, 1_000)];
+    let listing = Asker { tool: None, ..ann() };
+    for _ in 0..10 {
+        quota.admit(&limits, &listing, at(0)).unwrap();
+    }
+    for number in 0..1_000 {
+        let tool = format!("made-up-{number}");
+        let bob = Asker { user: Some("bob"), server: "jira", tool: Some(&tool), ..ann() };
+        quota.admit(&limits, &bob, at(0)).unwrap();
+    }
+    assert!(quota.admit(&limits, &listing, at(0)).is_err());
+}
+
 #[test]
 fn the_largest_and_smallest_limits_hold() {
     let most = limit(USER, 1_000_000_000, 1, 1_000_000_000);
