@@ -32,6 +32,23 @@ fn a_burst_passes_then_the_rate() {
     assert!(ask(60_000).is_err());
 }
 
+/// As the manual says of the default: up to a burst more, once.
+#[test]
+fn the_first_minute_grants_nearly_twice_the_rate_and_the_next_ones_once() {
+    let (quota, limits) = (Quota::new(64), [limit(USER, 60, 60, 60)]);
+    let mut granted = [0; 3];
+    for millis in (0..180_000).step_by(100) {
+        for _ in 0..60 {
+            granted[millis as usize / 60_000] +=
+                u32::from(quota.admit(&limits, &ann(), at(millis)).is_ok());
+        }
+    }
+    assert_eq!(granted, [119, 60, 60]);
+    let (quota, limits) = (Quota::new(64), [limit(USER, 60, 60, 1)]);
+    assert!(quota.admit(&limits, &ann(), at(0)).is_ok());
+    assert!(quota.admit(&limits, &ann(), at(999)).is_err());
+}
+
 #[test]
 fn retry_after_is_when_it_would_pass() {
     let (quota, limits) = (Quota::new(64), [limit(USER, 1, 3_600, 1)]);
