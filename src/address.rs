@@ -7,6 +7,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::limits::{TRUSTED_V4_PREFIX_MIN, TRUSTED_V6_PREFIX_MIN};
+
 /// A country: two upper-case letters (ISO 3166-1 alpha-2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Country([u8; 2]);
@@ -48,11 +50,18 @@ impl Network {
         mapped(address) & mask(self.prefix) == self.base
     }
 
-    /// True for a network that holds every address of its family: as good as no list at all.
+    /// True for one of more than [`TRUSTED_V4_PREFIX_MIN`] or [`TRUSTED_V6_PREFIX_MIN`] allows. One
+    /// of IPv6 in which all of IPv4 lies is too wide for that, whatever its length.
     #[must_use]
-    pub fn is_everyone(&self) -> bool {
-        self.prefix <= V4_BITS && self.contains(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
-            || self.prefix == 0
+    pub fn is_too_wide_to_trust(&self) -> bool {
+        let v4 = mapped(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let within_v4_or_around_it = (self.base ^ v4) & mask(self.prefix.min(V4_BITS)) == 0;
+        let prefix_min = if within_v4_or_around_it {
+            V4_BITS + TRUSTED_V4_PREFIX_MIN
+        } else {
+            TRUSTED_V6_PREFIX_MIN
+        };
+        self.prefix < prefix_min
     }
 }
 
@@ -282,14 +291,35 @@ mod tests {
         ] {
             assert!(bad.parse::<Network>().is_err(), "{bad}");
         }
-        for (text, everyone) in [
+    }
+
+    #[test]
+    fn networks_as_good_as_everybody_are_too_wide_to_trust() {
+        for (text, too_wide) in [
             ("0.0.0.0/0", true),
-            ("::/0", true),
+            ("0.0.0.0/1", true),
+            ("128.0.0.0/1", true),
+            ("10.0.0.0/7", true),
             ("10.0.0.0/8", false),
+            ("10.1.2.3", false),
+            ("::/0", true),
             ("::/1", true),
-            ("8000::/1", false),
+            ("8000::/1", true),
+            ("2000::/3", true),
+            ("2000::/15", true),
+            ("2001::/16", false),
+            ("2001:db8::1", false),
+            // All of IPv4, and halves of it, written as IPv6.
+            ("::/16", true),
+            ("::/80", true),
+            ("::ffff:0:0/96", true),
+            ("::ffff:128.0.0.0/97", true),
+            ("::ffff:10.0.0.0/103", true),
+            ("::ffff:10.0.0.0/104", false),
+            ("::/96", false),
+            ("::fffe:0:0/95", true),
         ] {
-            assert_eq!(network(text).is_everyone(), everyone, "{text}");
+            assert_eq!(network(text).is_too_wide_to_trust(), too_wide, "{text}");
         }
     }
 

@@ -9,10 +9,10 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::path::Path;
 
-use maxminddb::{PathElement, Reader};
+use maxminddb::{PathElement, Reader, WithinOptions};
 
 use crate::address::Country;
-use crate::limits::{GEOIP_BYTES_MAX, GEOIP_LOOKED_AT_MAX};
+use crate::limits::{GEOIP_BYTES_MAX, GEOIP_LOOKED_AT_MAX, GEOIP_NETWORKS_PER_NODE_MAX};
 
 /// A database of countries.
 pub struct GeoDb(Reader<Vec<u8>>);
@@ -41,9 +41,10 @@ impl GeoDb {
     pub fn read(bytes: Vec<u8>) -> Result<Self, String> {
         let damaged = |error| format!("is not a sound MaxMind database: {error}");
         let reader = Reader::from_source(bytes).map_err(damaged)?;
+        walk(&reader)?;
         reader.verify().map_err(damaged)?;
         // One of networks or providers would do, and know no country of anybody.
-        let networks = reader.networks(maxminddb::WithinOptions::default()).map_err(damaged)?;
+        let networks = reader.networks(WithinOptions::default()).map_err(damaged)?;
         let mut looked_at = networks.take(GEOIP_LOOKED_AT_MAX).filter_map(Result::ok);
         let knows_countries = looked_at.any(|found| {
             let code = found.decode_path::<&str>(&COUNTRY);
@@ -56,12 +57,35 @@ impl GeoDb {
         Ok(Self(reader))
     }
 
+    /// False for one of IPv4 alone: of no IPv6 address it can say where it is.
+    #[must_use]
+    pub fn holds_ipv6(&self) -> bool {
+        self.0.metadata().ip_version != 4
+    }
+
     /// Where `address` is; neither where its network is registered nor whom it represents.
     #[must_use]
     pub fn country(&self, address: IpAddr) -> Option<Country> {
         let found = self.0.lookup(address.to_canonical()).ok()?;
         Country::new(found.decode_path::<&str>(&COUNTRY).ok()??)
     }
+}
+
+/// Walks every way through the tree, so that no other walk through it takes more steps. The ways of
+/// a few nodes may meet again and again, and lead to 2^128 networks; the library bounds the
+/// networks that it answers, but not those that it passes over.
+fn walk(reader: &Reader<Vec<u8>>) -> Result<(), String> {
+    let damaged = |error| format!("is not a sound MaxMind database: {error}");
+    let every = WithinOptions::default().include_aliased_networks().include_networks_without_data();
+    let nodes = u64::from(reader.metadata().node_count);
+    let networks_max = nodes.saturating_mul(GEOIP_NETWORKS_PER_NODE_MAX);
+    for (count, network) in (1..).zip(reader.networks(every).map_err(damaged)?) {
+        network.map_err(damaged)?;
+        if count > networks_max {
+            return Err("is not a sound MaxMind database: the ways of its tree meet again".into());
+        }
+    }
+    Ok(())
 }
 
 /// Of the country that the address is in.
@@ -135,6 +159,57 @@ mod tests {
                 let _ = country(&database, "203.0.113.9");
             }
         }
+    }
+
+    /// Writes record `side` (0 or 1) of a node.
+    fn set(database: &mut [u8], node: usize, side: usize, value: u8) {
+        database[node * 6 + side * 3..][..3].copy_from_slice(&[0, 0, value]);
+    }
+
+    /// Sixty nodes, both of whose ways lead to the next one, stand for 2^60 networks: without data,
+    /// where the library passes over them, or with some.
+    #[test]
+    fn a_tree_whose_ways_meet_again_is_refused_soon() {
+        const NODES: u8 = 60;
+        let sound = mmdb::encode(&[("2001:db8::/60", &[("country", "JP")])]);
+        assert!(GeoDb::read(sound.clone()).is_ok());
+        for end in [NODES, NODES + 16] {
+            let mut chain = sound.clone();
+            for node in 0..NODES {
+                let next = if node + 1 < NODES { node + 1 } else { end };
+                set(&mut chain, usize::from(node), 0, next);
+                set(&mut chain, usize::from(node), 1, next);
+            }
+            let fault = GeoDb::read(chain).err().unwrap_or_default();
+            assert!(fault.contains("meet again"), "{end}: {fault}");
+        }
+        // A way that leads back ends at the last bit of an address.
+        let mut circle = sound;
+        set(&mut circle, 59, 1, 0);
+        set(&mut circle, 59, 0, 0);
+        assert!(!GeoDb::read(circle).err().unwrap_or_default().is_empty());
+    }
+
+    #[test]
+    fn a_database_of_ipv4_alone_says_so() {
+        // The tree of IPv4 begins with its first bit: these are those of 203.0.113.0/24.
+        let mut database = mmdb::encode(&[("cb00:7100::/24", &[("country", "DE")])]);
+        assert!(GeoDb::read(database.clone()).unwrap().holds_ipv6());
+        mmdb::make_ipv4(&mut database);
+        let database = GeoDb::read(database).unwrap();
+        assert!(!database.holds_ipv6());
+        assert_eq!(country(&database, "203.0.113.9").as_deref(), Some("DE"));
+        assert_eq!(country(&database, "cb00:7100::9"), None);
+    }
+
+    #[test]
+    fn networks_of_ipv4_may_be_reached_in_several_ways() {
+        let mut database = mmdb::encode(&[("203.0.113.0/24", &[("country", "DE")])]);
+        for node in 0..5 {
+            set(&mut database, node, 1, 96);
+        }
+        let database = GeoDb::read(database).unwrap();
+        assert_eq!(country(&database, "203.0.113.9").as_deref(), Some("DE"));
     }
 
     #[test]

@@ -27,8 +27,15 @@ pub const PDP_METADATA_BYTES_MAX: usize = 64 * 1024;
 pub const PDP_ONE_BY_ONE_MAX: usize = 64;
 /// Idle connections of one core to it.
 pub const PDP_IDLE_PER_CORE_MAX: usize = 16;
+/// Networks that each node of its tree may stand for. A tree has one more than nodes, and those of
+/// IPv4 are reached in some five ways (as ::ffff:0:0/96 or 2002::/16, for example).
+pub const GEOIP_NETWORKS_PER_NODE_MAX: u64 = 16;
 /// Entries of `listen.trusted_proxies`.
 pub const TRUSTED_PROXIES_MAX: usize = 64;
+/// Bits of the prefix of an IPv4 network of them: anything wider is as good as everybody.
+pub const TRUSTED_V4_PREFIX_MIN: u32 = 8;
+/// The same for IPv6.
+pub const TRUSTED_V6_PREFIX_MIN: u32 = 16;
 /// Bytes of a request target (414 above).
 pub const TARGET_BYTES_MAX: usize = 8 * 1024;
 /// Bytes of a method name; the longest that any registry holds is far shorter.

@@ -165,7 +165,7 @@ impl<'a> Watch<'a> {
             // What a better login would bring is no matter for an answer under way: one call is
             // with its server already, and a second try would run it twice.
             Err(denial) if denial.step_up.is_some() => {
-                let same = Basis::of(&world, self.exchange) == self.began_under;
+                let same = Basis::of(world, self.exchange) == self.began_under;
                 let goes_on = same && !self.is_stream;
                 return if goes_on {
                     Review::Continue

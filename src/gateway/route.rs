@@ -63,11 +63,16 @@ pub(super) fn accept<'a>(downstream: &'a Downstream, world: &World) -> Result<Ro
 }
 
 /// Where the client is, as far as the one says it who may: the connection, or a trusted proxy.
-/// `None` when such a proxy does not say.
+/// `None` when such a proxy does not say: its own address never stands in.
 pub(super) fn source(downstream: &Downstream, listen: &Listen) -> Option<IpAddr> {
     let peer = downstream.peer();
-    if listen.proxy != Proxy::Forwarded || !listen.trusts(peer) {
+    if listen.proxy == Proxy::None || !listen.trusts(peer) {
         return Some(peer);
+    }
+    if listen.proxy == Proxy::V2 {
+        // After the header this is whom it named: a proxy again, or the one that sent it, which
+        // spoke for itself (LOCAL).
+        return None;
     }
     let (head, bytes) = downstream.head();
     let values = head.values(bytes, Field::Forwarded);

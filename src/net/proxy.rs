@@ -13,7 +13,8 @@ use crate::clock::Monotonic;
 use crate::limits::PROXY_HEADER_BYTES_MAX;
 
 /// Reads the header that a trusted proxy sends first. From then on the stream's peer is the client,
-/// or still the proxy when it speaks for itself.
+/// or still the proxy when it speaks for itself; who judges by the peer must not take a proxy for a
+/// client.
 ///
 /// # Errors
 /// No header that says whom the proxy speaks for came before `until`, or one of more than

@@ -6,8 +6,10 @@
 //!
 //! # Security
 //! Who is counted is named by two keyed 64-bit hashes, so that nobody can look for somebody else's
-//! place. The table is bounded; what no longer fits pushes out the one of its set that owes least.
-//! So whoever makes up names can forgive others at most what was nearly forgiven anyway.
+//! place. The table is bounded; what no longer fits pushes out the one of its set that owes least,
+//! counted in requests of its own limit. So to forgive somebody some requests, as many have to be
+//! owed under each of three other names that happen to share its set. A limit with a burst of one
+//! owes one at most: tens of thousands of names that are made up at a time can have it forgotten.
 
 #[cfg(test)]
 mod tests;
@@ -58,6 +60,8 @@ struct Bucket {
     who: [u64; 2],
     /// Nanoseconds on the monotonic clock up to which everything is paid for.
     paid_until: u64,
+    /// Nanoseconds that one request of its limit pays for; 0 in an empty one.
+    interval: u64,
 }
 
 impl Default for Quota {
@@ -113,12 +117,13 @@ impl State {
                     refused = Some(Exceeded { limit, retry_after_seconds });
                 }
             }
-            *slot = Some(Bucket { who, paid_until: from.saturating_add(rate.interval()) });
+            let interval = rate.interval();
+            *slot = Some(Bucket { who, paid_until: from.saturating_add(interval), interval });
         }
         if let Some(refused) = refused {
             return Err(refused);
         }
-        counted.into_iter().flatten().for_each(|bucket| self.keep(bucket));
+        counted.into_iter().flatten().for_each(|bucket| self.keep(bucket, now));
         Ok(())
     }
 
@@ -147,14 +152,22 @@ impl State {
     }
 
     /// In place of itself, or of the one that owes least.
-    fn keep(&mut self, bucket: Bucket) {
+    fn keep(&mut self, bucket: Bucket, now: u64) {
         let at = self.set(bucket.who);
         let Some(set) = self.sets.get_mut(at) else { return };
         let own = set.iter().position(|known| known.who == bucket.who);
-        let least = || (0..WAYS).min_by_key(|at| set.get(*at).map(|known| known.paid_until));
+        let least = || (0..WAYS).min_by_key(|at| set.get(*at).map(|known| known.owes(now)));
         if let Some(place) = own.or_else(least).and_then(|at| set.get_mut(at)) {
             *place = bucket;
         }
+    }
+}
+
+impl Bucket {
+    /// What is not paid yet, in thousandths of a request: limits of any rates compare by it.
+    fn owes(&self, now: u64) -> u128 {
+        let debt = u128::from(self.paid_until.saturating_sub(now));
+        (debt * 1_000).checked_div(u128::from(self.interval)).unwrap_or(0)
     }
 }
 

@@ -32,6 +32,23 @@ fn a_burst_passes_then_the_rate() {
     assert!(ask(60_000).is_err());
 }
 
+/// As the manual says of the default: up to a burst more, once.
+#[test]
+fn the_first_minute_grants_nearly_twice_the_rate_and_the_next_ones_once() {
+    let (quota, limits) = (Quota::new(64), [limit(USER, 60, 60, 60)]);
+    let mut granted = [0; 3];
+    for millis in (0..180_000).step_by(100) {
+        for _ in 0..60 {
+            granted[millis as usize / 60_000] +=
+                u32::from(quota.admit(&limits, &ann(), at(millis)).is_ok());
+        }
+    }
+    assert_eq!(granted, [119, 60, 60]);
+    let (quota, limits) = (Quota::new(64), [limit(USER, 60, 60, 1)]);
+    assert!(quota.admit(&limits, &ann(), at(0)).is_ok());
+    assert!(quota.admit(&limits, &ann(), at(999)).is_err());
+}
+
 #[test]
 fn retry_after_is_when_it_would_pass() {
     let (quota, limits) = (Quota::new(64), [limit(USER, 1, 3_600, 1)]);
@@ -129,6 +146,55 @@ fn newcomers_do_not_push_out_who_owes_most() {
         quota.admit(&limits, &Asker { user: Some(&name), ..ann() }, at(0)).unwrap();
     }
     assert!(quota.admit(&limits, &ann(), at(0)).is_err());
+}
+
+/// A debt counts in requests of its own limit: names made up under a slow one, of which each owes a
+/// day, do not forgive who has used up a fast one.
+#[test]
+fn newcomers_of_a_slow_limit_do_not_push_out_who_used_up_a_fast_one() {
+    let quota = Quota::new(WAYS);
+    let fast = RateLimit { server: Some("github".to_owned()), ..limit(USER, 100, 100, 100) };
+    let limits = [fast, limit(TOOL, 1, 86_400, 1)];
+    let listing = Asker { tool: None, ..ann() };
+    for _ in 0..100 {
+        quota.admit(&limits, &listing, at(0)).unwrap();
+    }
+    let refused = quota.admit(&limits, &listing, at(0));
+    assert_eq!(refused, Err(Exceeded { limit: 0, retry_after_seconds: 1 }));
+    for number in 0..1_000 {
+        let tool = format!("made-up-{number}");
+        let bob = Asker { user: Some("bob"), server: "jira", tool: Some(&tool), ..ann() };
+        quota.admit(&limits, &bob, at(0)).unwrap();
+    }
+    assert_eq!(quota.admit(&limits, &listing, at(0)), refused);
+    // What is paid by now is no debt: half of it is left.
+    for number in 0..1_000 {
+        let tool = format!("later-{number}");
+        let bob = Asker { user: Some("bob"), server: "jira", tool: Some(&tool), ..ann() };
+        quota.admit(&limits, &bob, at(50_000)).unwrap();
+    }
+    for _ in 0..50 {
+        quota.admit(&limits, &listing, at(50_000)).unwrap();
+    }
+    assert!(quota.admit(&limits, &listing, at(50_000)).is_err());
+}
+
+/// The other way round: who used up a slow limit stays, although requests of a fast one come often.
+#[test]
+fn newcomers_of_a_fast_limit_do_not_push_out_who_used_up_a_slow_one() {
+    let quota = Quota::new(WAYS);
+    let slow = RateLimit { server: Some("github".to_owned()), ..limit(USER, 10, 86_400, 10) };
+    let limits = [slow, limit(TOOL, 1_000, 1, 1_000)];
+    let listing = Asker { tool: None, ..ann() };
+    for _ in 0..10 {
+        quota.admit(&limits, &listing, at(0)).unwrap();
+    }
+    for number in 0..1_000 {
+        let tool = format!("made-up-{number}");
+        let bob = Asker { user: Some("bob"), server: "jira", tool: Some(&tool), ..ann() };
+        quota.admit(&limits, &bob, at(0)).unwrap();
+    }
+    assert!(quota.admit(&limits, &listing, at(0)).is_err());
 }
 
 #[test]

@@ -71,6 +71,21 @@ impl Assembly {
         Ok(())
     }
 
+    /// What loads and may not be meant.
+    pub(super) fn warnings(&self, config: &Config) -> Vec<String> {
+        let policies = self.policy.warnings().iter().map(ToString::to_string);
+        let blind = self.countries.as_ref().is_some_and(|countries| !countries.holds_ipv6());
+        let geoip = config.policy.geoip.as_ref().filter(|_| blind).map(|path| {
+            format!(
+                "[policy] geoip: {} is of IPv4 alone: no IPv6 client has a country, so a forbid \
+                 that names countries lets them pass; take one with IPv6, or forbid whoever has \
+                 no country",
+                path.display()
+            )
+        });
+        policies.chain(geoip).collect()
+    }
+
     /// What the workers look countries up in: nothing, when nobody who decides asks for one.
     pub(super) fn geo(&self) -> Option<Arc<GeoDb>> {
         let asks = self.pdp.is_some() || self.policy.reads_country();

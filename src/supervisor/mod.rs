@@ -45,7 +45,7 @@ pub fn check(path: &Path) -> Result<Vec<String>, Vec<String>> {
     let ticketer = Ticketer::new().map_err(|fault| vec![fault])?;
     let assembly = Assembly::make(&config, first(&mut || {}), &ticketer)?;
     let warnings = config.warnings.iter().map(ToString::to_string);
-    Ok(warnings.chain(assembly.policy.warnings().iter().map(ToString::to_string)).collect())
+    Ok(warnings.chain(assembly.warnings(&config)).collect())
 }
 
 /// The policies of a configuration, checked like those of a gateway that starts.
@@ -270,7 +270,7 @@ fn first_assembly(
 ) -> Result<(watch::Seen, Assembly), Vec<String>> {
     let seen = watch::Seen::of(&config.policy.directory);
     let assembly = Assembly::make(config, first(&mut || {}), ticketer)?;
-    for warning in assembly.policy.warnings() {
+    for warning in assembly.warnings(config) {
         say(&format!("warning: {warning}"));
     }
     Ok((seen, assembly))

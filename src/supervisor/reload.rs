@@ -145,7 +145,9 @@ impl Control {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
-        warn(&assembly.policy);
+        for warning in assembly.warnings(&config) {
+            tracing::warn!("{warning}");
+        }
         let now = Reloaded::of(&assembly.policy);
         let (config, generation) = {
             let mut state = self.state.borrow_mut();
@@ -163,7 +165,9 @@ impl Control {
 
     /// Keys, tokens, connections and credentials stay: they are of the configuration.
     fn take_policies(&self, set: Arc<PolicySet>) -> Reloaded {
-        warn(&set);
+        for warning in set.warnings() {
+            tracing::warn!("{warning}");
+        }
         let now = Reloaded::of(&set);
         self.state.borrow_mut().assembly.policy = set;
         self.in_force(now);
@@ -175,13 +179,6 @@ impl Control {
         self.process.set_reload(true);
         self.process.set_policy_epoch(now.epoch);
         self.publish();
-    }
-}
-
-/// What loads and may not be meant.
-fn warn(set: &PolicySet) {
-    for warning in set.warnings() {
-        tracing::warn!("{warning}");
     }
 }
 

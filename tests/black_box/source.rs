@@ -109,7 +109,6 @@ fn the_client_of_a_proxy_is_whom_its_header_names() {
                 "203.0.113.200",
                 403,
             ),
-            ("for itself", header(0x20, 0x00, &[0xFF; 7]), "127.9.0.1", 200),
         ] {
             for way in [Way::Whole, Way::Dripped] {
                 let shown = format!("{what} {way:?} on {driver:?}");
@@ -129,8 +128,39 @@ fn the_client_of_a_proxy_is_whom_its_header_names() {
             }
         }
         split_anywhere(&gateway, &good);
+        a_proxy_is_no_client(&gateway, &good);
         come_from(Ipv4Addr::LOCALHOST);
     }
+}
+
+/// On its own behalf (LOCAL), or named by another: what is public is shown, the rest refused.
+fn a_proxy_is_no_client(gateway: &Gateway, good: &[u8]) {
+    let heard = gateway.upstream.heard();
+    for (what, head) in [
+        ("for itself", header(0x20, 0x00, &[0xFF; 7])),
+        ("for itself, with addresses", header(0x20, 0x11, &v4([203, 0, 113, 9]))),
+        ("for another proxy", header(0x21, 0x11, &v4([127, 9, 0, 2]))),
+        ("for another proxy, mapped", header(0x21, 0x21, &v6("::ffff:127.9.0.2"))),
+    ] {
+        for way in [Way::Whole, Way::Dripped] {
+            let shown = format!("{what} {way:?} on {:?}", gateway.driver);
+            let before = count(gateway);
+            let mut client = Client::connect(gateway.address);
+            client.send(&[&head[..], good].concat(), way);
+            let answer = client.answer().unwrap_or_else(|| panic!("{shown}: no answer"));
+            let told = (answer.status, answer.reason());
+            assert_eq!(told, (400, "source_unknown".to_owned()), "{shown}");
+            let record = one_record(gateway, before);
+            assert_eq!(record["reason"], "source_unknown", "{shown}: {record}");
+            assert!(record.get("source_ip").is_none_or(Value::is_null), "{shown}: {record}");
+            let document = "GET /.well-known/oauth-protected-resource/mcp/tools HTTP/1.1\r\n\
+                            Host: portcullis.localhost\r\n\r\n";
+            client.send(document.as_bytes(), way);
+            assert_eq!(client.answer().map(|answer| answer.status), Some(200), "{shown}");
+            one_record(gateway, before + 1);
+        }
+    }
+    assert_eq!(gateway.upstream.heard(), heard, "nothing was forwarded");
 }
 
 /// The header in two parts, and the request right behind the second.
@@ -339,6 +369,8 @@ fn unusable(gateway: &Gateway, forwarded: &dyn Fn(&[&str]) -> Vec<u8>) {
         &["for=_hidden"],
         &["for=203.0.113.9, for=unknown"],
         &["for=203.0.113.9, for=unknown, for=127.9.0.2"],
+        &["for=127.9.0.1"],
+        &["for=127.9.0.2, for=127.9.0.3"],
         &["proto=https"],
         &["for=\"203.0.113.9"],
         &["for=2001:db8::1"],
@@ -433,6 +465,47 @@ fn a_policy_may_ask_for_the_country_of_the_client() {
         }
         come_from(Ipv4Addr::LOCALHOST);
     }
+}
+
+/// No IPv6 client has a country then, whatever a policy forbids to countries: told by `check`, at
+/// the start and at each reload.
+#[test]
+fn a_database_of_ipv4_alone_is_worth_a_warning() {
+    let tell = "countries.mmdb is of IPv4 alone: no IPv6 client has a country";
+    // The tree of IPv4 begins with its first bit: these are those of 203.0.113.0/24.
+    let both = super::mmdb::encode(&[("cb00:7100::/24", &[("country", "DE")])]);
+    let mut alone = both.clone();
+    super::mmdb::make_ipv4(&mut alone);
+    let driver = DRIVERS[0];
+    let gateway = Gateway::start_with(driver, "", |directory| {
+        fs::write(directory.join("countries.mmdb"), &alone).unwrap();
+        let path = directory.join("gateway.toml");
+        let toml = fs::read_to_string(&path).unwrap();
+        fs::write(path, toml.replace("[policy]", "[policy]\ngeoip = \"countries.mmdb\"")).unwrap();
+    });
+    let told = || gateway.stderr().matches(tell).count();
+    assert_eq!(told(), 1, "at the start: {}", gateway.stderr());
+    let path = gateway.directory.join("countries.mmdb");
+    fs::write(gateway.directory.join("vanishing.key"), "CANARY").unwrap();
+    let check = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command.args(["check", "--config"]).arg(gateway.directory.join("gateway.toml"));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        text(&output.stderr).matches(tell).count()
+    };
+    assert_eq!(check(), 1);
+    // A refused one between them, so that neither value is from before.
+    fs::write(&path, "torn").unwrap();
+    reload(&gateway, false);
+    fs::write(&path, &alone).unwrap();
+    reload(&gateway, true);
+    until("it is told again", || told() == 2);
+    fs::write(&path, "torn").unwrap();
+    reload(&gateway, false);
+    fs::write(&path, &both).unwrap();
+    reload(&gateway, true);
+    assert_eq!((told(), check()), (2, 0), "nothing to warn of: {}", gateway.stderr());
 }
 
 fn reload(gateway: &Gateway, taken: bool) {

@@ -156,7 +156,9 @@ impl Checker<'_> {
         for text in written {
             let what = match text.value.parse::<Network>() {
                 // Everybody could then say to be anybody.
-                Ok(network) if network.is_everyone() => "this is everybody",
+                Ok(network) if network.is_too_wide_to_trust() => {
+                    "as good as everybody: wider than /8, or /16 of IPv6"
+                }
                 Ok(network) => {
                     networks.push(network);
                     continue;
