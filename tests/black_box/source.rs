@@ -153,7 +153,7 @@ fn a_proxy_is_no_client(gateway: &Gateway, good: &[u8]) {
             let record = one_record(gateway, before);
             assert_eq!(record["reason"], "source_unknown", "{shown}: {record}");
             assert!(record.get("source_ip").is_none_or(Value::is_null), "{shown}: {record}");
-            let document = "GET /.well-known/oauth-protected-resource/mcp/tools HTTP/1.1\r\n\
+            let document = "GET /.well-known/oauth-protected-resource HTTP/1.1\r\n\
                             Host: portcullis.localhost\r\n\r\n";
             client.send(document.as_bytes(), way);
             assert_eq!(client.answer().map(|answer| answer.status), Some(200), "{shown}");
