@@ -228,23 +228,39 @@ impl Exchange {
     }
 
     /// Stage 5: may they.
-    pub(super) async fn decide(&mut self, shard: &Shard) -> Result<Permit, Reject> {
+    pub(super) fn decide(&mut self, shard: &Shard) -> Result<Permit, Reject> {
         if let Some(permit) = shard.ablation.permit(self.token.as_deref()) {
             self.policies = Some(permit.policies_shared());
             return Ok(permit);
         }
         self.country = decide::locate(&self.world, self.source);
         let now = self.judged.wall.seconds();
-        let decided = if self.world.snapshot.pdp.is_none() {
-            decide::permit(shard, &self.world, self, now)
-        } else {
-            // On the heap: who decides here has no room for this in each request.
-            let decided = Box::pin(ask::permit(shard, &self.world, self, now)).await;
-            // That took a while.
-            let token = self.token.as_deref().ok_or(Reject::GatewayFault)?;
-            token.judge_time(shard.clock.now().wall.seconds())?;
-            decided
-        };
+        let decided = decide::permit(shard, &self.world, self, now);
+        self.decided(shard, decided)
+    }
+
+    /// Whether somebody else decides.
+    pub(super) fn asks(&self) -> bool {
+        self.world.snapshot.pdp.is_some()
+    }
+
+    /// Stage 5, where a remote point decides.
+    pub(super) async fn ask(&mut self, shard: &Shard) -> Result<Permit, Reject> {
+        self.country = decide::locate(&self.world, self.source);
+        let now = self.judged.wall.seconds();
+        // On the heap: who decides here has no room for this in each request.
+        let decided = Box::pin(ask::permit(shard, &self.world, self, now)).await;
+        // That took a while.
+        let token = self.token.as_deref().ok_or(Reject::GatewayFault)?;
+        token.judge_time(shard.clock.now().wall.seconds())?;
+        self.decided(shard, decided)
+    }
+
+    fn decided(
+        &mut self,
+        shard: &Shard,
+        decided: Result<Permit, Denial>,
+    ) -> Result<Permit, Reject> {
         match decided {
             Ok(permit) => {
                 shard.ablation.keep_permit(&permit);
@@ -312,7 +328,7 @@ impl Exchange {
         let token = self.token.as_deref().ok_or(Reject::GatewayFault)?;
         token.judge_time(self.judged.wall.seconds())?;
         decide::key_holds(&self.world, token, self.judged.mono)?;
-        self.decide(shard).await
+        if self.asks() { self.ask(shard).await } else { self.decide(shard) }
     }
 
     /// Stage 6: the credential for the server.

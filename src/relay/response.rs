@@ -147,7 +147,11 @@ impl Answered {
             },
         };
         // Nothing was sent yet: what is broken already is refused, not begun and cut.
-        let done = transfer.take(&mut self.input, &mut out, oversight).await?;
+        let done = if filters {
+            transfer.filtered(&mut self.input, &mut out, oversight).await?
+        } else {
+            transfer.take(&mut self.input, &mut out)?
+        };
         let mut pump = Pump::new(&relay.timers, leg.cancel_on_leave);
         self.complete = transfer
             .run(
@@ -178,8 +182,11 @@ impl Answered {
         }
         let bytes = self.input.get(..self.head_bytes).unwrap_or_default();
         // In another encoding the same bytes are another message to who reads it.
-        let kind = self.head.field(bytes, Field::ContentType).unwrap_or_default();
-        if kind.split(|byte| *byte == b';').skip(1).any(is_other_charset) {
+        let written = self.head.field(bytes, Field::ContentType);
+        // As nearly every server writes it.
+        let is_json = written == Some(b"application/json".as_slice());
+        let mut parameters = written.unwrap_or_default().split(|byte| *byte == b';').skip(1);
+        if !is_json && parameters.any(is_other_charset) {
             return Err(Reject::UpstreamContentType);
         }
         if self
@@ -193,14 +200,15 @@ impl Answered {
         // MCP gives an accepted notification and an ended session no body (2025-11-25, transports,
         // "Sending Messages", "Session Management"), so nobody has to say what kind it is of.
         let bodiless = status == 202 || leg.method == Method::Delete;
-        match self.head.field(bytes, Field::ContentType).map(media_type) {
+        match written {
             _ if self.head.framing() == Framing::None
                 || self.head.framing() == Framing::Length(0) =>
             {
                 Ok(Body::Withheld)
             }
-            Some(kind) if kind.eq_ignore_ascii_case(b"application/json") => Ok(Body::Json),
-            Some(kind) if kind.eq_ignore_ascii_case(b"text/event-stream") => Ok(Body::Events),
+            _ if is_json => Ok(Body::Json),
+            Some(kind) if is_media(kind, b"application/json") => Ok(Body::Json),
+            Some(kind) if is_media(kind, b"text/event-stream") => Ok(Body::Events),
             // A plain-text or HTML error page: its status means something to clients (404 ends a
             // session), its text is not part of MCP.
             _ if status >= 400 || bodiless => Ok(Body::Withheld),
@@ -259,7 +267,8 @@ impl Answered {
     }
 }
 
-/// The media type without its parameters.
-fn media_type(value: &[u8]) -> &[u8] {
-    value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
+/// Whether this is the media type, its parameters aside.
+fn is_media(value: &[u8], wanted: &[u8]) -> bool {
+    let bare = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    bare.eq_ignore_ascii_case(wanted)
 }

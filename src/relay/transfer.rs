@@ -85,7 +85,11 @@ impl Transfer {
                 Flow::Done => return true,
                 Flow::Stop => return false,
             }
-            done = match self.take(input, out, oversight).await {
+            let taken = match self.filter {
+                None => self.take(input, out),
+                Some(_) => self.filtered(input, out, oversight).await,
+            };
+            done = match taken {
                 Ok(done) => done,
                 Err(reject) => return self.cut(reject),
             };
@@ -224,16 +228,23 @@ impl Transfer {
 
     /// Moves what has arrived from `input` to `out`, framed for the agent. True at the end of the
     /// body.
-    pub(super) async fn take(
+    pub(super) fn take(&mut self, input: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<bool, Reject> {
+        let done = self.decode(input, out)?;
+        if done && self.relayed.cut.is_none() && !self.whole {
+            self.finish(out);
+        }
+        Ok(done)
+    }
+
+    /// The same through the filter.
+    pub(super) async fn filtered(
         &mut self,
         input: &mut Vec<u8>,
         out: &mut Vec<u8>,
         oversight: &impl Oversight,
     ) -> Result<bool, Reject> {
         let done = self.decode(input, out)?;
-        if self.filter.is_some() {
-            self.pass(out, oversight).await?;
-        }
+        self.pass(out, oversight).await?;
         if done && self.relayed.cut.is_none() && !self.whole {
             self.finish(out);
         }
