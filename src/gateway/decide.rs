@@ -92,14 +92,15 @@ pub(super) fn same_way(exchange: &Exchange, new: &World, permit: &Permit) -> boo
         && credential(old, exchange.credential_index()) == credential(new, permit.credential())
 }
 
-/// For an answer under way: the arguments of its call were read by what `new` asks for. The body is
-/// with the upstream and is not read twice.
+/// For an answer under way: the arguments of its call were read by what `new` asks for, shadow
+/// policies aside, which must not cut what they do not decide. The body is with the upstream and is
+/// not read twice.
 pub(super) fn read_alike(exchange: &Exchange, new: &World) -> bool {
     let call = &exchange.scratch.call;
     let calls = exchange.mcp_method() == Some(Method::ToolsCall);
     let Some(tool) = call.name().filter(|_| calls) else { return true };
-    let asked = plan(new, exchange, tool);
-    asked.is_none() || asked == plan(&exchange.world, exchange, tool)
+    plan(new, exchange, tool)
+        .is_none_or(|asked| asked.decides_as(plan(&exchange.world, exchange, tool)))
 }
 
 fn plan<'w>(world: &'w World, exchange: &Exchange, tool: &str) -> Option<&'w Plan> {

@@ -31,6 +31,7 @@ fn plan() -> Planned {
             field("path", Shape::Text),
             field("tags", Shape::Set(Shape::Text.into())),
         ],
+        decides: true,
     })
 }
 
@@ -146,7 +147,7 @@ fn what_policies_cannot_hold_is_left_out_and_told() {
 fn it_is_bounded_as_a_whole() {
     let names: Vec<String> = (0..PLAN_FIELDS_MAX).map(|at| format!("f{at}")).collect();
     let fields = names.iter().map(|name| field(name, Shape::Text)).collect();
-    let known = Planned(Plan { fields });
+    let known = Planned(Plan { fields, decides: true });
     let value = "x".repeat(ARGUMENT_TEXT_BYTES_MAX);
     let some = |count: usize| {
         let members = names.iter().take(count).map(|name| format!(r#""{name}":"{value}""#));
