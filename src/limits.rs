@@ -68,7 +68,8 @@ pub const NAME_BYTES_MAX: usize = 4096;
 pub const ARGUMENT_TEXT_BYTES_MAX: usize = 4096;
 /// Members of an argument that is a set.
 pub const ARGUMENT_SET_MAX: usize = 64;
-/// Bytes of all arguments of a call that policies ask for, as they are kept.
+/// Bytes of all arguments of a call that policies ask for, as they are kept. Those that only shadow
+/// policies ask for are counted apart.
 pub const ARGUMENTS_BYTES_MAX: usize = 16 * 1024;
 /// Arguments of one tool, or members of one record among them, that policies may ask for.
 pub const PLAN_FIELDS_MAX: usize = 32;

@@ -163,6 +163,34 @@ fn it_is_bounded_as_a_whole() {
 }
 
 #[test]
+fn what_shadows_ask_for_takes_no_room_from_what_decides() {
+    let shadow = |name: &str| Field { decides: false, ..field(name, Shape::Text) };
+    let count = ARGUMENTS_BYTES_MAX / (ARGUMENT_TEXT_BYTES_MAX + 16);
+    let names: Vec<String> = (0..count).map(|at| format!("s{at}")).collect();
+    let inner: Vec<Field> = names.iter().map(|name| shadow(name)).collect();
+    let known = Planned(Plan {
+        fields: vec![
+            shadow("a"),
+            field("b", Shape::Record(inner)),
+            field("c", Shape::Text),
+            shadow("d"),
+        ],
+        decides: true,
+    });
+    let value = "x".repeat(ARGUMENT_TEXT_BYTES_MAX);
+    let members = names.iter().map(|name| format!(r#""{name}":"{value}""#));
+    let members = members.collect::<Vec<_>>().join(",");
+    let rest =
+        format!(r#","arguments":{{"a":"{value}","b":{{{members}}},"c":"{value}","d":"{value}"}}"#);
+    let call = read_as("planned", &rest, &known);
+    assert!(!call.arguments().unrepresentable());
+    assert!(call.arguments().unrepresentable_to_shadows());
+    assert!(items(&call).contains(&Item::Text("c", &value)));
+    assert!(!items(&call).iter().any(|item| matches!(item, Item::Text("a" | "d", _))));
+    assert!(call.arguments().bytes().len() <= 2 * ARGUMENTS_BYTES_MAX);
+}
+
+#[test]
 fn whoever_listens_to_tasks_must_be_allowed_to_get_them() {
     use super::super::Target;
     let listen = |notifications: &str| {
