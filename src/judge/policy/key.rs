@@ -23,9 +23,9 @@ impl PolicySet {
         out.push(slice.kind | (MODE_BITS * mode_number(question.mode)));
         out.extend_from_slice(&slice.server.unwrap_or(u16::MAX).to_le_bytes());
         optional(question.target.name(), out);
-        // What only a call can tell is not looked at for a list.
+        // What only a call can tell is not looked at for a list, nor are shadows.
         let read = match question.mode {
-            Mode::Call => slice.mentions,
+            Mode::Call => slice.mentions.and(slice.to_shadows),
             Mode::List | Mode::Template => slice.mentions.without(Mentions::CALL_TIME),
         };
         // Most slices look at nothing besides.
