@@ -316,10 +316,13 @@ impl Oversight for Watch<'_> {
             return Ok(());
         }
         let mut forbidden = false;
-        decide::shown(self.shard, &world, self.exchange, now, listed, names, |shown| {
+        let each = |shown| {
             kept.push(shown == Shown::Yes);
             forbidden |= shown == Shown::Forbidden;
-        })?;
+        };
+        let exchange = self.exchange;
+        let judged = decide::shown(self.shard, &world, exchange, now, listed, names, each);
+        Box::pin(judged).await?;
         self.count(items, kept, forbidden);
         Ok(())
     }

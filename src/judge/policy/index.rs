@@ -57,6 +57,13 @@ struct OfServer {
 }
 
 impl Slice<'_> {
+    /// Whether two things of one kind may be judged differently by their names: a policy is for
+    /// this very one, or a condition looks at it.
+    pub(super) fn tells_names_apart(&self) -> bool {
+        let [.., exact] = self.buckets;
+        exact.is_some() || self.mentions.has(Mentions::RESOURCE)
+    }
+
     /// Whether the whole scope of `rule` matches; `name` is the tool, prompt or resource asked for.
     pub(super) fn fits(&self, rule: &Rule, asker: &Asker, name: Option<&str>) -> bool {
         rule.who.matches(asker)
