@@ -68,13 +68,15 @@ impl<'a> From<QTarget<'a>> for Wanted<'a> {
     }
 }
 
-/// Whether an item of a list is for this principal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether an item of a list is for this principal; of what hides it, the weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Shown {
     /// It may be permitted.
     Yes,
     /// Nothing permits it.
     NoPermit,
+    /// A condition failed to evaluate, which denies.
+    Failed,
     /// A forbid hides it.
     Forbidden,
 }
@@ -339,9 +341,11 @@ impl Enforcer {
             if verdict.allow {
                 return Shown::Yes;
             }
-            if verdict.forbidden {
-                shown = Shown::Forbidden;
-            }
+            shown = shown.max(match (verdict.forbidden, verdict.error) {
+                (true, _) => Shown::Forbidden,
+                (false, true) => Shown::Failed,
+                (false, false) => Shown::NoPermit,
+            });
         }
         shown
     }

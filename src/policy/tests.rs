@@ -417,3 +417,33 @@ fn a_long_list_of_one_slice_is_one_decision() {
         when { resource == Tool::"github/t7" };"#;
     assert_eq!(shown(&format!("{all}{condition}")), (one, 1000), "in a condition");
 }
+
+#[test]
+fn what_hides_an_item_is_told() {
+    let all = r#"@id("a") permit (principal, action, resource in Server::"github");"#;
+    let forbid = |action: &str, condition: &str| {
+        format!(
+            r#"@id("f{action}") forbid (principal, action == Action::"{action}", resource)
+            {condition};"#
+        )
+    };
+    let fails = "when { context.local.minute_of_day * 9223372036854775807 + 1 > 0 }";
+    let fails = fails.replace("+ 1", "+ 9223372036854775807");
+    let (get, complete) = ("prompts/get", "completion/complete");
+    let (none, context) = (Vec::new(), at(NOW));
+    let alice = subject("alice", &none, &[1; 32]);
+    let ask = ask(&alice, &context, "");
+    for (text, expected) in [
+        (all.replace("github", "jira"), Shown::NoPermit),
+        (format!("{all}{}{}", forbid(get, &fails), forbid(complete, &fails)), Shown::Failed),
+        (format!("{all}{}{}", forbid(get, ""), forbid(complete, &fails)), Shown::Forbidden),
+        (format!("{all}{}{}", forbid(get, &fails), forbid(complete, "")), Shown::Forbidden),
+        (format!("{all}{}", forbid(get, &fails)), Shown::Yes),
+        (all.replace(";", &format!("{fails};")), Shown::Failed),
+    ] {
+        let (set, enforcer) = (set(1, &text), Enforcer::new(64));
+        for _ in 0..2 {
+            assert_eq!(enforcer.shows(&set, &ask, Listed::Prompts, "p"), expected, "{text}");
+        }
+    }
+}
