@@ -90,8 +90,8 @@ fn what_only_shadows_look_at_denies_nothing() {
         let verdict = decide(&plain, &who, action, ("github", target));
         assert!(verdict.allow);
         let shadowed = decide(&shadowed, &who, action, ("github", target));
-        let told = shadowed.more.clone().unwrap().would_deny.clone();
-        assert_eq!(told.iter().map(|id| &**id).collect::<Vec<_>>(), ["s", "t"], "{shadowed:?}");
+        let told = shadowed.more.as_deref().unwrap().would_deny.iter();
+        assert_eq!(told.map(|id| &**id).collect::<Vec<_>>(), ["s", "t"], "{shadowed:?}");
         assert_eq!(Verdict { more: None, ..shadowed }, verdict);
     }
     let (subject, context) = (who.subject(), context());
