@@ -8,8 +8,11 @@
 
 mod cache;
 pub mod remote;
+mod shown;
 #[cfg(test)]
 mod tests;
+
+pub use shown::Shown;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -66,19 +69,6 @@ impl<'a> From<QTarget<'a>> for Wanted<'a> {
     fn from(target: QTarget<'a>) -> Self {
         Self { target, action: None }
     }
-}
-
-/// Whether an item of a list is for this principal; of what hides it, the weakest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Shown {
-    /// It may be permitted.
-    Yes,
-    /// Nothing permits it.
-    NoPermit,
-    /// A condition failed to evaluate, which denies.
-    Failed,
-    /// A forbid hides it.
-    Forbidden,
 }
 
 /// A granted decision for one relay. Only this module makes one, it cannot be copied, and the relay
@@ -341,11 +331,7 @@ impl Enforcer {
             if verdict.allow {
                 return Shown::Yes;
             }
-            shown = shown.max(match (verdict.forbidden, verdict.error) {
-                (true, _) => Shown::Forbidden,
-                (false, true) => Shown::Failed,
-                (false, false) => Shown::NoPermit,
-            });
+            shown = shown.max(Shown::hidden_by(&verdict));
         }
         shown
     }
