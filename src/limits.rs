@@ -68,7 +68,8 @@ pub const NAME_BYTES_MAX: usize = 4096;
 pub const ARGUMENT_TEXT_BYTES_MAX: usize = 4096;
 /// Members of an argument that is a set.
 pub const ARGUMENT_SET_MAX: usize = 64;
-/// Bytes of all arguments of a call that policies ask for, as they are kept.
+/// Bytes of all arguments of a call that policies ask for, as they are kept. Those that only shadow
+/// policies ask for are counted apart.
 pub const ARGUMENTS_BYTES_MAX: usize = 16 * 1024;
 /// Arguments of one tool, or members of one record among them, that policies may ask for.
 pub const PLAN_FIELDS_MAX: usize = 32;
@@ -76,10 +77,13 @@ pub const PLAN_FIELDS_MAX: usize = 32;
 pub const ARGUMENT_DEPTH_MAX: usize = 8;
 /// Bytes of a list that is held to be filtered; a longer one is refused.
 pub const LIST_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Items of one such list: each is a decision or up to four, and all are made in one go, so that
-/// this bounds how long one answer may occupy a core: some 0.1 µs for a decision that is kept,
+/// Items of one such list: each is a decision or up to four, some 0.1 µs for one that is kept,
 /// 20 µs for a fresh one with a condition (bench `list_filter`). A longer list comes in pages.
 pub const LIST_ITEMS_MAX: usize = 10_000;
+/// Time after which the judging of a list leaves a turn to others of its core, in microseconds.
+pub const LIST_TURN_MICROS: u64 = 500;
+/// Items that are judged between two looks at the clock: up to four fresh decisions each.
+pub const LIST_ITEMS_AT_ONCE: usize = 4;
 /// Tasks that one `subscriptions/listen` may name.
 pub const LISTEN_TASKS_MAX: usize = 256;
 /// Bytes of a JSON-RPC method name.

@@ -133,14 +133,16 @@ pub struct Tally {
     pub empty: Option<Empty>,
 }
 
-/// Why a list is empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a list is empty, the weakest reason first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Empty {
     /// The upstream sent none.
     Upstream,
     /// Nothing permits any item.
     NoPermit,
-    /// A forbid hides at least one that is permitted otherwise.
+    /// No forbid holds for any item, and a condition failed to evaluate for at least one.
+    Error,
+    /// A forbid holds for at least one item.
     Forbidden,
 }
 
@@ -151,6 +153,7 @@ impl Empty {
         match self {
             Self::Upstream => "upstream",
             Self::NoPermit => "no_permit",
+            Self::Error => "error",
             Self::Forbidden => "forbidden",
         }
     }
@@ -160,6 +163,7 @@ impl Empty {
             Self::Upstream => 1,
             Self::NoPermit => 2,
             Self::Forbidden => 3,
+            Self::Error => 4,
         }
     }
 
@@ -168,6 +172,7 @@ impl Empty {
             1 => Some(Self::Upstream),
             2 => Some(Self::NoPermit),
             3 => Some(Self::Forbidden),
+            4 => Some(Self::Error),
             _ => None,
         }
     }

@@ -46,6 +46,7 @@ pub fn explain(bench: &Bench, asked: &Asked) -> Result<Explained, String> {
         let word = match shown {
             Shown::Yes => "shown",
             Shown::NoPermit => "hidden, because nothing permits it",
+            Shown::Failed => "hidden, because a condition fails to evaluate",
             Shown::Forbidden => "hidden, because it is forbidden",
         };
         lines.push(format!("in lists: {word}"));

@@ -14,7 +14,9 @@ use crate::http::Method as HttpMethod;
 use crate::identity::{Audiences, VerifiedToken};
 use crate::judge::policy::{Context, QTarget, Subject};
 use crate::judge::principal::Principal;
+use crate::limits::{LIST_ITEMS_AT_ONCE, LIST_TURN_MICROS};
 use crate::mcp::{Arguments, Kind, Listed, Method, Plan, Target};
+use crate::net::runtime;
 use crate::policy::{Ask, Denial, Form, Permit, Shown, Wanted};
 use crate::reject::Reject;
 use crate::shard::Shard;
@@ -92,14 +94,15 @@ pub(super) fn same_way(exchange: &Exchange, new: &World, permit: &Permit) -> boo
         && credential(old, exchange.credential_index()) == credential(new, permit.credential())
 }
 
-/// For an answer under way: the arguments of its call were read by what `new` asks for. The body is
-/// with the upstream and is not read twice.
+/// For an answer under way: the arguments of its call were read by what `new` asks for, shadow
+/// policies aside, which must not cut what they do not decide. The body is with the upstream and is
+/// not read twice.
 pub(super) fn read_alike(exchange: &Exchange, new: &World) -> bool {
     let call = &exchange.scratch.call;
     let calls = exchange.mcp_method() == Some(Method::ToolsCall);
     let Some(tool) = call.name().filter(|_| calls) else { return true };
-    let asked = plan(new, exchange, tool);
-    asked.is_none() || asked == plan(&exchange.world, exchange, tool)
+    plan(new, exchange, tool)
+        .is_none_or(|asked| asked.decides_as(plan(&exchange.world, exchange, tool)))
 }
 
 fn plan<'w>(world: &'w World, exchange: &Exchange, tool: &str) -> Option<&'w Plan> {
@@ -172,7 +175,8 @@ pub(super) fn permit(
 }
 
 /// Judges which of `names`, items of a list, are for who asked; `each` hears of them in order.
-pub(super) fn shown(
+/// Others of this core have their turns in between.
+pub(super) async fn shown(
     shard: &Shard,
     world: &World,
     exchange: &Exchange,
@@ -197,10 +201,22 @@ pub(super) fn shown(
         context: &context,
         default_credential: None,
     };
-    for name in names {
-        each(shard.enforcer.shows(&world.snapshot.policy, &ask, listed, name));
-    }
+    let set = &world.snapshot.policy;
+    let judge = |name: &str| each(shard.enforcer.shows(set, &ask, listed, name));
+    in_turns(names, || shard.clock.monotonic(), judge).await;
     Ok(())
+}
+
+/// Judges all of `names`, and lets others run whenever that has taken a while.
+async fn in_turns(names: &[&str], now: impl Fn() -> Monotonic, mut judge: impl FnMut(&str)) {
+    let mut began = now();
+    for some in names.chunks(LIST_ITEMS_AT_ONCE) {
+        if now().micros_since(began) >= LIST_TURN_MICROS {
+            runtime::turn().await;
+            began = now();
+        }
+        some.iter().for_each(|name| judge(name));
+    }
 }
 
 /// The country of a client, when a policy asks for one and the database knows it.
@@ -240,4 +256,46 @@ pub(crate) const fn wanted<'a>((target, action): (Target<'a>, Option<&'static st
         Target::Resource(uri) => QTarget::Resource(uri),
     };
     Wanted { target, action }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    /// How often others run while `count` items are judged, each in `micros`.
+    fn turns(count: usize, micros: u64) -> usize {
+        let all: Vec<String> = (0..count).map(|at| at.to_string()).collect();
+        let names: Vec<&str> = all.iter().map(String::as_str).collect();
+        let (clock, mut since, mut longest) = (Cell::new(0), 0, 0);
+        let mut judged = Vec::new();
+        let mut turns = 0;
+        {
+            let judge = |name: &str| {
+                clock.set(clock.get() + micros);
+                judged.push(name.to_owned());
+            };
+            let mut judging = pin!(in_turns(&names, || Monotonic(clock.get()), judge));
+            let mut context = Context::from_waker(Waker::noop());
+            while judging.as_mut().poll(&mut context) == Poll::Pending {
+                longest = longest.max(clock.get() - since);
+                since = clock.get();
+                turns += 1;
+            }
+        }
+        longest = longest.max(clock.get() - since);
+        assert_eq!(judged, all, "each once, in order");
+        assert!(longest <= LIST_TURN_MICROS + LIST_ITEMS_AT_ONCE as u64 * micros, "{longest}");
+        turns
+    }
+
+    #[test]
+    fn a_long_list_leaves_turns_to_others() {
+        assert_eq!((turns(0, 80), turns(1, 80), turns(6, 80)), (0, 0, 0));
+        assert!(turns(10_000, 80) > 1000);
+        assert!(turns(10_000, 1) < 30, "what is cheap is done at once");
+    }
 }

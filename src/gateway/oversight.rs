@@ -73,18 +73,15 @@ impl<'a> Watch<'a> {
     }
 
     /// Adds one list, or one page of it, to what the record says.
-    fn count(&self, items: usize, kept: &[bool], forbidden: bool) {
+    fn count(&self, items: usize, kept: &[bool], why: Empty) {
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let before = self.tally.get().unwrap_or_default();
         let upstream = before.upstream.saturating_add(number(items));
         let shown = number(kept.iter().filter(|kept| **kept).count());
         let shown = before.shown.saturating_add(shown);
-        let empty = match (upstream, shown) {
-            (0, _) => Some(Empty::Upstream),
-            (_, 0) if forbidden => Some(Empty::Forbidden),
-            (_, 0) => Some(Empty::NoPermit),
-            _ => None,
-        };
+        // Of several pages, or lists of one stream, the strongest reason stays.
+        let why = if items == 0 { Empty::Upstream } else { why };
+        let empty = (shown == 0).then(|| before.empty.map_or(why, |before| before.max(why)));
         self.tally.set(Some(Tally { upstream, shown, empty }));
     }
 
@@ -312,15 +309,22 @@ impl Oversight for Watch<'_> {
             // On the heap: who decides here has no room for this in each answer.
             let shown = Box::pin(ask::shown(self.shard, &world, self.exchange, now, listed, names));
             kept.append(&mut shown.await?);
-            self.count(items, kept, false);
+            self.count(items, kept, Empty::NoPermit);
             return Ok(());
         }
-        let mut forbidden = false;
-        decide::shown(self.shard, &world, self.exchange, now, listed, names, |shown| {
+        let mut why = Empty::NoPermit;
+        let each = |shown| {
             kept.push(shown == Shown::Yes);
-            forbidden |= shown == Shown::Forbidden;
-        })?;
-        self.count(items, kept, forbidden);
+            why = why.max(match shown {
+                Shown::Yes | Shown::NoPermit => Empty::NoPermit,
+                Shown::Failed => Empty::Error,
+                Shown::Forbidden => Empty::Forbidden,
+            });
+        };
+        let exchange = self.exchange;
+        let judged = decide::shown(self.shard, &world, exchange, now, listed, names, each);
+        Box::pin(judged).await?;
+        self.count(items, kept, why);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Whatever is doubtful makes no principal at all, never a stronger or a different one.
 
+use jiff::Timestamp;
 use ring::digest;
 use serde_json::Value;
 
@@ -299,11 +300,14 @@ fn optional_text(claims: &Claims, name: &str) -> Result<Option<String>, Reject> 
     }
 }
 
+/// OIDC Core §2: seconds since 1970. A number that no calendar holds (milliseconds, mostly) is no
+/// time, as a string is none: policies could not look at it.
 fn auth_time(claims: &Claims) -> Result<Option<u64>, Reject> {
-    match claims.get("auth_time") {
-        None => Ok(None),
-        Some(value) => value.as_u64().map(Some).ok_or(Reject::TokenClaim),
-    }
+    let Some(value) = claims.get("auth_time") else { return Ok(None) };
+    let is_time = |seconds: &u64| {
+        i64::try_from(*seconds).is_ok_and(|seconds| Timestamp::from_second(seconds).is_ok())
+    };
+    value.as_u64().filter(is_time).map(Some).ok_or(Reject::TokenClaim)
 }
 
 /// An absent or mistyped claim never satisfies a rule.

@@ -35,6 +35,8 @@ pub struct Field {
 pub struct Plan {
     /// Sorted by name.
     pub fields: Vec<Field>,
+    /// A policy that decides asks for the tool; else only shadow policies do.
+    pub decides: bool,
 }
 
 impl Plan {
@@ -43,6 +45,27 @@ impl Plan {
     pub fn shape(&self, name: &str) -> Option<&Shape> {
         shape_of(&self.fields, name)
     }
+
+    /// Whether arguments that were read by `before` tell policies that decide what they would if
+    /// they had been read by this plan. What only shadow policies ask for does not matter.
+    #[must_use]
+    pub fn decides_as(&self, before: Option<&Self>) -> bool {
+        !self.decides
+            || before.is_some_and(|before| before.decides && alike(&self.fields, &before.fields))
+    }
+}
+
+/// Whether what decides of two sorted lists is the same.
+fn alike(mine: &[Field], theirs: &[Field]) -> bool {
+    let deciding = |fields| <[Field]>::iter(fields).filter(|field: &&Field| field.decides);
+    deciding(mine).count() == deciding(theirs).count()
+        && deciding(mine).zip(deciding(theirs)).all(|(mine, theirs)| {
+            mine.name == theirs.name
+                && match (&mine.shape, &theirs.shape) {
+                    (Shape::Record(mine), Shape::Record(theirs)) => alike(mine, theirs),
+                    (mine, theirs) => mine == theirs,
+                }
+        })
 }
 
 /// The shape of the member `name` of a record.
@@ -282,7 +305,7 @@ mod tests {
     #[test]
     fn a_plan_knows_its_fields_by_their_exact_names() {
         let fields = vec![Field { name: "path".into(), shape: Shape::Text, decides: true }];
-        let plan = Plan { fields };
+        let plan = Plan { fields, decides: true };
         assert_eq!(plan.shape("path"), Some(&Shape::Text));
         assert_eq!(plan.shape("Path"), None);
     }

@@ -150,8 +150,7 @@ impl ListReader {
     /// be read in two ways: equal keys, keys that differ in case only from those that matter, a
     /// list that is no array, two lists in one result.
     pub fn read(&mut self, body: &[u8]) -> Result<Found, Reject> {
-        self.arena.clear();
-        self.items.clear();
+        self.forget();
         self.places = Places::default();
         self.scratch.clear();
         self.scratch.reserve(body.len() + INPUT_PADDING);
@@ -177,7 +176,7 @@ impl ListReader {
         self.tape = tape.reset();
         self.shrink();
         if found.is_none() {
-            self.items.clear();
+            self.forget();
         }
         found.ok_or(Reject::UpstreamMalformed)
     }
@@ -225,6 +224,21 @@ impl ListReader {
             at = scope.end;
         }
         copy(out, at, body.len());
+    }
+
+    /// Forgets the list that was read last. A long one does not leave its memory behind.
+    pub fn forget(&mut self) {
+        self.arena.clear();
+        self.items.clear();
+        if self.kept_bytes() > BODY_BUFFER_KEPT_BYTES_MAX {
+            self.arena = String::new();
+            self.items = Vec::new();
+        }
+    }
+
+    /// Bytes that names and places of items hold.
+    fn kept_bytes(&self) -> usize {
+        self.arena.capacity().max(self.items.capacity() * size_of::<Item>())
     }
 
     fn name(&self, item: &Item) -> &str {
@@ -419,6 +433,24 @@ const PRIVATE: &[u8] = b"\"private\"";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_list_does_not_leave_its_memory_behind() {
+        let names = |bytes: usize, count: usize| {
+            let item = format!(r#"{{"name":"{}"}}"#, "n".repeat(bytes));
+            format!(r#"{{"result":{{"tools":[{}]}}}}"#, vec![item; count].join(","))
+        };
+        let mut reader = ListReader::new();
+        for long in [names(4000, 100), names(1, 20_000)] {
+            assert!(reader.read(long.as_bytes()).is_ok());
+            assert!(reader.kept_bytes() > BODY_BUFFER_KEPT_BYTES_MAX);
+            reader.forget();
+            assert_eq!((reader.kept_bytes(), reader.names().count()), (0, 0));
+        }
+        assert!(reader.read(names(10, 10).as_bytes()).is_ok());
+        reader.forget();
+        assert!(reader.kept_bytes() > 0, "what is short is kept");
+    }
 
     fn filtered(body: &str, hidden: &[&str], private: bool) -> String {
         let mut reader = ListReader::new();

@@ -22,7 +22,8 @@ pub(super) fn read(
 ) -> Doubt {
     let Some(arguments) = arguments else { return Doubt::default() };
     let end_max = out.len() + ARGUMENTS_BYTES_MAX;
-    let mut reading = Reading { tree, writer: Writer(out), end_max, doubt: Doubt::default() };
+    let (writer, doubt) = (Writer(out), Doubt::default());
+    let mut reading = Reading { tree, writer, end_max, to_shadows: 0, doubt };
     // MCP schema, `CallToolRequestParams`: an object. What a server makes of anything else, nobody
     // knows.
     if tree.is_object(arguments) {
@@ -36,8 +37,10 @@ pub(super) fn read(
 struct Reading<'t, 's, 'v> {
     tree: Tree<'t, 's>,
     writer: Writer<'v>,
-    /// The length that the bytes written may reach.
+    /// The length that the bytes written may reach, those for shadow policies alone aside.
     end_max: usize,
+    /// Bytes of what only shadow policies ask for; up to twice the bound is written in all.
+    to_shadows: usize,
     doubt: Doubt,
 }
 
@@ -51,8 +54,7 @@ impl Reading<'_, '_, '_> {
     }
 
     /// The planned members of an object. One that cannot be represented is left out and remembered.
-    /// Its depth is that of the plan, which is bounded. What decides comes first, so that what only
-    /// shadow policies ask for takes no room from it.
+    /// Its depth is that of the plan, which is bounded.
     fn fields(&mut self, object: usize, fields: &[Field]) {
         let mut found = [None; PLAN_FIELDS_MAX];
         for (_, key, value) in self.tree.members(object) {
@@ -75,11 +77,17 @@ impl Reading<'_, '_, '_> {
     }
 
     fn field(&mut self, field: &Field, value: usize) {
-        let before = self.writer.0.len();
+        let (before, to_shadows) = (self.writer.0.len(), self.to_shadows);
         let written = self.value(&field.name, value, &field.shape);
-        if written.is_err() || self.writer.0.len() > self.end_max {
+        let after = self.writer.0.len();
+        // What only shadow policies ask for takes no room from what decides.
+        let counted = if field.decides { after - self.to_shadows } else { after };
+        if written.is_err() || counted > self.end_max {
             self.writer.0.truncate(before);
+            self.to_shadows = to_shadows;
             self.doubt(field);
+        } else if !field.decides {
+            self.to_shadows = to_shadows + (after - before);
         }
     }
 

@@ -8,8 +8,11 @@
 
 mod cache;
 pub mod remote;
+mod shown;
 #[cfg(test)]
 mod tests;
+
+pub use shown::Shown;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -66,17 +69,6 @@ impl<'a> From<QTarget<'a>> for Wanted<'a> {
     fn from(target: QTarget<'a>) -> Self {
         Self { target, action: None }
     }
-}
-
-/// Whether an item of a list is for this principal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shown {
-    /// It may be permitted.
-    Yes,
-    /// Nothing permits it.
-    NoPermit,
-    /// A forbid hides it.
-    Forbidden,
 }
 
 /// A granted decision for one relay. Only this module makes one, it cannot be copied, and the relay
@@ -339,9 +331,7 @@ impl Enforcer {
             if verdict.allow {
                 return Shown::Yes;
             }
-            if verdict.forbidden {
-                shown = Shown::Forbidden;
-            }
+            shown = shown.max(Shown::hidden_by(&verdict));
         }
         shown
     }

@@ -392,3 +392,58 @@ fn the_least_recently_used_decision_of_a_set_goes_first() {
     assert!(cache.get(1, &[9]).unwrap().forbidden && cache.get(1, &[2]).is_some());
     assert!(cache.get(2, &[9]).is_none());
 }
+
+/// What is listed is kept by its name only where names matter.
+#[test]
+fn a_long_list_of_one_slice_is_one_decision() {
+    let names: Vec<String> = (0..1000).map(|at| format!("t{at}")).collect();
+    let (none, context) = (Vec::new(), at(NOW));
+    let alice = subject("alice", &none, &[1; 32]);
+    let ask = ask(&alice, &context, "");
+    let shown = |text: &str| {
+        let (set, enforcer) = (set(1, text), Enforcer::new(16_384));
+        let shows = |name: &String| enforcer.shows(&set, &ask, Listed::Tools, name) == Shown::Yes;
+        let shown: Vec<bool> = names.iter().map(shows).collect();
+        (shown, enforcer.counts().misses)
+    };
+    let all = r#"@id("a") permit (principal, action, resource in Server::"github")
+        when { context.source.ip.isInRange(ip("10.0.0.0/8")) };"#;
+    assert_eq!(shown(all), (vec![true; 1000], 1));
+    let but = |name: &String| name != "t7";
+    let one: Vec<bool> = names.iter().map(but).collect();
+    let head = r#"@id("f") forbid (principal, action, resource == Tool::"github/t7");"#;
+    assert_eq!(shown(&format!("{all}{head}")), (one.clone(), 2), "in a head");
+    let condition = r#"@id("f") forbid (principal, action, resource)
+        when { resource == Tool::"github/t7" };"#;
+    assert_eq!(shown(&format!("{all}{condition}")), (one, 1000), "in a condition");
+}
+
+#[test]
+fn what_hides_an_item_is_told() {
+    let all = r#"@id("a") permit (principal, action, resource in Server::"github");"#;
+    let forbid = |action: &str, condition: &str| {
+        format!(
+            r#"@id("f{action}") forbid (principal, action == Action::"{action}", resource)
+            {condition};"#
+        )
+    };
+    let fails = "when { context.local.minute_of_day * 9223372036854775807 + 1 > 0 }";
+    let fails = fails.replace("+ 1", "+ 9223372036854775807");
+    let (get, complete) = ("prompts/get", "completion/complete");
+    let (none, context) = (Vec::new(), at(NOW));
+    let alice = subject("alice", &none, &[1; 32]);
+    let ask = ask(&alice, &context, "");
+    for (text, expected) in [
+        (all.replace("github", "jira"), Shown::NoPermit),
+        (format!("{all}{}{}", forbid(get, &fails), forbid(complete, &fails)), Shown::Failed),
+        (format!("{all}{}{}", forbid(get, ""), forbid(complete, &fails)), Shown::Forbidden),
+        (format!("{all}{}{}", forbid(get, &fails), forbid(complete, "")), Shown::Forbidden),
+        (format!("{all}{}", forbid(get, &fails)), Shown::Yes),
+        (all.replace(";", &format!("{fails};")), Shown::Failed),
+    ] {
+        let (set, enforcer) = (set(1, &text), Enforcer::new(64));
+        for _ in 0..2 {
+            assert_eq!(enforcer.shows(&set, &ask, Listed::Prompts, "p"), expected, "{text}");
+        }
+    }
+}

@@ -91,6 +91,8 @@ impl EventFilter {
         };
         let changed =
             looked_at && filter(&mut self.reader, &message, oversight, &mut filtered).await?;
+        // The stream may stay open for hours.
+        self.reader.forget();
         if changed {
             rewrite(text, &filtered, out);
         } else {

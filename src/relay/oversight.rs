@@ -11,7 +11,7 @@ pub trait Oversight {
     /// What of the answer is for this agent's eyes only in part.
     fn filter(&self) -> Filter;
     /// Judges the named items of a list of `items` items: one answer each, in their order, to
-    /// `kept`. At once where policies are ours; a remote decision point takes its time.
+    /// `kept`. Others of this core run in between.
     ///
     /// # Errors
     /// When no decision is to be had.

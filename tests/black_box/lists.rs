@@ -57,7 +57,7 @@ enum Framing {
 const FRAMINGS: [Framing; 3] = [Framing::Length, Framing::Chunked, Framing::UntilClose];
 
 /// alice may use some of `narrow`; dora may list it and use nothing; erin may use all of it but
-/// is forbidden to.
+/// is forbidden to; what stops finn fails to evaluate.
 const POLICIES: &str = r#"
 @id("narrow-prompt")
 permit (principal == User::"alice", action == Action::"prompts/get",
@@ -78,6 +78,11 @@ permit (principal == User::"dora", action in [Action::"session", Action::"list"]
 permit (principal == User::"erin", action, resource in Server::"narrow");
 @id("erin-nothing")
 forbid (principal == User::"erin", action in Action::"use", resource in Server::"narrow");
+@id("finn-all")
+permit (principal == User::"finn", action, resource in Server::"narrow");
+@id("finn-fails")
+forbid (principal == User::"finn", action in Action::"use", resource in Server::"narrow")
+when { context.local.minute_of_day * 9223372036854775807 + 9223372036854775807 > 0 };
 "#;
 
 fn start(driver: Driver) -> Gateway {
@@ -269,6 +274,7 @@ fn m14_an_empty_list_says_why_in_the_record() {
             for (user, sent, why) in [
                 ("dora", list.sent(), "no_permit"),
                 ("erin", list.sent(), "forbidden"),
+                ("finn", list.sent(), "error"),
                 ("dora", list.message(&[], json!({})), "upstream"),
                 ("erin", list.message(&[], json!({})), "upstream"),
             ] {
@@ -279,7 +285,7 @@ fn m14_an_empty_list_says_why_in_the_record() {
                 wanted.push(json!({"upstream": sent, "shown": 0, "empty": why}));
             }
         }
-        let hidden: usize = LISTS.iter().map(|list| 2 * list.sent.len()).sum();
+        let hidden: usize = LISTS.iter().map(|list| 3 * list.sent.len()).sum();
         let records = turn.records(&gateway, wanted.len());
         let found: Vec<_> = records.iter().map(|record| record["list"].clone()).collect();
         assert_eq!(found, wanted, "{driver:?}");

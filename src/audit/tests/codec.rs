@@ -67,8 +67,8 @@ fn what_is_not_known_is_left_out_and_an_early_line_is_not_final() {
 }
 
 fn tally(random: &mut Random) -> Option<Tally> {
-    let reasons = [None, Some(Empty::Upstream), Some(Empty::NoPermit), Some(Empty::Forbidden)];
-    let empty = reasons[random.below(4) as usize];
+    let reasons = [Empty::Upstream, Empty::NoPermit, Empty::Error, Empty::Forbidden];
+    let empty = reasons.get(random.below(5) as usize).copied();
     let (upstream, shown) = (random.next() as u32, random.next() as u32);
     (random.below(2) > 0).then_some(Tally { upstream, shown, empty })
 }

@@ -248,6 +248,7 @@ impl Declared {
                 let server = servers.iter().position(|known| *known == server);
                 let Some(of_server) = server.and_then(|at| plans.get_mut(at)) else { continue };
                 let plan = of_server.entry(Box::from(tool)).or_default();
+                plan.decides |= !rule.at.shadow;
                 if !ask(&mut plan.fields, declared, path, !rule.at.shadow) {
                     return Err(at);
                 }

@@ -155,7 +155,8 @@ impl PolicySet {
         let has_shadows = slice.buckets.iter().flatten().any(|bucket| !bucket.shadows.is_empty());
         let more = if has_shadows {
             let shadows = self.applicable(slice, &asker, question.target, |bucket| &bucket.shadows);
-            would_deny(&mut conditions, shadows, &granting)
+            // What they look at may have a value that cannot be expressed: theirs to fail by.
+            would_deny(&mut Conditions::of_shadows(self, slice, question), shadows, &granting)
         } else {
             None
         };
@@ -207,6 +208,8 @@ pub(super) struct Conditions<'q> {
     set: &'q PolicySet,
     slice: &'q Slice<'q>,
     question: &'q Question<'q>,
+    /// What the conditions look at.
+    read: Mentions,
     built: Option<Option<(Request, Entities)>>,
 }
 
@@ -216,7 +219,16 @@ impl<'q> Conditions<'q> {
         slice: &'q Slice<'q>,
         question: &'q Question<'q>,
     ) -> Self {
-        Self { set, slice, question, built: None }
+        Self { set, slice, question, read: slice.mentions, built: None }
+    }
+
+    /// The same for shadow policies.
+    pub(super) fn of_shadows(
+        set: &'q PolicySet,
+        slice: &'q Slice<'q>,
+        question: &'q Question<'q>,
+    ) -> Self {
+        Self { read: slice.to_shadows, ..Self::new(set, slice, question) }
     }
 
     /// Those of `rules` that hold, and those that failed.
@@ -248,8 +260,9 @@ impl<'q> Conditions<'q> {
 impl Conditions<'_> {
     /// What Cedar needs. `None`: a value cannot be expressed.
     pub(super) fn question_built(&mut self) -> Option<(&PolicySet, &Request, &Entities)> {
-        let (set, slice, question) = (self.set, self.slice, self.question);
-        let built = self.built.get_or_insert_with(|| set.cedar_question(slice, question));
+        let (set, action, question) = (self.set, self.slice.action, self.question);
+        let built =
+            self.built.get_or_insert_with(|| set.cedar_question(action, self.read, question));
         built.as_ref().map(|(request, entities)| (set, request, entities))
     }
 }
@@ -257,13 +270,14 @@ impl Conditions<'_> {
 impl PolicySet {
     fn cedar_question(
         &self,
-        slice: &Slice<'_>,
+        action: u16,
+        mentions: Mentions,
         question: &Question<'_>,
     ) -> Option<(Request, Entities)> {
-        let action = self.actions.entity(slice.action)?;
+        let action = self.actions.entity(action)?;
         let (principal, resource) = (self.principal(question), self.resource(question));
         // Only what conditions look at: what is in what would be computed anew for each question.
-        let read = |some| slice.mentions.has(some);
+        let read = |some| mentions.has(some);
         let mut entities = Vec::new();
         // A workload has no groups.
         if read(Mentions::PRINCIPAL) && question.subject.user.is_some() {
@@ -285,7 +299,7 @@ impl PolicySet {
         } else {
             Entities::from_entities(entities, None).ok()?
         };
-        let context = self.cedar_context(slice.mentions, question)?;
+        let context = self.cedar_context(mentions, question)?;
         let request = Request::new(principal, action.uid(), resource, context, None).ok()?;
         Some((request, entities))
     }
@@ -315,7 +329,7 @@ impl PolicySet {
         uid(entity_type, &id)
     }
 
-    /// Only what the slice mentions; the rest cannot be seen by any of its policies. `None` when a
+    /// Only what is mentioned; the rest cannot be seen by any of the policies. `None` when a
     /// value that is mentioned cannot be expressed, which denies.
     fn cedar_context(&self, read: Mentions, question: &Question<'_>) -> Option<CedarContext> {
         let Question { subject, context, .. } = *question;

@@ -16,7 +16,10 @@ pub struct Slice<'s> {
     pub(super) server: Option<u16>,
     /// Every server, this server, this very resource.
     pub(super) buckets: [Option<&'s Bucket>; 3],
+    /// What those look at that decide.
     pub(super) mentions: Mentions,
+    /// What shadows look at: kept apart, so that nothing of it can deny.
+    pub(super) to_shadows: Mentions,
 }
 
 /// Policies of one cell of the index, in the order of the files.
@@ -27,6 +30,7 @@ pub(super) struct Bucket {
     /// Permits and forbids that never decide.
     pub(super) shadows: Vec<u32>,
     mentions: Mentions,
+    to_shadows: Mentions,
 }
 
 /// Finds slices.
@@ -53,6 +57,13 @@ struct OfServer {
 }
 
 impl Slice<'_> {
+    /// Whether two things of one kind may be judged differently by their names: a policy is for
+    /// this very one, or a condition looks at it.
+    pub(super) fn tells_names_apart(&self) -> bool {
+        let [.., exact] = self.buckets;
+        exact.is_some() || self.mentions.has(Mentions::RESOURCE)
+    }
+
     /// Whether the whole scope of `rule` matches; `name` is the tool, prompt or resource asked for.
     pub(super) fn fits(&self, rule: &Rule, asker: &Asker, name: Option<&str>) -> bool {
         rule.who.matches(asker)
@@ -174,7 +185,8 @@ impl Bucket {
             (false, false) => &mut self.forbids,
         };
         list.push(at);
-        self.mentions = self.mentions.and(rule.mentions);
+        let read = if rule.at.shadow { &mut self.to_shadows } else { &mut self.mentions };
+        *read = read.and(rule.mentions);
     }
 }
 
@@ -216,9 +228,12 @@ impl PolicySet {
             buckets = [buckets.first().copied()?, of_server.wide.get(usize::from(action)), exact];
             server = Some(at);
         }
-        let mentions =
-            buckets.iter().flatten().fold(Mentions::NONE, |sum, bucket| sum.and(bucket.mentions));
-        Some(Slice { action, kind, server, buckets, mentions })
+        let (mut mentions, mut to_shadows) = (Mentions::NONE, Mentions::NONE);
+        for bucket in buckets.iter().flatten() {
+            mentions = mentions.and(bucket.mentions);
+            to_shadows = to_shadows.and(bucket.to_shadows);
+        }
+        Some(Slice { action, kind, server, buckets, mentions, to_shadows })
     }
 }
 

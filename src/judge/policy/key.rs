@@ -22,10 +22,13 @@ impl PolicySet {
         out.extend_from_slice(&slice.action.to_le_bytes());
         out.push(slice.kind | (MODE_BITS * mode_number(question.mode)));
         out.extend_from_slice(&slice.server.unwrap_or(u16::MAX).to_le_bytes());
-        optional(question.target.name(), out);
-        // What only a call can tell is not looked at for a list.
+        // A list may be long, and in most servers its items stand in one slice. A call is always
+        // kept by its name, under which it is given arguments.
+        let named = question.mode == Mode::Call || slice.tells_names_apart();
+        optional(question.target.name().filter(|_| named), out);
+        // What only a call can tell is not looked at for a list, nor are shadows.
         let read = match question.mode {
-            Mode::Call => slice.mentions,
+            Mode::Call => slice.mentions.and(slice.to_shadows),
             Mode::List | Mode::Template => slice.mentions.without(Mentions::CALL_TIME),
         };
         // Most slices look at nothing besides.

@@ -31,8 +31,12 @@ impl PolicySet {
         let (by_head, exact): (Vec<_>, Vec<_>) =
             permits.into_iter().partition(|rule| rule.mentions.has(unknown));
         let named = || question.mode == Mode::Template && self.permits_one(slice, &asker);
-        let shown = !by_head.is_empty() || named() || !conditions.sort(exact).0.is_empty();
-        Verdict { allow: shown, ..Verdict::by_default() }
+        if !by_head.is_empty() || named() {
+            return Verdict { allow: true, ..Verdict::by_default() };
+        }
+        let (granting, failed) = conditions.sort(exact);
+        let allow = !granting.is_empty();
+        Verdict { allow, error: !allow && !failed.is_empty(), ..Verdict::by_default() }
     }
 
     /// Whether some permit names a resource of the server, which a template may well stand for.

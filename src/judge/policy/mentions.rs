@@ -23,7 +23,8 @@ impl Mentions {
     pub(super) const LOCAL: Self = Self(64 | 128);
     pub(super) const COUNTRY: Self = Self(512);
     pub(super) const ARGUMENTS: Self = Self(1024);
-    /// The resource itself, whose name is in every key.
+    /// The resource itself, whose name is in the key of every call, and of what is listed where
+    /// names matter.
     pub(super) const RESOURCE: Self = Self(2048);
     /// Who asks, and what is done: both are in every key, too.
     pub(super) const PRINCIPAL: Self = Self(4096);

@@ -74,6 +74,18 @@ impl Statement<'_> {
         })
     }
 
+    /// Names and numbers, as they are written.
+    pub(super) fn words(&self) -> impl Iterator<Item = &'_ str> {
+        let mut tokens = Tokens::new(self.text);
+        std::iter::from_fn(move || {
+            loop {
+                if let (_, Token::Word(word)) = tokens.next()? {
+                    return Some(word);
+                }
+            }
+        })
+    }
+
     /// The parts of the conditions that must all be true, as byte ranges of `text`: what stands
     /// between `&&` at the top of a `when`, and the whole of an `unless`, which must be false.
     #[must_use]

@@ -75,7 +75,7 @@ impl PolicySet {
     #[must_use]
     pub fn reads(&self, question: &Question<'_>) -> Reads {
         let Some(slice) = self.slice(question) else { return Reads::default() };
-        let read = |some| slice.mentions.has(some);
+        let read = |some| slice.mentions.and(slice.to_shadows).has(some);
         let named = |rule: &Rule| {
             rule.place.name.is_some()
                 && rule.place.kinds & slice.kind != 0
@@ -100,6 +100,7 @@ impl PolicySet {
         let Some(slice) = self.slice(question) else { return Vec::new() };
         let asker = self.names.asker(question.subject);
         let mut conditions = Conditions::new(self, &slice, question);
+        let mut of_shadows = Conditions::of_shadows(self, &slice, question);
         let mut numbers: Vec<u32> = Vec::new();
         for bucket in slice.buckets.iter().flatten() {
             numbers.extend(bucket.permits.iter().chain(&bucket.forbids).chain(&bucket.shadows));
@@ -108,6 +109,7 @@ impl PolicySet {
         let rules = numbers.iter().filter_map(|at| self.rule(*at));
         let traced = rules.map(|rule| {
             let applies = slice.fits(rule, &asker, question.target.name());
+            let conditions = if rule.at.shadow { &mut of_shadows } else { &mut conditions };
             let outcome =
                 if applies { conditions.outcome(rule, question) } else { Outcome::Elsewhere };
             Traced { id: &rule.id, place: &rule.at, outcome }

@@ -1,9 +1,12 @@
 //! What loads and may not be meant.
 
+use std::collections::HashSet;
+
 use super::index::CONNECT;
 use super::load::Fault;
 use super::mentions::Mentions;
 use super::rule::{Rule, Who};
+use super::scanner::Statement;
 use super::schema::{Actions, kind};
 use crate::limits::{POLICIES_ANYWHERE_MAX, POLICY_PAIRS_MAX, POLICY_WARNINGS_MAX};
 
@@ -14,6 +17,7 @@ pub(super) fn find(rules: &[Rule], actions: &Actions, pause: &mut dyn FnMut()) -
     pause();
     anywhere(rules, actions, &mut found);
     moments(rules, &mut found);
+    steps(rules, &mut found, pause);
     found.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
     found.truncate(POLICY_WARNINGS_MAX);
     found
@@ -36,7 +40,7 @@ fn credentials(rules: &[Rule], found: &mut Vec<Fault>, pause: &mut dyn FnMut()) 
         if count % PAIRS_AT_ONCE == 0 {
             pause();
         }
-        if one.credential == other.credential || !overlap(one, other) {
+        if one.credential == other.credential || !overlap(one, other, kind::IN_SERVER) {
             continue;
         }
         let (first, line) = (one.at.file.display(), one.at.line);
@@ -52,15 +56,15 @@ fn credentials(rules: &[Rule], found: &mut Vec<Fault>, pause: &mut dyn FnMut()) 
     }
 }
 
-/// Whether the heads of two policies can match one question.
-fn overlap(one: &Rule, other: &Rule) -> bool {
+/// Whether the heads of two policies can match one question about one of `kinds`.
+fn overlap(one: &Rule, other: &Rule, kinds: u8) -> bool {
     let both =
         |one: Option<u16>, other: Option<u16>| one.is_none() || other.is_none() || one == other;
     let name = match (&one.place.name, &other.place.name) {
         (Some(one), Some(other)) => one == other,
         (None, _) | (_, None) => true,
     };
-    one.place.kinds & other.place.kinds & kind::IN_SERVER != 0
+    one.place.kinds & other.place.kinds & kinds != 0
         && both(one.place.server, other.place.server)
         && name
         && meet(one.who, other.who)
@@ -110,5 +114,97 @@ fn moments(rules: &[Rule], found: &mut Vec<Fault>) {
     }));
 }
 
+/// Step-ups that may lift nothing, so that a client would be sent round for ever: what is asked for
+/// is not what the condition looks for, or two forbids ask for different `acr` values, of which a
+/// token has one.
+fn steps(rules: &[Rule], found: &mut Vec<Fault>, pause: &mut dyn FnMut()) {
+    let asking = rules.iter().filter_map(|rule| Some((rule, rule.step_up.as_ref()?)));
+    let mut of_acr: Vec<(&Rule, &str, HashSet<String>)> = Vec::new();
+    for (rule, step_up) in asking {
+        pause();
+        let strings = literals(&rule.text);
+        let asked = step_up.scopes.iter().map(|scope| ("require_scope", scope));
+        let asked = asked.chain(step_up.acr.iter().map(|acr| ("require_acr", acr)));
+        for (name, value) in asked.filter(|(_, value)| !strings.contains(&***value)) {
+            let what = format!("@{name}(\"{value}\") is not a string of its condition");
+            found.push(at(rule, what, "the step may not lift it: write the same value in both"));
+        }
+        if let Some(age) = step_up.max_age.filter(|age| !names_age(&rule.text, *age)) {
+            let what = format!("@max_age(\"{age}\") is not a time of its condition");
+            found.push(at(rule, what, "the step may not lift it: write the same time in both"));
+        }
+        let acr = step_up.acr.first().filter(|_| !rule.at.shadow);
+        of_acr.extend(acr.map(|acr| (rule, &**acr, strings)));
+    }
+    let pairs = of_acr.iter().enumerate().flat_map(|(at, one)| {
+        of_acr.get(at + 1..).unwrap_or_default().iter().map(move |other| (one, other))
+    });
+    for (count, (one, other)) in pairs.take(POLICY_PAIRS_MAX).enumerate() {
+        if count % PAIRS_AT_ONCE == 0 {
+            pause();
+        }
+        let ((first, acr, mine), (second, asked, theirs)) = (one, other);
+        // One that is in both conditions may do for both.
+        let one_does = mine.contains(*asked) || theirs.contains(*acr);
+        if acr == asked || one_does || !overlap(first, second, kind::ALL) {
+            continue;
+        }
+        let (file, line) = (first.at.file.display(), first.at.line);
+        let what = format!(
+            "may hold together with \"{}\" at {file}:{line}, which asks for another acr",
+            first.id
+        );
+        found.push(at(second, what, "a token has one acr: ask for the same, or narrow one"));
+        if found.len() >= POLICY_WARNINGS_MAX {
+            return;
+        }
+    }
+}
+
+/// The strings of the conditions of a policy.
+fn literals(text: &str) -> HashSet<String> {
+    let parts = Statement { text, offset: 0 }.parts();
+    let texts = parts.into_iter().filter_map(|part| text.get(part.range));
+    let found = texts.flat_map(|text| {
+        let strings = Statement { text, offset: 0 };
+        strings.strings().map(str::to_owned).collect::<Vec<_>>()
+    });
+    found.collect()
+}
+
+/// Whether the conditions of a policy have `age`, as a duration or as a number in some unit.
+fn names_age(text: &str, age: u64) -> bool {
+    let millis = age.saturating_mul(1000);
+    let parts = Statement { text, offset: 0 }.parts();
+    let mut texts = parts.into_iter().filter_map(|part| text.get(part.range));
+    texts.any(|text| {
+        let statement = Statement { text, offset: 0 };
+        let number = |word: &str| word.parse::<u64>().ok();
+        let is_age = |found: u64| {
+            UNITS.iter().any(|(_, unit)| found.checked_mul(*unit).is_some_and(|it| it == millis))
+        };
+        statement.strings().any(|duration| duration_millis(duration) == Some(millis))
+            || statement.words().filter_map(number).any(is_age)
+    })
+}
+
+/// A duration as Cedar writes it: `1d2h3m4s5ms`.
+fn duration_millis(text: &str) -> Option<u64> {
+    let (mut rest, mut sum) = (text, 0_u64);
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, behind) = rest.split_at_checked(digits)?;
+        let letters = behind.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let (name, after) = behind.split_at_checked(letters)?;
+        let (_, unit) = UNITS.iter().find(|(unit, _)| *unit == name)?;
+        sum = sum.checked_add(number.parse::<u64>().ok()?.checked_mul(*unit)?)?;
+        rest = after;
+    }
+    Some(sum)
+}
+
+/// Units of Cedar's durations, in milliseconds.
+const UNITS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 /// Pairs that are looked at between two pauses.
 const PAIRS_AT_ONCE: usize = 4096;

@@ -149,6 +149,8 @@ fn half_readable_claims_are_refused() {
         json!({"auth_time": "7"}),
         json!({"auth_time": -7}),
         json!({"auth_time": 7.5}),
+        json!({"auth_time": 1_795_400_107_000_u64}),
+        json!({"auth_time": u64::MAX}),
     ] {
         assert_eq!(principal(member.clone()).err(), Some(Reject::TokenClaim), "{member}");
     }

@@ -31,6 +31,7 @@ fn plan() -> Planned {
             field("path", Shape::Text),
             field("tags", Shape::Set(Shape::Text.into())),
         ],
+        decides: true,
     })
 }
 
@@ -146,7 +147,7 @@ fn what_policies_cannot_hold_is_left_out_and_told() {
 fn it_is_bounded_as_a_whole() {
     let names: Vec<String> = (0..PLAN_FIELDS_MAX).map(|at| format!("f{at}")).collect();
     let fields = names.iter().map(|name| field(name, Shape::Text)).collect();
-    let known = Planned(Plan { fields });
+    let known = Planned(Plan { fields, decides: true });
     let value = "x".repeat(ARGUMENT_TEXT_BYTES_MAX);
     let some = |count: usize| {
         let members = names.iter().take(count).map(|name| format!(r#""{name}":"{value}""#));
@@ -159,6 +160,34 @@ fn it_is_bounded_as_a_whole() {
     let call = some(fits + 1);
     assert!(call.arguments().unrepresentable());
     assert_eq!(call.arguments().items().count(), fits, "what fits is kept");
+}
+
+#[test]
+fn what_shadows_ask_for_takes_no_room_from_what_decides() {
+    let shadow = |name: &str| Field { decides: false, ..field(name, Shape::Text) };
+    let count = ARGUMENTS_BYTES_MAX / (ARGUMENT_TEXT_BYTES_MAX + 16);
+    let names: Vec<String> = (0..count).map(|at| format!("s{at}")).collect();
+    let inner: Vec<Field> = names.iter().map(|name| shadow(name)).collect();
+    let known = Planned(Plan {
+        fields: vec![
+            shadow("a"),
+            field("b", Shape::Record(inner)),
+            field("c", Shape::Text),
+            shadow("d"),
+        ],
+        decides: true,
+    });
+    let value = "x".repeat(ARGUMENT_TEXT_BYTES_MAX);
+    let members = names.iter().map(|name| format!(r#""{name}":"{value}""#));
+    let members = members.collect::<Vec<_>>().join(",");
+    let rest =
+        format!(r#","arguments":{{"a":"{value}","b":{{{members}}},"c":"{value}","d":"{value}"}}"#);
+    let call = read_as("planned", &rest, &known);
+    assert!(!call.arguments().unrepresentable());
+    assert!(call.arguments().unrepresentable_to_shadows());
+    assert!(items(&call).contains(&Item::Text("c", &value)));
+    assert!(!items(&call).iter().any(|item| matches!(item, Item::Text("a" | "d", _))));
+    assert!(call.arguments().bytes().len() <= 2 * ARGUMENTS_BYTES_MAX);
 }
 
 #[test]

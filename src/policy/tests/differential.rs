@@ -507,8 +507,12 @@ impl<'l> Whole<'l> {
     fn list(&self, asked: &(cedar::Request, cedar::Entities)) -> Told {
         let (forbidding, failed) = self.ask(&self.listed_forbids, asked);
         let (forbidden, error) = (!forbidding.is_empty(), !failed.is_empty());
-        let shown = !forbidden && !error && !self.ask(&self.listed_permits, asked).0.is_empty();
-        Told { allow: shown, forbidden, error, ..Told::default() }
+        if forbidden || error {
+            return Told { forbidden, error, ..Told::default() };
+        }
+        let (granting, failed) = self.ask(&self.listed_permits, asked);
+        let allow = !granting.is_empty();
+        Told { allow, error: !allow && !failed.is_empty(), ..Told::default() }
     }
 }
 

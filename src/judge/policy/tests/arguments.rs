@@ -121,15 +121,58 @@ fn a_plan_has_what_is_named_and_nothing_else() {
     let more = Shape::Record(vec![long("a", true), long("b", false)]);
     let more = Field { name: "more".into(), shape: more, decides: true };
     let fields = vec![long("count", true), more];
-    assert_eq!(set.plan(0, "create"), Some(&Plan { fields }));
+    assert_eq!(set.plan(0, "create"), Some(&Plan { fields, decides: true }));
     assert_eq!(
         (set.plan(1, "create"), set.plan(0, "x"), set.plan(9, "create")),
         (None, None, None)
     );
     let bare = typed(TYPES, &permit(r#"context.arguments has "jira/create""#), "").unwrap();
-    assert_eq!(bare.plan(1, "create"), Some(&Plan::default()));
+    assert_eq!(bare.plan(1, "create"), Some(&Plan { fields: vec![], decides: true }));
     let none = typed(TYPES, &permit("context.scopes.contains(\"read\")"), "").unwrap();
     assert_eq!(none.plan(0, "create"), None);
+}
+
+/// A call under way was read by the plan of its time: it stays when shadows come and go, and no
+/// longer than what decides stays the same.
+#[test]
+fn shadows_do_not_change_how_a_call_is_read() {
+    let plan = |enforced: &[String], shadow: &str| {
+        let conditions = enforced
+            .iter()
+            .enumerate()
+            .map(|(at, one)| permit(one).replace("\"a\"", &format!("\"a{at}\"")));
+        let enforced: String = conditions.collect::<Vec<_>>().join("\n");
+        let shadow = if shadow.is_empty() { String::new() } else { permit(shadow) };
+        typed(TYPES, &enforced, &shadow).unwrap().plan(0, "create").cloned()
+    };
+    let no_arguments = "context.scopes.contains(\"read\")".to_owned();
+    let (a, b) = (given("more.a", " == 1"), given("more.b", " == 1"));
+    let (count, has) = (given("count", " == 1"), r#"context.arguments has "github/create""#);
+    let alike = |new: &Option<Plan>, old: &Option<Plan>| {
+        new.as_ref().is_none_or(|new| new.decides_as(old.as_ref()))
+    };
+    for enforced in [vec![no_arguments.clone()], vec![a.clone()], vec![a.clone(), count.clone()]] {
+        let plain = plan(&enforced, "");
+        for shadow in [&a, &b, &count, &has.to_owned()] {
+            let shadowed = plan(&enforced, shadow);
+            assert!(alike(&shadowed, &plain), "{enforced:?} + {shadow}");
+            assert!(alike(&plain, &shadowed), "{enforced:?} - {shadow}");
+        }
+    }
+    let of = |conditions: &[&String], shadow: &str| {
+        plan(&conditions.iter().map(|one| (*one).clone()).collect::<Vec<_>>(), shadow)
+    };
+    let has = has.to_owned();
+    for (new, old) in [
+        (of(&[&a, &b], ""), of(&[&a], "")),
+        (of(&[&a, &b], ""), of(&[&a], &b)),
+        (of(&[&a, &count], ""), of(&[&a, &b], "")),
+        (of(&[&a], ""), of(&[&no_arguments], &a)),
+        (of(&[&has], ""), of(&[&no_arguments], "")),
+        (of(&[&has], ""), of(&[&no_arguments], &has)),
+    ] {
+        assert!(!alike(&new, &old), "{new:?} {old:?}");
+    }
 }
 
 #[test]

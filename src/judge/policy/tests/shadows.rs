@@ -76,6 +76,41 @@ fn shadows_show_and_hide_nothing() {
     assert!(!nothing.server_visible(&alice().subject(), 0));
 }
 
+/// A value that no calendar holds fails the shadow that looks at it, and nothing else.
+#[test]
+fn what_only_shadows_look_at_denies_nothing() {
+    let enforced = r#"@id("use") permit (principal, action, resource)
+        when { context.scopes.contains("read") };"#;
+    let shadow = r#"@id("s") forbid (principal, action, resource)
+        when { context has auth_time && context.auth_time > context.now };
+        @id("t") forbid (principal, action, resource) when { context.scopes.contains("read") };"#;
+    let who = Who { auth_time: Some(NOW * 1000), ..alice() };
+    let (plain, shadowed) = (set(enforced), with_shadows(enforced, shadow));
+    for (action, target) in [("connect", QTarget::Gateway), ("tools/call", QTarget::Tool("get"))] {
+        let verdict = decide(&plain, &who, action, ("github", target));
+        assert!(verdict.allow);
+        let shadowed = decide(&shadowed, &who, action, ("github", target));
+        let told = shadowed.more.as_deref().unwrap().would_deny.iter();
+        assert_eq!(told.map(|id| &**id).collect::<Vec<_>>(), ["s", "t"], "{shadowed:?}");
+        assert_eq!(Verdict { more: None, ..shadowed }, verdict);
+    }
+    let (subject, context) = (who.subject(), context());
+    let question = Question {
+        subject: &subject,
+        action: "tools/call",
+        server: server("github"),
+        target: QTarget::Tool("get"),
+        context: &context,
+        mode: Mode::Call,
+    };
+    let traced = shadowed.trace(&question);
+    let outcomes: Vec<&Outcome> = traced.iter().map(|one| &one.outcome).collect();
+    assert!(
+        matches!(outcomes[..], [Outcome::Held, Outcome::Failed(_), Outcome::Failed(_)]),
+        "{outcomes:?}"
+    );
+}
+
 /// Whatever the shadows are: the same answer, the same policies, the same credential.
 #[test]
 fn shadows_never_decide() {

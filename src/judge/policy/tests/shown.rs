@@ -80,7 +80,7 @@ fn a_template_is_shown_when_any_resource_may_be_read() {
 /// Whatever a call may bring: what is hidden is denied.
 #[test]
 fn hidden_is_blocked() {
-    let (mut hidden, mut visible) = (0, 0);
+    let (mut hidden, mut visible, mut templates) = (0, 0, (0, 0));
     for seed in 1..=150_u64 {
         let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let lines = policies(&mut dice, 10);
@@ -98,21 +98,42 @@ fn hidden_is_blocked() {
                     context: &context,
                     mode: Mode::List,
                 };
+                let note = || format!("seed {seed}\n{}", lines.join("\n"));
                 if set.decide(&question).allow {
                     visible += 1;
+                } else {
+                    hidden += 1;
+                    blocked(&set, &who, &question, &note());
+                }
+                if !matches!(target, QTarget::Resource(_)) {
                     continue;
                 }
-                hidden += 1;
-                for call in calls(&who) {
-                    let subject = call.subject();
-                    let question = Question { subject: &subject, mode: Mode::Call, ..question };
-                    let verdict = set.decide(&question);
-                    assert!(!verdict.allow, "seed {seed}: {question:?}\n{}", lines.join("\n"));
+                let template =
+                    Question { target: QTarget::Resource(""), mode: Mode::Template, ..question };
+                if set.decide(&template).allow {
+                    templates.1 += 1;
+                    continue;
+                }
+                templates.0 += 1;
+                // Whatever it stands for, also what no policy names.
+                for uri in ["get", "a/b", "file:///any"] {
+                    let target = QTarget::Resource(uri);
+                    blocked(&set, &who, &Question { target, ..template }, &note());
                 }
             }
         }
     }
     assert!(hidden > 500 && visible > 500, "{hidden} hidden, {visible} visible");
+    assert!(templates.0 > 50 && templates.1 > 50, "{templates:?}");
+}
+
+/// No call of what `question` is about is allowed, whatever it brings.
+fn blocked(set: &PolicySet, who: &Who, question: &Question<'_>, note: &str) {
+    for call in calls(who) {
+        let subject = call.subject();
+        let question = Question { subject: &subject, mode: Mode::Call, ..*question };
+        assert!(!set.decide(&question).allow, "{question:?} {note}");
+    }
 }
 
 /// The same caller with every scope, login and age that policies here can tell apart.

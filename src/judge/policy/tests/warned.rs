@@ -83,3 +83,80 @@ fn shadows_that_look_at_the_clock_are_told() {
         "{found:?}"
     );
 }
+
+/// A forbid on all of github that `condition` lifts.
+fn step(annotation: &str, condition: &str) -> String {
+    format!(
+        "@id(\"s\") {annotation}\n\
+         forbid (principal, action, resource in Server::\"github\") unless {{ {condition} }};\n"
+    )
+}
+
+#[test]
+fn steps_that_lift_nothing_are_told() {
+    let scope = |value: &str| format!("context.scopes.contains({value})");
+    let acr = r#"context has acr && context.acr == "phr""#;
+    let age = |test: &str| {
+        format!("context has auth_time && context.now.durationSince(context.auth_time){test}")
+    };
+    let table = [
+        ("@require_scope(\"a\")", scope("\"a\""), None),
+        ("@require_scope(\"a\")", scope("\"b\""), Some("@require_scope(\"a\") is not a string")),
+        ("@require_acr(\"phr\")", acr.to_owned(), None),
+        ("@require_acr(\"ph\")", acr.to_owned(), Some("@require_acr(\"ph\") is not a string")),
+        ("@max_age(\"300\")", age(" <= duration(\"300s\")"), None),
+        ("@max_age(\"300\")", age(" <= duration(\"5m\")"), None),
+        ("@max_age(\"3660\")", age(" <= duration(\"1h1m\")"), None),
+        ("@max_age(\"300\")", age(".toSeconds() <= 300"), None),
+        ("@max_age(\"300\")", age(".toMinutes() <= 5"), None),
+        ("@max_age(\"300\")", age(".toMilliseconds() <= 300000"), None),
+        (
+            "@max_age(\"300\")",
+            age(" <= duration(\"60s\")"),
+            Some("@max_age(\"300\") is not a time"),
+        ),
+        ("@max_age(\"300\")", age(".toSeconds() <= 60"), Some("@max_age(\"300\") is not a time")),
+    ];
+    for (annotation, condition, told) in table {
+        let found = warned(&step(annotation, &condition), "");
+        match told {
+            None => assert!(found.is_empty(), "{found:?}"),
+            Some(told) => {
+                let text = format!("p/a.cedar:1:1: {told}");
+                assert!(found.len() == 1 && found[0].starts_with(&text), "{found:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn steps_that_no_token_has_both_are_told() {
+    let one = |acr: &str, head: &str, more: &str| {
+        format!(
+            "@id(\"{acr}\") @require_acr(\"{acr}\") forbid ({head}) unless {{ context has acr && \
+             [\"{acr}\"{more}].contains(context.acr) }};\n"
+        )
+    };
+    let (all, bob) =
+        ("principal, action, resource", "principal == User::\"bob\", action, resource");
+    let alice = bob.replace("bob", "alice");
+    let connect = "principal, action == Action::\"connect\", resource == Gateway::\"gateway\"";
+    for (first, second, told) in [
+        (one("a", all, ""), one("b", all, ""), true),
+        (one("a", bob, ""), one("b", all, ""), true),
+        (one("a", connect, ""), one("b", connect, ""), true),
+        (one("a", bob, ""), one("b", &alice, ""), false),
+        (one("a", all, ", \"b\""), one("b", all, ""), false),
+        (one("a", all, ""), one("b", all, ", \"a\""), false),
+        (one("a", all, ""), one("a", all, "").replace("@id(\"a", "@id(\"c"), false),
+    ] {
+        let found = warned(&format!("{first}{second}"), "");
+        assert_eq!(!found.is_empty(), told, "{first}{second}{found:?}");
+        if told {
+            let text = "p/a.cedar:2:1: may hold together with \"a\" at p/a.cedar:1, which asks";
+            assert!(found.len() == 1 && found[0].starts_with(text), "{found:?}");
+        }
+        let enforced = format!("@id(\"p\") permit ({all});{first}");
+        assert!(warned(&enforced, &second.replace("@id(\"a", "@id(\"c")).is_empty(), "a shadow");
+    }
+}
