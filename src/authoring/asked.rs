@@ -3,11 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::address::Country;
 use crate::clock::UnixSeconds;
 use crate::judge::principal::{Parts, Principal};
+use crate::mcp::{ASSUMED_REVISION, MODERN_REVISIONS, bodyless_revision};
+use crate::reject::Reject;
 
 /// A request that nobody made.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,8 +38,11 @@ pub struct Asked {
     pub acr: Option<String>,
     /// `auth_time` of the token.
     pub auth_time: Option<UnixSeconds>,
-    /// MCP revision that the client declares.
+    /// MCP revision that the client declares; without one the gateway assumes 2025-03-26. With
+    /// `initialize` what it asks for, which the server may not speak.
     pub revision: Option<String>,
+    /// By GET or DELETE, which bring no message and so no revision.
+    pub(super) bodyless: bool,
     /// Arguments of a `tools/call`: one JSON object, as it is written.
     pub arguments: Option<String>,
 }
@@ -60,6 +65,7 @@ impl Asked {
             acr: None,
             auth_time: None,
             revision: None,
+            bodyless: false,
             arguments: None,
         }
     }
@@ -78,18 +84,50 @@ pub(super) fn principal(asked: &Asked) -> Principal {
     })
 }
 
+/// `MCP-Protocol-Version`: with `initialize` the message alone says what is asked for.
+pub(super) fn version(asked: &Asked) -> Option<&str> {
+    asked.revision.as_deref().filter(|_| asked.method != INITIALIZE)
+}
+
+/// The revision of whatever brings a `connect` with it.
+///
+/// # Errors
+/// `RpcVersion` for a revision that we do not speak.
+pub(super) fn revision_of_connect(asked: &Asked) -> Result<Option<&'static str>, Reject> {
+    if asked.bodyless {
+        return Ok(None);
+    }
+    let declared = asked.revision.as_deref().map(str::as_bytes);
+    bodyless_revision(declared).map(|(_, revision)| Some(revision))
+}
+
+/// `params._meta`, which a modern message needs.
+fn meta(asked: &Asked) -> Option<Value> {
+    let modern = version(asked).filter(|revision| MODERN_REVISIONS.contains(revision))?;
+    Some(json!({
+        "io.modelcontextprotocol/protocolVersion": modern,
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }))
+}
+
 /// What an agent would send.
 pub(super) fn message(asked: &Asked) -> Vec<u8> {
     let (method, name) = (asked.method.as_str(), asked.name.as_deref());
-    let params = match name {
+    let meta = meta(asked);
+    let mut params = match name {
+        None if method == INITIALIZE => {
+            let revision = asked.revision.as_deref().unwrap_or(ASSUMED_REVISION);
+            json!({"protocolVersion": revision})
+        }
         None => json!({}),
         // What is written goes in as it is: a number or a key that is there twice is judged as the
         // gateway would judge it.
         Some(name) if method == TOOL => {
             let (name, arguments) = (json!(name), asked.arguments.as_deref().unwrap_or("{}"));
+            let meta = meta.map(|meta| format!(r#","_meta":{meta}"#)).unwrap_or_default();
             return format!(
                 r#"{{"jsonrpc":"2.0","id":1,"method":"{TOOL}",
-                "params":{{"name":{name},"arguments":{arguments}}}}}"#
+                "params":{{"name":{name},"arguments":{arguments}{meta}}}}}"#
             )
             .into_bytes();
         }
@@ -100,6 +138,9 @@ pub(super) fn message(asked: &Asked) -> Vec<u8> {
         Some(uri) if is_uri(uri) => json!({"ref": {"type": "ref/resource", "uri": uri}}),
         Some(name) => json!({"ref": {"type": "ref/prompt", "name": name}}),
     };
+    if let (Some(meta), Some(fields)) = (meta, params.as_object_mut()) {
+        fields.insert("_meta".to_owned(), meta);
+    }
     let mut message = json!({"jsonrpc": "2.0", "method": method, "params": params});
     if !method.starts_with("notifications/")
         && let Some(fields) = message.as_object_mut()
@@ -126,6 +167,7 @@ pub fn moment(text: &str) -> Result<UnixSeconds, String> {
 }
 
 pub(super) const CONNECT: &str = "connect";
+const INITIALIZE: &str = "initialize";
 pub(super) const TOOL: &str = "tools/call";
 pub(super) const LISTEN: &str = "subscriptions/listen";
 /// Beginnings of the methods that name what they touch.

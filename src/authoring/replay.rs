@@ -192,6 +192,7 @@ fn question(bench: &Bench, record: &Record) -> Result<Asked, &'static str> {
     asked.ip = record.source_ip.ok_or("the address is not recorded")?;
     asked.country = record.country.as_deref().and_then(Country::new);
     asked.revision.clone_from(&record.revision);
+    asked.bodyless = record.method.is_none() && record.revision.is_none();
     Ok(asked)
 }
 
