@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::address::Country;
@@ -26,6 +27,8 @@ pub struct Asked {
     pub method: String,
     /// Tool, prompt, URI or task, where the method has one.
     pub name: Option<String>,
+    /// What `name` is with `completion/complete`, where it could be either.
+    pub reference: Option<Reference>,
     /// Where it comes from.
     pub ip: IpAddr,
     /// Country of that address; [`super::Bench::country`] looks it up.
@@ -47,6 +50,16 @@ pub struct Asked {
     pub arguments: Option<String>,
 }
 
+/// What is completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reference {
+    /// An argument of a prompt.
+    Prompt,
+    /// A variable of a resource template.
+    Resource,
+}
+
 impl Asked {
     /// `method` by `agent` at a time, from loopback; nothing else is known.
     #[must_use]
@@ -58,6 +71,7 @@ impl Asked {
             server: None,
             method: method.to_owned(),
             name: None,
+            reference: None,
             ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             country: None,
             at,
@@ -135,8 +149,12 @@ pub(super) fn message(asked: &Asked) -> Vec<u8> {
         Some(name) if method.starts_with("resources/") => json!({"uri": name}),
         Some(name) if method.starts_with("tasks/") => json!({"taskId": name}),
         Some(uri) if method == LISTEN => json!({"notifications": {"resourceSubscriptions": [uri]}}),
-        Some(uri) if is_uri(uri) => json!({"ref": {"type": "ref/resource", "uri": uri}}),
-        Some(name) => json!({"ref": {"type": "ref/prompt", "name": name}}),
+        Some(name) => match reference(asked) {
+            Some(Reference::Resource) => json!({"ref": {"type": "ref/resource", "uri": name}}),
+            Some(Reference::Prompt) => json!({"ref": {"type": "ref/prompt", "name": name}}),
+            // Refused before; the reader refuses it again.
+            None => json!({}),
+        },
     };
     if let (Some(meta), Some(fields)) = (meta, params.as_object_mut()) {
         fields.insert("_meta".to_owned(), meta);
@@ -150,9 +168,18 @@ pub(super) fn message(asked: &Asked) -> Vec<u8> {
     message.to_string().into_bytes()
 }
 
-/// `completion/complete` is asked of a prompt or of a resource; only a URI has a scheme.
-fn is_uri(name: &str) -> bool {
-    name.contains("://")
+/// What is completed, as it is said or as it is plain; `None` for a name that could be either.
+/// Every URI has a colon after its scheme (RFC 3986 §3), which a template (RFC 6570) may stand for.
+pub(super) fn reference(asked: &Asked) -> Option<Reference> {
+    let name = asked.name.as_deref().unwrap_or_default();
+    let plain = if name.contains("://") {
+        Some(Reference::Resource)
+    } else if name.contains([':', '{']) {
+        None
+    } else {
+        Some(Reference::Prompt)
+    };
+    asked.reference.or(plain)
 }
 
 /// A moment as RFC 3339 writes it, with its offset.
@@ -169,6 +196,7 @@ pub fn moment(text: &str) -> Result<UnixSeconds, String> {
 pub(super) const CONNECT: &str = "connect";
 const INITIALIZE: &str = "initialize";
 pub(super) const TOOL: &str = "tools/call";
+pub(super) const COMPLETE: &str = "completion/complete";
 pub(super) const LISTEN: &str = "subscriptions/listen";
 /// Beginnings of the methods that name what they touch.
 pub(super) const NAMED: [&str; 10] = [
@@ -177,7 +205,7 @@ pub(super) const NAMED: [&str; 10] = [
     "resources/read",
     "resources/subscribe",
     "resources/unsubscribe",
-    "completion/complete",
+    COMPLETE,
     "tasks/get",
     "tasks/cancel",
     "tasks/result",

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use toml::Spanned;
 
-use super::{Answer, Asked, Bench, Decision, moment};
+use super::{Answer, Asked, Bench, Decision, Reference, moment};
 use crate::address::Country;
 use crate::clock::UnixSeconds;
 use crate::limits::{POLICY_CASES_BYTES_MAX, POLICY_CASES_MAX};
@@ -40,6 +40,7 @@ struct Case {
     server: Option<String>,
     method: Option<String>,
     name: Option<String>,
+    reference: Option<Reference>,
     at: Option<String>,
     ip: Option<IpAddr>,
     country: Option<String>,
@@ -161,6 +162,7 @@ fn question(file: &File, case: &Case) -> Result<Asked, String> {
     asked.user.clone_from(&case.user);
     asked.groups.clone_from(&case.groups);
     asked.name.clone_from(&case.name);
+    asked.reference = case.reference;
     asked.ip = case.ip.or(file.ip).unwrap_or(asked.ip);
     let country = |code: &String| {
         Country::new(code).ok_or_else(|| format!("{code:?} is no country; write two letters"))

@@ -29,8 +29,11 @@ use crate::policy::{Ask, Denial, Enforcer, Form, Permit, Shown};
 use crate::reject::Reject;
 use crate::supervisor;
 
-pub use asked::{Asked, moment};
-use asked::{CONNECT, LISTEN, NAMED, TOOL, message, principal, revision_of_connect, version};
+pub use asked::{Asked, Reference, moment};
+use asked::{
+    COMPLETE, CONNECT, LISTEN, NAMED, TOOL, message, principal, reference, revision_of_connect,
+    version,
+};
 
 /// What is decided, as far as policies decide it. Rate limits and credentials come later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -316,6 +319,12 @@ impl Bench {
         match &asked.name {
             None if named => Err(format!("{method} needs a name: that of what it touches")),
             Some(_) if !named && !optional => Err(format!("{method} takes no name")),
+            Some(name) if method == COMPLETE && reference(asked).is_none() => {
+                Err(format!("{name:?} may be a prompt or a resource: say which as its reference"))
+            }
+            _ if asked.reference.is_some() && method != COMPLETE => {
+                Err(format!("{method} takes no reference; {COMPLETE} does"))
+            }
             _ if asked.arguments.is_some() && method != TOOL => {
                 Err(format!("{method} takes no arguments; {TOOL} does"))
             }

@@ -169,7 +169,7 @@ fn question(bench: &Bench, record: &Record) -> Result<Asked, &'static str> {
     }
     // Whoever may open a session may read its stream, answer on it and end it.
     let method = record.method.as_deref().unwrap_or("initialize");
-    if method == super::LISTEN || method == "completion/complete" {
+    if method == super::LISTEN || method == super::COMPLETE {
         return Err("what it names is not recorded whole");
     }
     // The list ends with how many more there are, which no name of a group is taken for: a group

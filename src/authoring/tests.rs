@@ -38,13 +38,32 @@ fn a_listen_names_what_it_listens_to() {
 
 #[test]
 fn a_completion_is_of_a_prompt_or_of_a_resource() {
-    for (name, list) in [("greet", Listed::Prompts), ("file:///{path}", Listed::Resources)] {
-        let mut asked = Asked::new("agent", "completion/complete", UnixSeconds(0));
-        asked.name = Some(name.to_owned());
+    use Reference::{Prompt, Resource};
+    let table = [
+        ("greet", None, Some(Listed::Prompts)),
+        ("file:///{path}", None, Some(Listed::Resources)),
+        ("file:///{path}", Some(Prompt), Some(Listed::Prompts)),
+        ("greet", Some(Resource), Some(Listed::Resources)),
+        ("urn:isbn:1", None, None),
+        ("{+uri}", None, None),
+        ("urn:isbn:1", Some(Resource), Some(Listed::Resources)),
+        ("team:greet", Some(Prompt), Some(Listed::Prompts)),
+    ];
+    let bench = minimal();
+    for (name, reference, list) in table {
+        let mut asked = Asked::new("agent", COMPLETE, UnixSeconds(0));
+        (asked.name, asked.reference) = (Some(name.to_owned()), reference);
+        asked.server = Some("github".to_owned());
+        assert_eq!(bench.judge(&asked).is_ok(), list.is_some(), "{name}");
+        let Some(list) = list else { continue };
         let mut call = Call::new();
         call.read(&message(&asked), |_| None).unwrap();
         assert_eq!(listed(&call), Some((list, name)));
     }
+    let mut asked = Asked::new("agent", "prompts/get", UnixSeconds(0));
+    (asked.name, asked.reference) = (Some("greet".to_owned()), Some(Prompt));
+    asked.server = Some("github".to_owned());
+    assert!(bench.judge(&asked).unwrap_err().contains("takes no reference"));
 }
 
 /// What the gateway refuses before policies are asked is no decision here either, and policies see
