@@ -122,7 +122,14 @@ pub fn run_text(bench: &Bench, text: &str, path: &Path) -> Result<Outcome, Vec<S
     }
     let (mut asked, mut faults) = (Vec::new(), Vec::new());
     for case in &file.cases {
-        let answered = question(&file, case.get_ref()).and_then(|asked| bench.judge(&asked));
+        let answered = question(&file, case.get_ref()).and_then(|asked| {
+            let answer = bench.judge(&asked)?;
+            match (case.get_ref().shown, answer.shown) {
+                // Neither true nor false would say anything.
+                (Some(_), None) => Err(format!("shown: {} names nothing of a list", asked.method)),
+                _ => Ok(answer),
+            }
+        });
         match answered {
             Ok(answer) => asked.push((case.get_ref(), answer)),
             Err(what) => faults.push(format!("{}: {what}", at(case.span().start))),

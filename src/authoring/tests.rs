@@ -66,6 +66,25 @@ fn a_completion_is_of_a_prompt_or_of_a_resource() {
     assert!(bench.judge(&asked).unwrap_err().contains("takes no reference"));
 }
 
+/// What is in no list is neither shown nor hidden.
+#[test]
+fn shown_of_what_is_in_no_list_is_a_fault() {
+    let ask = |case: &str, shown: bool| {
+        let text = format!(
+            "agent = \"cli\"\nserver = \"github\"\nat = \"2026-11-23T12:00:00Z\"\n[[case]]\n\
+             title = \"it\"\nexpect = \"deny\"\nshown = {shown}\n{case}"
+        );
+        cases::run_text(&minimal(), &text, Path::new("cases.toml"))
+    };
+    assert!(ask("name = \"a\"", false).unwrap().holds);
+    for case in ["method = \"tools/list\"", "method = \"tasks/get\"\nname = \"1\""] {
+        for shown in [true, false] {
+            let faults = ask(case, shown).unwrap_err();
+            assert!(faults[0].starts_with("cases.toml:4:1: shown: "), "{case}: {faults:?}");
+        }
+    }
+}
+
 /// What the gateway refuses before policies are asked is no decision here either, and policies see
 /// the revision that they see there.
 #[test]
