@@ -230,6 +230,8 @@ pub const POLICY_WARNINGS_MAX: usize = 50;
 pub const POLICY_FAULTS_MAX: usize = 200;
 /// Microseconds that policies are compiled for at a time.
 pub const POLICY_YIELD_US: u64 = 1_000;
+/// How often changing policy files are read anew before that is a fault (reads).
+pub const POLICY_READS_MAX: usize = 5;
 /// Between two looks at the policy files, with `policy.watch`. A change is read when a second look
 /// finds it as the first did.
 pub const POLICY_WATCH_EVERY: Duration = Duration::from_millis(200);

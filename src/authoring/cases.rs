@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use toml::Spanned;
 
-use super::{Answer, Asked, Bench, Decision, moment};
+use super::{Answer, Asked, Bench, Decision, Reference, moment};
 use crate::address::Country;
 use crate::clock::UnixSeconds;
 use crate::limits::{POLICY_CASES_BYTES_MAX, POLICY_CASES_MAX};
@@ -40,6 +40,7 @@ struct Case {
     server: Option<String>,
     method: Option<String>,
     name: Option<String>,
+    reference: Option<Reference>,
     at: Option<String>,
     ip: Option<IpAddr>,
     country: Option<String>,
@@ -121,7 +122,14 @@ pub fn run_text(bench: &Bench, text: &str, path: &Path) -> Result<Outcome, Vec<S
     }
     let (mut asked, mut faults) = (Vec::new(), Vec::new());
     for case in &file.cases {
-        let answered = question(&file, case.get_ref()).and_then(|asked| bench.judge(&asked));
+        let answered = question(&file, case.get_ref()).and_then(|asked| {
+            let answer = bench.judge(&asked)?;
+            match (case.get_ref().shown, answer.shown) {
+                // Neither true nor false would say anything.
+                (Some(_), None) => Err(format!("shown: {} names nothing of a list", asked.method)),
+                _ => Ok(answer),
+            }
+        });
         match answered {
             Ok(answer) => asked.push((case.get_ref(), answer)),
             Err(what) => faults.push(format!("{}: {what}", at(case.span().start))),
@@ -161,6 +169,7 @@ fn question(file: &File, case: &Case) -> Result<Asked, String> {
     asked.user.clone_from(&case.user);
     asked.groups.clone_from(&case.groups);
     asked.name.clone_from(&case.name);
+    asked.reference = case.reference;
     asked.ip = case.ip.or(file.ip).unwrap_or(asked.ip);
     let country = |code: &String| {
         Country::new(code).ok_or_else(|| format!("{code:?} is no country; write two letters"))

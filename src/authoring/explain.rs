@@ -75,14 +75,7 @@ fn what(bench: &Bench, asked: &Asked, answer: &Answer) -> Result<String, String>
 
 /// How `connect` is decided, which comes before everything.
 fn at_the_door(bench: &Bench, asked: &Asked) -> Result<String, String> {
-    let door = Asked {
-        server: None,
-        method: super::CONNECT.to_owned(),
-        name: None,
-        arguments: None,
-        ..asked.clone()
-    };
-    let answer = bench.judge(&door)?;
+    let answer = bench.door(asked)?;
     let places: Vec<String> = answer.policies.iter().map(|id| bench.place(id)).collect();
     Ok(match places.as_slice() {
         [] => answer.decision.word().to_owned(),

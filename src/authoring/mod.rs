@@ -16,18 +16,24 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::address::Country;
 use crate::config::{Config, Faults};
 use crate::gateway::{subject, wanted};
 use crate::geo::GeoDb;
 use crate::judge::policy::{Context, Mode, PolicySet, QTarget, Question, Reads, StepUp, Subject};
-use crate::mcp::{Call, Known, Listed, Method, Plan};
+use crate::mcp::{ASSUMED_REVISION, Call, Known, Listed, Method, Mirrored, Plan};
 use crate::policy::{Ask, Denial, Enforcer, Form, Permit, Shown};
 use crate::reject::Reject;
 use crate::supervisor;
 
-pub use asked::{Asked, moment};
-use asked::{CONNECT, LISTEN, NAMED, TOOL, message, principal};
+pub use asked::{Asked, Reference, moment};
+use asked::{
+    COMPLETE, CONNECT, LISTEN, NAMED, TOOL, message, principal, reference, revision_of_connect,
+    version,
+};
 
 /// What is decided, as far as policies decide it. Rate limits and credentials come later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,29 +157,17 @@ impl Bench {
     /// In words, what makes the question one that no client could ask.
     pub fn judge(&self, asked: &Asked) -> Result<Answer, String> {
         self.sound(asked)?;
+        if asked.method == CONNECT {
+            return self.door(asked);
+        }
         let principal = principal(asked);
         let subject = subject(&principal);
-        let (revision, country) = (asked.revision.as_deref(), asked.country);
-        let context = Context { revision, country, ..Context::at(asked.ip, asked.at) };
-        if asked.method == CONNECT {
-            return Ok(match self.enforcer.connect(&self.set, &subject, &context) {
-                Ok(connected) => Answer {
-                    policies: connected.policies().to_vec(),
-                    would_deny: connected
-                        .would_deny
-                        .as_ref()
-                        .map(|ids| ids.to_vec())
-                        .unwrap_or_default(),
-                    ..permitted()
-                },
-                Err(denial) => denied(&denial),
-            });
-        }
         let (at, server) = self.server(asked)?;
         let call = self.read(asked, at)?;
         let credential = |at: usize| self.config.credentials.get(at).map(|one| one.name.clone());
         let default = self.config.servers.get(usize::from(at)).and_then(|server| server.credential);
-        let context = Context { arguments: call.arguments(), ..context };
+        let context =
+            Context { arguments: call.arguments(), ..context(asked, revision(asked, &call)) };
         let ask = Ask {
             subject: &subject,
             server: (at, server),
@@ -197,6 +191,33 @@ impl Bench {
         answer.shown =
             listed(&call).map(|(listed, name)| self.enforcer.shows(&self.set, &ask, listed, name));
         Ok(answer)
+    }
+
+    /// How `connect` is decided, which comes before everything.
+    ///
+    /// # Errors
+    /// As [`Bench::judge`].
+    pub fn door(&self, asked: &Asked) -> Result<Answer, String> {
+        self.sound(asked)?;
+        let principal = principal(asked);
+        let subject = subject(&principal);
+        let call = self.called(asked)?;
+        let context = match &call {
+            Some((_, call)) => context(asked, revision(asked, call)),
+            None => context(asked, connecting(asked)?),
+        };
+        Ok(match self.enforcer.connect(&self.set, &subject, &context) {
+            Ok(connected) => Answer {
+                policies: connected.policies().to_vec(),
+                would_deny: connected
+                    .would_deny
+                    .as_ref()
+                    .map(|ids| ids.to_vec())
+                    .unwrap_or_default(),
+                ..permitted()
+            },
+            Err(denial) => denied(&denial),
+        })
     }
 
     /// What the answer may depend on, of all that the message touches and of `connect`.
@@ -229,30 +250,49 @@ impl Bench {
         self.sound(asked)?;
         let principal = principal(asked);
         let subject = &subject(&principal);
-        let (revision, country) = (asked.revision.as_deref(), asked.country);
-        let context = Context { revision, country, ..Context::at(asked.ip, asked.at) };
+        let call = self.called(asked)?;
+        let context = match &call {
+            Some((_, call)) => context(asked, revision(asked, call)),
+            None => context(asked, connecting(asked)?),
+        };
         let (target, mode) = (QTarget::Gateway, Mode::Call);
         let (action, server) = (CONNECT, None);
         each(&Question { subject, action, server, target, context: &context, mode });
-        if asked.method == CONNECT {
-            return Ok(());
-        }
-        let server = self.server(asked)?;
-        let call = self.read(asked, server.0)?;
+        let Some((server, call)) = &call else { return Ok(()) };
         let context = Context { arguments: call.arguments(), ..context };
         for touched in call.wants().map(wanted) {
             let (action, target) = (touched.action.unwrap_or(call.method_name()), touched.target);
-            let server = Some(server);
+            let server = Some(*server);
             each(&Question { subject, action, server, target, context: &context, mode });
         }
         Ok(())
     }
 
-    /// Reads what an agent would send, as the gateway does.
+    /// The server and the message; `None` for `connect`, which comes with any message.
+    fn called<'a>(&'a self, asked: &Asked) -> Result<Option<((u16, &'a str), Call)>, String> {
+        if asked.method == CONNECT {
+            return Ok(None);
+        }
+        let server = self.server(asked)?;
+        let call = self.read(asked, server.0)?;
+        Ok(Some((server, call)))
+    }
+
+    /// Reads what an agent would send, and its headers, as the gateway does.
     fn read(&self, asked: &Asked, server: u16) -> Result<Call, String> {
         let mut call = Call::new();
         call.read_by(&message(asked), &Reading { bench: self, server })
-            .map_err(|reject| format!("no client could ask this: {}", reject.audit_code()))?;
+            .map_err(|reject| unaskable(asked, reject))?;
+        let method = call.method_name().to_owned();
+        // Encoded, since a name may be none that a header can hold as it is.
+        let name = call.name().or(call.task_id());
+        let name = name.map(|name| format!("=?base64?{}?=", STANDARD.encode(name)));
+        let mirrored = Mirrored {
+            protocol_version: version(asked).map(str::as_bytes),
+            method: Some(method.as_bytes()),
+            name: name.as_deref().map(str::as_bytes),
+        };
+        call.agree(&mirrored).map_err(|reject| unaskable(asked, reject))?;
         Ok(call)
     }
 
@@ -279,6 +319,12 @@ impl Bench {
         match &asked.name {
             None if named => Err(format!("{method} needs a name: that of what it touches")),
             Some(_) if !named && !optional => Err(format!("{method} takes no name")),
+            Some(name) if method == COMPLETE && reference(asked).is_none() => {
+                Err(format!("{name:?} may be a prompt or a resource: say which as its reference"))
+            }
+            _ if asked.reference.is_some() && method != COMPLETE => {
+                Err(format!("{method} takes no reference; {COMPLETE} does"))
+            }
             _ if asked.arguments.is_some() && method != TOOL => {
                 Err(format!("{method} takes no arguments; {TOOL} does"))
             }
@@ -313,6 +359,25 @@ impl Known for Reading<'_> {
     fn plan(&self, tool: &str) -> Option<&Plan> {
         self.bench.set.plan(self.server, tool)
     }
+}
+
+/// The revision that policies see.
+fn revision<'a>(asked: &Asked, call: &'a Call) -> Option<&'a str> {
+    call.revision().filter(|_| !asked.bodyless)
+}
+
+fn connecting(asked: &Asked) -> Result<Option<&'static str>, String> {
+    revision_of_connect(asked).map_err(|reject| unaskable(asked, reject))
+}
+
+fn context<'a>(asked: &Asked, revision: Option<&'a str>) -> Context<'a> {
+    Context { revision, country: asked.country, ..Context::at(asked.ip, asked.at) }
+}
+
+fn unaskable(asked: &Asked, reject: Reject) -> String {
+    let revision = asked.revision.as_deref().unwrap_or(ASSUMED_REVISION);
+    let code = reject.audit_code();
+    format!("no client could ask this in revision {revision}: {code}")
 }
 
 fn form(call: &Call) -> Form {

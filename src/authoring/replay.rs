@@ -169,7 +169,7 @@ fn question(bench: &Bench, record: &Record) -> Result<Asked, &'static str> {
     }
     // Whoever may open a session may read its stream, answer on it and end it.
     let method = record.method.as_deref().unwrap_or("initialize");
-    if method == super::LISTEN || method == "completion/complete" {
+    if method == super::LISTEN || method == super::COMPLETE {
         return Err("what it names is not recorded whole");
     }
     // The list ends with how many more there are, which no name of a group is taken for: a group
@@ -192,6 +192,7 @@ fn question(bench: &Bench, record: &Record) -> Result<Asked, &'static str> {
     asked.ip = record.source_ip.ok_or("the address is not recorded")?;
     asked.country = record.country.as_deref().and_then(Country::new);
     asked.revision.clone_from(&record.revision);
+    asked.bodyless = record.method.is_none() && record.revision.is_none();
     Ok(asked)
 }
 

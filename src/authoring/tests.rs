@@ -38,13 +38,124 @@ fn a_listen_names_what_it_listens_to() {
 
 #[test]
 fn a_completion_is_of_a_prompt_or_of_a_resource() {
-    for (name, list) in [("greet", Listed::Prompts), ("file:///{path}", Listed::Resources)] {
-        let mut asked = Asked::new("agent", "completion/complete", UnixSeconds(0));
-        asked.name = Some(name.to_owned());
+    use Reference::{Prompt, Resource};
+    let table = [
+        ("greet", None, Some(Listed::Prompts)),
+        ("file:///{path}", None, Some(Listed::Resources)),
+        ("file:///{path}", Some(Prompt), Some(Listed::Prompts)),
+        ("greet", Some(Resource), Some(Listed::Resources)),
+        ("urn:isbn:1", None, None),
+        ("{+uri}", None, None),
+        ("urn:isbn:1", Some(Resource), Some(Listed::Resources)),
+        ("team:greet", Some(Prompt), Some(Listed::Prompts)),
+    ];
+    let bench = minimal();
+    for (name, reference, list) in table {
+        let mut asked = Asked::new("agent", COMPLETE, UnixSeconds(0));
+        (asked.name, asked.reference) = (Some(name.to_owned()), reference);
+        asked.server = Some("github".to_owned());
+        assert_eq!(bench.judge(&asked).is_ok(), list.is_some(), "{name}");
+        let Some(list) = list else { continue };
         let mut call = Call::new();
         call.read(&message(&asked), |_| None).unwrap();
         assert_eq!(listed(&call), Some((list, name)));
     }
+    let mut asked = Asked::new("agent", "prompts/get", UnixSeconds(0));
+    (asked.name, asked.reference) = (Some("greet".to_owned()), Some(Prompt));
+    asked.server = Some("github".to_owned());
+    assert!(bench.judge(&asked).unwrap_err().contains("takes no reference"));
+}
+
+/// What is in no list is neither shown nor hidden.
+#[test]
+fn shown_of_what_is_in_no_list_is_a_fault() {
+    let ask = |case: &str, shown: bool| {
+        let text = format!(
+            "agent = \"cli\"\nserver = \"github\"\nat = \"2026-11-23T12:00:00Z\"\n[[case]]\n\
+             title = \"it\"\nexpect = \"deny\"\nshown = {shown}\n{case}"
+        );
+        cases::run_text(&minimal(), &text, Path::new("cases.toml"))
+    };
+    assert!(ask("name = \"a\"", false).unwrap().holds);
+    for case in ["method = \"tools/list\"", "method = \"tasks/get\"\nname = \"1\""] {
+        for shown in [true, false] {
+            let faults = ask(case, shown).unwrap_err();
+            assert!(faults[0].starts_with("cases.toml:4:1: shown: "), "{case}: {faults:?}");
+        }
+    }
+}
+
+/// What the gateway refuses before policies are asked is no decision here either, and policies see
+/// the revision that they see there.
+#[test]
+fn the_revision_is_judged_as_the_gateway_does() {
+    let bench = seeing();
+    let ask = |method: &str, name: Option<&str>, revision: Option<&str>| {
+        let mut asked = Asked::new("agent", method, UnixSeconds(0));
+        asked.server = (method != CONNECT).then(|| "github".to_owned());
+        asked.name = name.map(str::to_owned);
+        asked.revision = revision.map(str::to_owned);
+        bench.judge(&asked).map(|answer| answer.policies.join(" "))
+    };
+    let (old, new) = ("2025-11-25", "2026-07-28");
+    let call = |revision| ask(TOOL, Some(" a\u{e9}"), revision);
+    assert_eq!(call(None), Ok("assumed".to_owned()));
+    assert_eq!(call(Some(old)), Ok("old".to_owned()));
+    assert_eq!(call(Some(new)), Ok("new".to_owned()));
+    assert_eq!(ask("connect", None, None), Ok("assumed".to_owned()));
+    assert_eq!(ask("connect", None, Some(new)), Ok("new".to_owned()));
+    assert_eq!(ask(LISTEN, Some("file:///a"), Some(new)), Ok("new".to_owned()));
+    // What `initialize` asks for is the server's to know.
+    assert_eq!(ask("initialize", None, Some("1.0.0")), Ok("other".to_owned()));
+    assert_eq!(ask("initialize", None, None), Ok("assumed".to_owned()));
+    let refused = [
+        (TOOL, Some("a"), Some("nonsense")),
+        ("connect", None, Some("nonsense")),
+        (LISTEN, Some("file:///a"), Some(old)),
+        (LISTEN, Some("file:///a"), None),
+        ("tasks/result", Some("1"), Some(new)),
+    ];
+    for (method, name, revision) in refused {
+        let said = ask(method, name, revision).unwrap_err();
+        let shown = revision.unwrap_or("2025-03-26");
+        assert!(said.contains(&format!("no client could ask this in revision {shown}")), "{said}");
+    }
+    let mut got = Asked::new("agent", "initialize", UnixSeconds(0));
+    (got.server, got.bodyless) = (Some("github".to_owned()), true);
+    assert_eq!(*bench.judge(&got).unwrap().policies[0], *"without");
+    assert_eq!(*bench.door(&got).unwrap().policies[0], *"without");
+}
+
+/// Permits by revision.
+fn seeing() -> Bench {
+    let permit = |id: &str, when: &str| {
+        format!("@id(\"{id}\") permit (principal, action, resource) {when};\n")
+    };
+    let is = |id: &str, revision: &str| {
+        permit(
+            id,
+            &format!("when {{ context has revision && context.revision == \"{revision}\" }}"),
+        )
+    };
+    let text = [
+        is("assumed", "2025-03-26"),
+        is("old", "2025-11-25"),
+        is("new", "2026-07-28"),
+        is("other", "1.0.0"),
+        permit("without", "unless { context has revision }"),
+    ];
+    let source = Source { path: "it".into(), text: text.concat() };
+    let setting = Setting {
+        epoch: 1,
+        servers: &["github"],
+        credentials: &[],
+        methods: &[],
+        timezone: "UTC",
+        geoip: false,
+    };
+    let set = PolicySet::compile(&[source], Path::new("."), &setting).unwrap();
+    let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    Bench::with(Config::load(&conf.join("minimal.toml")).unwrap(), Arc::new(set))
 }
 
 #[test]

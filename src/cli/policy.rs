@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{ConfigFile, EX_USAGE, print, say};
 use crate::address::Country;
-use crate::authoring::{Asked, Bench, Decision, cases, explain, moment, replay, tools};
+use crate::authoring::{Asked, Bench, Decision, Reference, cases, explain, moment, replay, tools};
 use crate::clock::{Clock, UnixSeconds};
 use crate::limits::POLICY_CASES_BYTES_MAX;
 
@@ -38,6 +38,9 @@ pub(super) struct Explain {
     /// Tool, prompt or URI
     #[arg(long, value_name = "N")]
     name: Option<String>,
+    /// With `completion/complete`: `prompt` or `resource`, where the name could be either
+    #[arg(long, value_name = "KIND", value_parser = reference)]
+    reference: Option<Reference>,
     /// Address of the client
     #[arg(long, default_value = "127.0.0.1")]
     ip: IpAddr,
@@ -220,6 +223,7 @@ fn asked(arguments: &Explain) -> Result<Asked, String> {
     asked.groups.clone_from(&arguments.group);
     asked.server.clone_from(&arguments.server);
     asked.name.clone_from(&arguments.name);
+    asked.reference = arguments.reference;
     asked.ip = arguments.ip;
     asked.country = arguments.country;
     asked.scopes.clone_from(&arguments.scope);
@@ -244,4 +248,12 @@ fn object(path: &PathBuf) -> Result<String, String> {
 
 fn country(code: &str) -> Result<Country, String> {
     Country::new(code).ok_or_else(|| "write two letters".to_owned())
+}
+
+fn reference(word: &str) -> Result<Reference, String> {
+    match word {
+        "prompt" => Ok(Reference::Prompt),
+        "resource" => Ok(Reference::Resource),
+        _ => Err("write prompt or resource".to_owned()),
+    }
 }

@@ -29,7 +29,7 @@ pub const REVISIONS: [&str; 5] =
 pub const MODERN_REVISIONS: [&str; 1] = ["2026-07-28"];
 
 /// What a request without the header speaks (2025-11-25 transports "Protocol Version Header").
-const ASSUMED_REVISION: &str = "2025-03-26";
+pub const ASSUMED_REVISION: &str = "2025-03-26";
 
 /// The headers that mirror the body, as received.
 #[derive(Clone, Copy, Debug, Default)]

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
+use super::watch::steady;
 use crate::address::{Terms, permitted};
 use crate::config::{Config, ListenTls, SecretSource, Server};
 use crate::control::authzen::{DecisionPoint, Endpoints};
@@ -167,7 +168,12 @@ pub(super) fn policies(
         // It numbers epochs and knows which credential fits which server; it permits nothing.
         PolicySet::compile(&[], directory, &setting)
     } else {
-        PolicySet::read(directory).and_then(|sources| {
+        let Some(read) = steady(directory, || PolicySet::read(directory)) else {
+            let path = directory.display();
+            faults.push(format!("{path}: the policy directory keeps changing"));
+            return None;
+        };
+        read.and_then(|sources| {
             PolicySet::compile_after(before, sources, directory, &setting, pause)
         })
     };

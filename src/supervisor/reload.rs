@@ -27,6 +27,8 @@ pub(super) struct Reloads {
     /// Orders up to this one are answered.
     answered: Cell<u64>,
     last: RefCell<Result<Reloaded, Vec<String>>>,
+    /// The last reload of everything was refused. New policies alone do not mend that.
+    whole_refused: Cell<bool>,
     /// Rung with every answer.
     told: Event,
 }
@@ -53,6 +55,7 @@ impl Reloads {
             compiler,
             ordered: Cell::new(0),
             answered: Cell::new(0),
+            whole_refused: Cell::new(false),
             last: RefCell::new(Ok(Reloaded::of(first))),
             told: Event::default(),
         }
@@ -116,6 +119,9 @@ impl Control {
             }
             Ok(Product::Policies(set)) => Ok(self.take_policies(set)),
             Err(faults) => {
+                if what == What::Everything {
+                    self.reloads.whole_refused.set(true);
+                }
                 self.refused(&faults);
                 Err(faults)
             }
@@ -157,6 +163,7 @@ impl Control {
         self.reloads.compiler.in_force(InForce { config, generation, seen });
         // The tasks of the old configuration look at once, and end.
         self.asked.ring();
+        self.reloads.whole_refused.set(false);
         refresh::start(self, None);
         self.in_force(now);
         tracing::info!(epoch = now.epoch, "configuration reloaded");
@@ -176,7 +183,7 @@ impl Control {
     }
 
     fn in_force(&self, now: Reloaded) {
-        self.process.set_reload(true);
+        self.process.set_reload(!self.reloads.whole_refused.get());
         self.process.set_policy_epoch(now.epoch);
         self.publish();
     }

@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::judge::policy::Sources;
+use crate::limits::POLICY_READS_MAX;
 
 /// The policy files as they were once.
 #[derive(Debug, PartialEq, Eq)]
@@ -83,6 +84,21 @@ impl Watch {
     }
 }
 
+/// Reads the files of `directory`, anew when they changed meanwhile: whoever copies several would
+/// have half of them in force. `None` when they do not come to rest.
+pub(super) fn steady<T>(directory: &Path, mut read: impl FnMut() -> T) -> Option<T> {
+    let mut before = Seen::of(directory);
+    for _ in 0..POLICY_READS_MAX {
+        let made = read();
+        let after = Seen::of(directory);
+        if before == after {
+            return Some(made);
+        }
+        before = after;
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -126,6 +142,29 @@ mod tests {
         assert!(look(&mut watch), "it is over");
         watch.loaded(&folder.0);
         assert!(!look(&mut watch) && !look(&mut watch), "told once");
+    }
+
+    #[test]
+    fn what_changes_while_it_is_read_is_read_again() {
+        let folder = Folder::new("steady");
+        folder.write("permit.cedar", "1");
+        let mut reads = 0;
+        let read = steady(&folder.0, || {
+            reads += 1;
+            folder.write(&format!("forbid{reads}.cedar"), "2");
+        });
+        assert_eq!(read, None, "it never rests");
+        assert_eq!(reads, POLICY_READS_MAX);
+
+        let mut reads = 0;
+        let read = steady(&folder.0, || {
+            reads += 1;
+            if reads == 1 {
+                folder.write("late.cedar", "3");
+            }
+            folder.0.join("late.cedar").exists() && reads == 2
+        });
+        assert_eq!((read, reads), (Some(true), 2));
     }
 
     #[test]

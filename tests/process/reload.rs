@@ -178,6 +178,23 @@ fn watched_policies_come_into_force_on_every_core_and_cost_nothing_else() {
 }
 
 #[test]
+fn new_policies_do_not_hide_that_the_configuration_is_refused() {
+    let upstream = Upstream::echo();
+    let gateway = watching(&Setup::new(upstream.address));
+    let client = gateway.client();
+    let sound = fs::read_to_string(gateway.stage().path("gateway.toml")).unwrap();
+    gateway.stage().write("gateway.toml", &format!("{sound}\n[nonsense]\n"));
+    assert_eq!(post(&gateway, "/reload", MEANT).status, 422);
+    gateway.stage().write("policies/all.cedar", &format!("{PERMIT_ALL}{}", forbid("drop")));
+    eventually("the new policies decide", || denied(&client, "drop"));
+    gateway.wait_until_said("policies reloaded");
+    assert!(gateway.metric("portcullis_config_last_reload_successful") < 0.5);
+    gateway.stage().write("gateway.toml", &sound);
+    assert_eq!(post(&gateway, "/reload", MEANT).status, 200);
+    assert!(gateway.metric("portcullis_config_last_reload_successful") > 0.5);
+}
+
+#[test]
 fn an_open_stream_is_cut_when_watched_policies_forbid_it() {
     let upstream = Upstream::start(move |_, peer| {
         say(peer, crate::upstream::EVENTS);
