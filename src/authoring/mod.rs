@@ -269,7 +269,7 @@ impl Bench {
     }
 
     /// The server and the message; `None` for `connect`, which comes with any message.
-    fn called<'a>(&'a self, asked: &Asked) -> Result<Option<((u16, &'a str), Call)>, String> {
+    fn called<'a>(&'a self, asked: &Asked) -> Result<Option<Called<'a>>, String> {
         if asked.method == CONNECT {
             return Ok(None);
         }
@@ -343,6 +343,9 @@ impl Bench {
         })
     }
 }
+
+/// A server, by place and name, and what is asked of it.
+type Called<'a> = ((u16, &'a str), Call);
 
 /// Reads a message as the gateway does.
 struct Reading<'a> {
