@@ -201,7 +201,8 @@ async fn drive(setup: Setup, signals: Signals, finished: UnixStream) -> Result<b
     control.process.set_policy_epoch(super::FIRST_EPOCH);
     refresh::start(&control, Some(setup.first_round));
     runtime::spawn(listen_to_workers(Rc::clone(&control), setup.asks, setup.ask_bell));
-    runtime::spawn(listen_to_compiler(Rc::clone(&control), made, made_bell));
+    let compiled = listen_to_compiler(Rc::clone(&control), made, made_bell, setup.reports);
+    runtime::spawn(compiled);
     runtime::spawn(on_hangup(Rc::clone(&control), signals.reload));
     runtime::spawn(on_terminate(Rc::clone(&control), signals.terminate));
     runtime::spawn(serve_admin(Rc::clone(&control), acceptor));

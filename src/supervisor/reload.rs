@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
 use monoio::io::AsyncReadRent;
@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::event::Event;
 use crate::judge::policy::PolicySet;
 use crate::net::{Either, first};
+use crate::worker::Report;
 
 /// Reloads under way, and what came of the last one.
 pub(super) struct Reloads {
@@ -189,24 +190,28 @@ impl Control {
     }
 }
 
-/// Takes what the policy thread makes.
+/// Takes what the policy thread makes. Without that thread nothing could be revoked any more, so
+/// its end is the end of the process, as that of any other.
 pub(super) async fn listen_to_compiler(
     control: Rc<Control>,
     made: Receiver<Made>,
     bell: UnixStream,
+    reports: Sender<Report>,
 ) {
-    let Ok(mut bell) = adopt(bell) else { return };
-    let mut buffer = vec![0; 16];
-    loop {
-        let (result, returned) = bell.read(buffer).await;
-        buffer = returned;
-        if !matches!(result, Ok(count) if count > 0) {
-            return;
-        }
-        while let Ok(made) = made.try_recv() {
-            control.made(made);
+    if let Ok(mut bell) = adopt(bell) {
+        let mut buffer = vec![0; 16];
+        loop {
+            let (result, returned) = bell.read(buffer).await;
+            buffer = returned;
+            if !matches!(result, Ok(count) if count > 0) {
+                break;
+            }
+            while let Ok(made) = made.try_recv() {
+                control.made(made);
+            }
         }
     }
+    let _ = reports.send(Report::Failed("the policy thread is gone".to_owned()));
 }
 
 /// How long a request for a reload waits for its answer.
