@@ -497,6 +497,13 @@ fn upstream_errors_pass_unchanged() {
     }
 }
 
+/// A legacy session on `narrow`, as its agent knows it.
+fn session(gateway: &Gateway) -> String {
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"x","version":"1"}}}"#;
+    let answer = gateway.ask(&Post::new(gateway).to("narrow").body(body).bytes());
+    answer.header("mcp-session-id").expect("a session id").to_owned()
+}
+
 /// GET of the stream of `narrow`, with more fields.
 fn stream(gateway: &Gateway, user: &str, fields: &str) -> Vec<u8> {
     let token = gateway.keys.token(user);
@@ -510,12 +517,10 @@ fn stream(gateway: &Gateway, user: &str, fields: &str) -> Vec<u8> {
 /// A resumed stream may repeat the answer to a list: it is filtered there, too, whichever it is.
 #[test]
 fn a_stream_that_repeats_a_list_is_filtered() {
-    let initialize = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"x","version":"1"}}}"#;
     for driver in DRIVERS {
         let gateway = start(driver);
         let turn = gateway.turn();
-        let session = gateway.ask(&Post::new(&gateway).to("narrow").body(initialize).bytes());
-        let session = session.header("mcp-session-id").expect("a session id").to_owned();
+        let session = session(&gateway);
         let fields = format!("Mcp-Session-Id: {session}\r\nLast-Event-ID: 6\r\n");
         let repeated: String = LISTS
             .iter()
@@ -555,12 +560,10 @@ fn a_stream_that_repeats_a_list_is_filtered() {
 /// was asked for with one request comes as the answer to another (seen in their sources).
 #[test]
 fn a_list_that_strays_into_another_answer_is_filtered() {
-    let initialize = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"x","version":"1"}}}"#;
     for driver in DRIVERS {
         let gateway = start(driver);
         let turn = gateway.turn();
-        let session = gateway.ask(&Post::new(&gateway).to("narrow").body(initialize).bytes());
-        let session = session.header("mcp-session-id").expect("a session id").to_owned();
+        let session = session(&gateway);
         let mut asked_for = 1;
         for method in ["ping", "prompts/list", "resources/list"] {
             let post = asked(&gateway, "alice", method, false);
