@@ -7,8 +7,11 @@
 mod asked;
 pub mod cases;
 pub mod explain;
+pub mod listing;
 pub mod replay;
+mod stream;
 pub mod tools;
+mod upstream;
 #[cfg(test)]
 mod tests;
 
