@@ -107,19 +107,12 @@ impl<'a> Upstream<'a> {
             }
         };
         let trust_private = self.server.trust_private_addresses;
-        let addresses = permitted(&found, Terms { trust_private, tls: url.tls });
-        if !addresses.is_empty() {
-            return Ok(addresses);
+        let terms = Terms { trust_private, tls: url.tls };
+        let addresses = permitted(&found, terms);
+        if addresses.is_empty() {
+            return Err(format!("the addresses of {} {}", url.host, shut(&found, terms)));
         }
-        let reaches: Vec<Reach> = found.iter().map(|address| reach(address.ip())).collect();
-        let why = if reaches.contains(&Reach::Private) && !trust_private {
-            "are private ones: set trust_private_addresses if it lives there"
-        } else if reaches.contains(&Reach::Public) {
-            "are public ones, for which url must be https"
-        } else {
-            "are link-local, metadata or reserved ones, which are never asked"
-        };
-        Err(format!("the addresses of {} {why}", url.host))
+        Ok(addresses)
     }
 
     /// Asks, over a connection of its own.
@@ -162,7 +155,7 @@ impl<'a> Upstream<'a> {
                  (HTTP+SSE) is not spoken"
             ),
             429 | 503 => format!("it is busy ({status}): try again later"),
-            200 => format!("it answers {what} {}", self.error(heard)),
+            200 => format!("it answers {what}{}", self.error(heard)),
             _ => format!("it answers {what} with {status}{}", self.error(heard)),
         }
     }
@@ -403,6 +396,18 @@ fn credential<'a>(
     }
 }
 
+/// Why none of these addresses may be asked.
+fn shut(found: &[SocketAddr], terms: Terms) -> &'static str {
+    let any = |wanted: Reach| found.iter().any(|address| reach(address.ip()) == wanted);
+    if any(Reach::Private) && !terms.trust_private {
+        "are private ones: set trust_private_addresses if it lives there"
+    } else if any(Reach::Public) && !terms.tls {
+        "are public ones, for which url must be https"
+    } else {
+        "are link-local, metadata or reserved ones, which are never asked"
+    }
+}
+
 fn bounded(bytes: usize, what: &str) -> Result<(), String> {
     if bytes > LIST_BYTES_MAX {
         return Err(format!("it answers {what} with more than {LIST_BYTES_MAX} bytes"));
@@ -417,3 +422,24 @@ const METHOD_NOT_FOUND: i64 = -32601;
 /// What the fixed parts of a head take, and more.
 const HEAD_ROOM_BYTES: usize = 1024;
 const _: () = assert!(SCHEMA_WITHIN.as_secs() == 120);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_are_not_asked_say_why() {
+        let table = [
+            ("10.0.0.1:80", false, true, "set trust_private_addresses"),
+            ("127.0.0.1:80", false, false, "set trust_private_addresses"),
+            ("93.184.215.14:80", true, false, "must be https"),
+            ("169.254.169.254:80", true, true, "never asked"),
+            ("[fe80::1]:80", false, false, "never asked"),
+        ];
+        for (address, trust_private, tls, words) in table {
+            let (found, terms) = ([address.parse().unwrap()], Terms { trust_private, tls });
+            assert!(permitted(&found, terms).is_empty(), "{address}");
+            assert!(shut(&found, terms).contains(words), "{address}: {}", shut(&found, terms));
+        }
+    }
+}

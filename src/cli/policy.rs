@@ -184,17 +184,20 @@ fn described(wanted: &Schema) -> ExitCode {
         Ok(config) => config,
         Err(faults) => return refused(&[faults.to_string()]),
     };
-    let answers = match &wanted.tools {
-        Some(path) => saved(path),
+    let answered = match &wanted.tools {
+        Some(path) => saved(path).map(|answers| (answers, None)),
         None => listing::fetch(&config, &wanted.server).map(|listing| {
             let Listing { answers, pages, revision } = listing;
-            say(&format!("{} answered in {pages} page(s), by MCP {revision}", wanted.server));
-            answers
+            let how = format!("{} answered in {pages} page(s), by MCP {revision}", wanted.server);
+            (answers, Some(how))
         }),
     };
-    let made = answers.map_err(|fault| vec![fault]);
-    match made.and_then(|answers| tools::schema(&config, &wanted.server, &answers)) {
-        Ok(text) => {
+    let made = answered
+        .map_err(|fault| vec![fault])
+        .and_then(|(answers, how)| Ok((tools::schema(&config, &wanted.server, &answers)?, how)));
+    match made {
+        Ok((text, how)) => {
+            how.iter().for_each(|how| say(how));
             print(text.trim_end());
             ExitCode::SUCCESS
         }
