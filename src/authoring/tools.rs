@@ -49,7 +49,7 @@ pub fn schema(config: &Config, server: &str, answers: &str) -> Result<String, Ve
     if !servers.contains(&server) {
         return Err(one(unknown(config, server)));
     }
-    let tools = read(answers).map_err(one)?;
+    let tools = read(answers).map_err(|fault| one(short(&fault)))?;
     let mut text = format!(
         "// Tools of {server} and their arguments, by what it answers to tools/list. Every\n\
          // argument is optional to policies. Make it anew when the server changes.\n\n\
@@ -196,6 +196,12 @@ pub(super) fn comment(words: &str) -> String {
     words.chars().take(COMMENT_CHARS).map(plain).collect()
 }
 
+/// A fault that may quote the server: one line, and not megabytes of it.
+fn short(fault: &str) -> String {
+    let plain = |one: char| if one.is_control() { ' ' } else { one };
+    fault.chars().take(FAULT_CHARS).map(plain).collect()
+}
+
 /// What is printed loads: it is read as the gateway would read it.
 fn sound(servers: &[&str], server: &str, text: &str) -> Result<(), Vec<String>> {
     let source = |text: &str| Source { path: "schema".into(), text: text.to_owned() };
@@ -215,9 +221,10 @@ fn sound(servers: &[&str], server: &str, text: &str) -> Result<(), Vec<String>> 
     };
     match PolicySet::compile_all(&sources, Path::new("."), &setting) {
         Ok(_) => Ok(()),
-        Err(faults) => Err(faults.iter().map(ToString::to_string).collect()),
+        Err(faults) => Err(faults.iter().map(|fault| short(&fault.to_string())).collect()),
     }
 }
 
 const COMMENT_CHARS: usize = 80;
+const FAULT_CHARS: usize = 400;
 const TYPE_NAME_CHARS: usize = 64;

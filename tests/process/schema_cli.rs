@@ -230,6 +230,7 @@ fn lists_that_are_none_are_faults() {
             "page 1: nextCursor is no short text",
         ),
         (modern_with(json!({"tools": [{"name": 1}]})), "page 1: not an answer to tools/list"),
+        (modern_with(json!({"tools": "x".repeat(1 << 20)})), "page 1: not an answer to tools/list"),
         (modern_with(json!({"tools": [{}]})), "page 1: not an answer to tools/list"),
         (modern_with(json!({"prompts": []})), "page 1: not an answer to tools/list"),
         (
@@ -249,6 +250,7 @@ fn lists_that_are_none_are_faults() {
     for (upstream, words) in table {
         let said = fault(&of(&upstream, ""));
         assert!(said.contains(words), "{words}: {said}");
+        assert!(said.len() < 600, "{} bytes of a fault", said.len());
         assert!(upstream.requests() <= 257, "{}", upstream.requests());
     }
 }
