@@ -156,6 +156,10 @@ fn replayed(wanted: &Replay) -> ExitCode {
     };
     let audit = File::open(&wanted.audit).map(BufReader::new);
     match audit.and_then(|audit| replay::replay(&bench, audit, print)) {
+        Ok(totals) if totals.is_of_no_audit() => refused(&[format!(
+            "{}: no line of it is an audit record; name a file that [audit] path has written",
+            wanted.audit.display()
+        )]),
         Ok(totals) => {
             totals.lines().iter().for_each(|line| print(line));
             if totals.otherwise == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
