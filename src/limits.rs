@@ -241,6 +241,16 @@ pub const POLICY_CASES_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const POLICY_CASES_MAX: usize = 100_000;
 /// Tools of one server that `policy schema` writes.
 pub const SCHEMA_TOOLS_MAX: usize = 10_000;
+/// Pages of one server's `tools/list` that it asks for.
+pub const SCHEMA_PAGES_MAX: usize = 256;
+/// Bytes of all of them, as they are answered; one page has [`LIST_BYTES_MAX`].
+pub const SCHEMA_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of a cursor that it sends back.
+pub const SCHEMA_CURSOR_BYTES_MAX: usize = 4096;
+/// For everything that it asks a server, session included.
+pub const SCHEMA_WITHIN: Duration = Duration::from_secs(120);
+/// For the end of that session, whose answer changes nothing.
+pub const SCHEMA_FAREWELL_WITHIN: Duration = Duration::from_secs(2);
 /// Bytes of one audit record that `policy replay` reads; none that is written is as long.
 pub const REPLAY_LINE_BYTES_MAX: usize = 64 * 1024;
 /// Tools, prompts and resources that one message may touch.

@@ -72,6 +72,8 @@ fn the_manual_does_what_it_says() {
     for page in &PAGES[1..] {
         let said = Page::new(page).run();
         if page.starts_with("conf/") {
+            let fault = "walk/draft/misspelt.cedar:2:";
+            assert!(said.contains(fault) && said.contains("tools/delte"), "{said}");
             assert_eq!(said.matches("4 of 4 cases hold").count(), 2, "{said}");
         }
         if page.starts_with("conf/") && exists("curl") {
@@ -208,7 +210,10 @@ impl Page {
         let short = name.trim_end_matches(".md").replace('/', "-");
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("docs").join(short);
         let _ = fs::remove_dir_all(&folder);
-        let upstream = upstream::start();
+        // What the page says of its server.
+        let tools: &[&str] =
+            if name.starts_with("conf/") { &["delete", "echo"] } else { &["echo"] };
+        let upstream = upstream::start(tools);
         let ports = vec![("3001", upstream), ("8080", free_port()), ("9091", free_port())];
         fs::create_dir_all(folder.join("bin")).unwrap();
         std::os::unix::fs::symlink(BINARY, folder.join("bin/portcullis")).unwrap();

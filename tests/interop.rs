@@ -71,6 +71,16 @@ fn everything(tools: &Tools) -> (Running, u16) {
     (running, port)
 }
 
+/// The published server, which speaks the legacy era only.
+fn reference(tools: &Tools) -> (Running, u16) {
+    let mut command = Command::new(&tools.node);
+    command.arg("--import").arg(tools.scripts.join("loopback.mjs")).arg(tools.reference_server());
+    command.arg("streamableHttp").env("PORT", "0");
+    let mut running = Running::start("reference", &tools.runs, &mut command);
+    let port = running.port();
+    (running, port)
+}
+
 /// The shim in front of `port`; without a token it adds nothing.
 fn shim(tools: &Tools, port: u16, token: Option<&str>) -> (Running, u16) {
     let mut command = node(tools, "shim.mjs");
@@ -297,11 +307,7 @@ fn in_order(mut seen: Value) -> Value {
 fn reference_server_is_reached_by_every_client() {
     let _one = serial();
     let Some(tools) = tools() else { return };
-    let mut command = Command::new(&tools.node);
-    command.arg("--import").arg(tools.scripts.join("loopback.mjs")).arg(tools.reference_server());
-    command.arg("streamableHttp").env("PORT", "0");
-    let mut server = Running::start("reference", &tools.runs, &mut command);
-    let port = server.port();
+    let (_server, port) = reference(tools);
     let plan = json!({
         "call": {"name": "echo", "arguments": {"message": "portcullis"}},
         "unknown": {"name": "no_such_tool", "arguments": {}},

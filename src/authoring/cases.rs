@@ -157,8 +157,10 @@ fn question(file: &File, case: &Case) -> Result<Asked, String> {
     let agent = case.agent.as_ref().or(file.agent.as_ref());
     let agent = agent.ok_or("agent is missing: say who the client is")?;
     let at = case.at.as_ref().or(file.at.as_ref());
-    let at =
-        at.ok_or("at is missing: a case says when it is asked, or the file for all of them")?;
+    let at = at.ok_or(
+        "at is missing: a case says when it is asked, or the file for all of them; write \
+         at = \"2026-11-23T22:00:00+01:00\"",
+    )?;
     let method = case.method.as_deref().unwrap_or("tools/call");
     let mut asked = Asked::new(agent, method, moment(at)?);
     if method != "connect" {

@@ -78,6 +78,7 @@ fn at_the_door(bench: &Bench, asked: &Asked) -> Result<String, String> {
     let answer = bench.door(asked)?;
     let places: Vec<String> = answer.policies.iter().map(|id| bench.place(id)).collect();
     Ok(match places.as_slice() {
+        [] if answer.decision == Decision::Deny => "deny, because nothing permits it".to_owned(),
         [] => answer.decision.word().to_owned(),
         places => format!("{} by {}", answer.decision.word(), places.join(", ")),
     })

@@ -7,8 +7,11 @@
 mod asked;
 pub mod cases;
 pub mod explain;
+pub mod listing;
 pub mod replay;
+mod stream;
 pub mod tools;
+mod upstream;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +27,7 @@ use crate::config::{Config, Faults};
 use crate::gateway::{subject, wanted};
 use crate::geo::GeoDb;
 use crate::judge::policy::{Context, Mode, PolicySet, QTarget, Question, Reads, StepUp, Subject};
-use crate::mcp::{ASSUMED_REVISION, Call, Known, Listed, Method, Mirrored, Plan};
+use crate::mcp::{ASSUMED_REVISION, Call, Known, Listed, Method, Mirrored, Plan, REVISIONS};
 use crate::policy::{Ask, Denial, Enforcer, Form, Permit, Shown};
 use crate::reject::Reject;
 use crate::supervisor;
@@ -380,7 +383,12 @@ fn context<'a>(asked: &Asked, revision: Option<&'a str>) -> Context<'a> {
 fn unaskable(asked: &Asked, reject: Reject) -> String {
     let revision = asked.revision.as_deref().unwrap_or(ASSUMED_REVISION);
     let code = reject.audit_code();
-    format!("no client could ask this in revision {revision}: {code}")
+    let known = if reject == Reject::RpcVersion {
+        format!("; the gateway speaks {}", REVISIONS.join(", "))
+    } else {
+        String::new()
+    };
+    format!("no client could ask this in revision {revision}: {code}{known}")
 }
 
 fn form(call: &Call) -> Form {

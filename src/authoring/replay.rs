@@ -50,6 +50,15 @@ pub struct Totals {
 }
 
 impl Totals {
+    /// True when there were lines and none was a record: this is no audit file, and that nothing
+    /// would be decided otherwise says nothing.
+    #[must_use]
+    pub fn is_of_no_audit(&self) -> bool {
+        let records = self.alike + self.otherwise + self.other;
+        let others = self.undecidable.keys().any(|why| *why != NO_RECORD);
+        records == 0 && !others && !self.undecidable.is_empty()
+    }
+
     /// One line each.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
@@ -87,7 +96,7 @@ pub fn replay(
             skip_line(&mut audit)?;
         }
         let Ok(record) = serde_json::from_slice::<Record>(&line) else {
-            *totals.undecidable.entry("not a record").or_default() += 1;
+            *totals.undecidable.entry(NO_RECORD).or_default() += 1;
             continue;
         };
         let Some(was) = decided(&record) else {
@@ -161,7 +170,7 @@ fn again(bench: &Bench, record: &Record) -> Result<(Decision, String), &'static 
 
 fn question(bench: &Bench, record: &Record) -> Result<Asked, &'static str> {
     let agent = record.agent.as_deref().ok_or("the agent is not recorded")?;
-    let at = moment(&record.time).map_err(|_| "not a record")?;
+    let at = moment(&record.time).map_err(|_| NO_RECORD)?;
     let server = record.server.as_deref().ok_or("no server is recorded")?;
     let known = bench.config().servers.iter().any(|known| known.name == server);
     if !known {
@@ -213,4 +222,5 @@ fn told(record: &Record, was: Decision, now: Decision, why: &str) -> String {
     line.chars().map(|one| if one.is_control() { '\u{fffd}' } else { one }).collect()
 }
 
+const NO_RECORD: &str = "not a record";
 const UNASKABLE: &str = "no client could ask this by the configuration of now";

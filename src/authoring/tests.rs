@@ -227,7 +227,7 @@ const TOOLS: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[
 
 #[test]
 fn types_are_made_of_what_a_server_answers() {
-    let text = tools::schema(&minimal(), "github", TOOLS).unwrap();
+    let text = tools::schema(minimal().config(), "github", TOOLS).unwrap();
     let at = text.find("@complete").unwrap();
     let expected = r#"@complete("github")
 type AllTools = {};
@@ -262,7 +262,7 @@ type Of_send_ = {};
 /// What the types are for: a mistake in a policy is a fault when it is loaded.
 #[test]
 fn with_the_types_a_mistake_in_a_policy_is_a_fault() {
-    let types = tools::schema(&minimal(), "github", TOOLS).unwrap();
+    let types = tools::schema(minimal().config(), "github", TOOLS).unwrap();
     let load = |tool: &str, condition: &str| {
         let text = format!(
             "@id(\"a\") permit (principal, action == Action::\"tools/call\", \
@@ -310,11 +310,13 @@ fn what_is_no_whole_list_of_tools_makes_no_types() {
         ("{\"tools\":[]} {", "page 2: not an answer"),
     ];
     for (answers, words) in table {
-        let faults = tools::schema(&minimal(), "github", answers).unwrap_err();
+        let faults = tools::schema(minimal().config(), "github", answers).unwrap_err();
         assert!(faults[0].contains(words), "{answers}: {faults:?}");
     }
-    let faults = tools::schema(&minimal(), "gitlab", "{\"tools\":[]}").unwrap_err();
+    let faults = tools::schema(minimal().config(), "gitlab", "{\"tools\":[]}").unwrap_err();
     assert!(faults[0].contains("there are: github"), "{faults:?}");
     let deep = format!("{{\"tools\":[{{\"name\":\"a\",\"inputSchema\":{deep}}}]}}");
-    assert!(tools::schema(&minimal(), "github", &deep).unwrap().contains("nested too deep"));
+    assert!(
+        tools::schema(minimal().config(), "github", &deep).unwrap().contains("nested too deep")
+    );
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::Bench;
+use crate::config::Config;
 use crate::judge::policy::{PolicySet, Setting, Source, Sources};
 use crate::limits::{ARGUMENT_DEPTH_MAX, SCHEMA_TOOLS_MAX};
 
@@ -43,15 +43,13 @@ struct Tool {
 ///
 /// # Errors
 /// In words: no such server, no such answer, pages that lack, or a tool that is there twice.
-pub fn schema(bench: &Bench, server: &str, answers: &str) -> Result<String, Vec<String>> {
+pub fn schema(config: &Config, server: &str, answers: &str) -> Result<String, Vec<String>> {
     let one = |fault: String| vec![fault];
-    let servers: Vec<&str> =
-        bench.config().servers.iter().map(|server| server.name.as_str()).collect();
+    let servers = names(config);
     if !servers.contains(&server) {
-        let known = servers.join(", ");
-        return Err(one(format!("no server is called {server:?}; there are: {known}")));
+        return Err(one(unknown(config, server)));
     }
-    let tools = read(answers).map_err(one)?;
+    let tools = read(answers).map_err(|fault| one(short(&fault)))?;
     let mut text = format!(
         "// Tools of {server} and their arguments, by what it answers to tools/list. Every\n\
          // argument is optional to policies. Make it anew when the server changes.\n\n\
@@ -64,6 +62,15 @@ pub fn schema(bench: &Bench, server: &str, answers: &str) -> Result<String, Vec<
     }
     sound(&servers, server, &text)?;
     Ok(text)
+}
+
+fn names(config: &Config) -> Vec<&str> {
+    config.servers.iter().map(|server| server.name.as_str()).collect()
+}
+
+/// There is no such server.
+pub(super) fn unknown(config: &Config, server: &str) -> String {
+    format!("no server is called {server:?}; there are: {}", names(config).join(", "))
 }
 
 fn read(answers: &str) -> Result<Vec<Tool>, String> {
@@ -184,9 +191,15 @@ fn write_type(schema: &Value, depth: usize, text: &mut String) -> Result<(), &'s
 }
 
 /// Foreign words as a comment: one line, and not a long one.
-fn comment(words: &str) -> String {
+pub(super) fn comment(words: &str) -> String {
     let plain = |one: char| if one.is_control() || one.is_whitespace() { ' ' } else { one };
     words.chars().take(COMMENT_CHARS).map(plain).collect()
+}
+
+/// A fault that may quote the server: one line, and not megabytes of it.
+fn short(fault: &str) -> String {
+    let plain = |one: char| if one.is_control() { ' ' } else { one };
+    fault.chars().take(FAULT_CHARS).map(plain).collect()
 }
 
 /// What is printed loads: it is read as the gateway would read it.
@@ -208,9 +221,10 @@ fn sound(servers: &[&str], server: &str, text: &str) -> Result<(), Vec<String>> 
     };
     match PolicySet::compile_all(&sources, Path::new("."), &setting) {
         Ok(_) => Ok(()),
-        Err(faults) => Err(faults.iter().map(ToString::to_string).collect()),
+        Err(faults) => Err(faults.iter().map(|fault| short(&fault.to_string())).collect()),
     }
 }
 
 const COMMENT_CHARS: usize = 80;
+const FAULT_CHARS: usize = 400;
 const TYPE_NAME_CHARS: usize = 64;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -11,9 +11,11 @@ use serde_json::{Map, Value};
 
 use super::{ConfigFile, EX_USAGE, print, say};
 use crate::address::Country;
+use crate::authoring::listing::{self, Listing};
 use crate::authoring::{Asked, Bench, Decision, Reference, cases, explain, moment, replay, tools};
 use crate::clock::{Clock, UnixSeconds};
-use crate::limits::POLICY_CASES_BYTES_MAX;
+use crate::config::Config;
+use crate::limits::{POLICY_CASES_BYTES_MAX, SCHEMA_BYTES_MAX};
 
 /// What is asked about.
 #[derive(Args)]
@@ -74,7 +76,7 @@ pub(super) enum Policy {
     Test(Test),
     /// Tell which requests of an audit file other policies would have decided otherwise
     Replay(Replay),
-    /// Print types of a server's tools for schema.d, from its answers to tools/list
+    /// Print types of a server's tools for schema.d, by what it answers to tools/list
     Schema(Schema),
 }
 
@@ -102,12 +104,13 @@ pub(super) struct Replay {
 pub(super) struct Schema {
     #[command(flatten)]
     file: ConfigFile,
-    /// The server
+    /// The server; it is asked, with the credential that it has in the configuration
     #[arg(long, value_name = "S")]
     server: String,
-    /// All pages of its answer (JSON), one after the other; `-` for standard input
+    /// Do not ask it, but read all pages of its answer (JSON), one after the other; `-` for
+    /// standard input
     #[arg(long, value_name = "FILE")]
-    tools: PathBuf,
+    tools: Option<PathBuf>,
 }
 
 /// Exit code 0 for a permit, 1 for anything else.
@@ -153,6 +156,10 @@ fn replayed(wanted: &Replay) -> ExitCode {
     };
     let audit = File::open(&wanted.audit).map(BufReader::new);
     match audit.and_then(|audit| replay::replay(&bench, audit, print)) {
+        Ok(totals) if totals.is_of_no_audit() => refused(&[format!(
+            "{}: no line of it is an audit record; name a file that [audit] path has written",
+            wanted.audit.display()
+        )]),
         Ok(totals) => {
             totals.lines().iter().for_each(|line| print(line));
             if totals.otherwise == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -175,35 +182,48 @@ fn tested(test: &Test) -> ExitCode {
     }
 }
 
+/// Policies are not read: they may need the types that are made here.
 fn described(wanted: &Schema) -> ExitCode {
-    let bench = match open(&wanted.file) {
-        Ok(bench) => bench,
-        Err(code) => return code,
+    let config = match Config::load(&wanted.file.config) {
+        Ok(config) => config,
+        Err(faults) => return refused(&[faults.to_string()]),
     };
-    let from: Box<dyn Read> = if wanted.tools.as_os_str() == "-" {
-        Box::new(std::io::stdin())
-    } else {
-        match File::open(&wanted.tools) {
-            Ok(file) => Box::new(file),
-            Err(error) => return refused(&[format!("{}: {error}", wanted.tools.display())]),
-        }
+    let answered = match &wanted.tools {
+        Some(path) => saved(path).map(|answers| (answers, None)),
+        None => listing::fetch(&config, &wanted.server).map(|listing| {
+            let Listing { answers, pages, revision } = listing;
+            let how = format!("{} answered in {pages} page(s), by MCP {revision}", wanted.server);
+            (answers, Some(how))
+        }),
     };
-    let mut answers = String::new();
-    let bound = POLICY_CASES_BYTES_MAX as u64;
-    match from.take(bound + 1).read_to_string(&mut answers) {
-        Err(error) => return refused(&[format!("{}: {error}", wanted.tools.display())]),
-        Ok(read) if read as u64 > bound => {
-            return refused(&[format!("{}: larger than {bound} bytes", wanted.tools.display())]);
-        }
-        Ok(_) => {}
-    }
-    match tools::schema(&bench, &wanted.server, &answers) {
-        Ok(text) => {
+    let made = answered
+        .map_err(|fault| vec![fault])
+        .and_then(|(answers, how)| Ok((tools::schema(&config, &wanted.server, &answers)?, how)));
+    match made {
+        Ok((text, how)) => {
+            how.iter().for_each(|how| say(how));
             print(text.trim_end());
             ExitCode::SUCCESS
         }
         Err(faults) => refused(&faults),
     }
+}
+
+/// What a server answered before; `-` for standard input.
+fn saved(path: &Path) -> Result<String, String> {
+    let fault = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
+    let from: Box<dyn Read> = if path.as_os_str() == "-" {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(File::open(path).map_err(|error| fault(&error))?)
+    };
+    let mut answers = String::new();
+    let bound = SCHEMA_BYTES_MAX as u64;
+    let read = from.take(bound + 1).read_to_string(&mut answers).map_err(|error| fault(&error))?;
+    if read as u64 > bound {
+        return Err(fault(&format!("larger than {bound} bytes")));
+    }
+    Ok(answers)
 }
 
 fn open(file: &ConfigFile) -> Result<Bench, ExitCode> {

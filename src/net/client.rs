@@ -57,20 +57,7 @@ async fn receive(
     bytes_max: usize,
     until: Monotonic,
 ) -> Result<Answer, Reject> {
-    let mut head = ResponseHead::new();
-    let mut buf = Vec::with_capacity(READ_BYTES);
-    let end = loop {
-        match head.parse(&buf, Method::Get)? {
-            Some(end) if head.is_interim() => {
-                buf.drain(..end);
-                head.next_after_interim()?;
-            }
-            Some(end) => break end,
-            None if buf.len() > UPSTREAM_HEAD_BYTES_MAX => return Err(Reject::UpstreamMalformed),
-            None if fill(stream, &mut buf, until).await? == 0 => return Err(Reject::UpstreamEof),
-            None => {}
-        }
-    };
+    let (head, mut buf, end) = read_head(stream, Method::Get, until).await?;
     if head.field(&buf, Field::ContentEncoding).is_some() {
         // None was asked for (RFC 9110 §12.5.3), and none is undone here.
         return Err(Reject::UpstreamMalformed);
@@ -83,6 +70,29 @@ async fn receive(
     let decoder = decoder.map_err(|_| Reject::UpstreamMalformed)?;
     let (body, _) = read_body(stream, decoder, buf, bytes_max, until).await?;
     Ok(Answer { status, cache_control, body })
+}
+
+/// The head of the answer to a request with the method `answered`: itself, all bytes read, and how
+/// many of them are its own.
+pub(super) async fn read_head(
+    stream: &mut Stream,
+    answered: Method,
+    until: Monotonic,
+) -> Result<(ResponseHead, Vec<u8>, usize), Reject> {
+    let mut head = ResponseHead::new();
+    let mut buf = Vec::with_capacity(READ_BYTES);
+    loop {
+        match head.parse(&buf, answered)? {
+            Some(end) if head.is_interim() => {
+                buf.drain(..end);
+                head.next_after_interim()?;
+            }
+            Some(end) => return Ok((head, buf, end)),
+            None if buf.len() > UPSTREAM_HEAD_BYTES_MAX => return Err(Reject::UpstreamMalformed),
+            None if fill(stream, &mut buf, until).await? == 0 => return Err(Reject::UpstreamEof),
+            None => {}
+        }
+    }
 }
 
 /// The body, and what came behind it.

@@ -17,6 +17,7 @@ pub mod dial;
 pub mod listen;
 pub mod pool;
 pub mod proxy;
+pub mod reply;
 pub mod resolve;
 pub mod runtime;
 #[cfg(feature = "bench-internals")]

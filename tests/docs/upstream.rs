@@ -1,4 +1,4 @@
-//! An MCP server as small as one can be: the legacy era, one tool, JSON answers.
+//! An MCP server as small as one can be: the legacy era, a few tools, JSON answers.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,21 +7,21 @@ use std::thread;
 use serde_json::{Value, json};
 
 /// Serves on a port of its own until the process ends.
-pub(crate) fn start() -> u16 {
+pub(crate) fn start(tools: &'static [&'static str]) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
         for stream in listener.incoming() {
-            thread::spawn(move || while_it_lasts(stream.unwrap()));
+            thread::spawn(move || while_it_lasts(stream.unwrap(), tools));
         }
     });
     port
 }
 
-fn while_it_lasts(stream: TcpStream) {
+fn while_it_lasts(stream: TcpStream, tools: &[&str]) {
     let mut writer = stream.try_clone().unwrap();
     let mut reader = BufReader::new(stream);
-    while let Some(answer) = serve(&mut reader) {
+    while let Some(answer) = serve(&mut reader, tools) {
         if writer.write_all(answer.as_bytes()).is_err() {
             return;
         }
@@ -29,7 +29,7 @@ fn while_it_lasts(stream: TcpStream) {
 }
 
 /// One request and its answer; `None` at the end of the connection.
-fn serve(reader: &mut BufReader<TcpStream>) -> Option<String> {
+fn serve(reader: &mut BufReader<TcpStream>, tools: &[&str]) -> Option<String> {
     let (mut first, mut length) = (String::new(), 0);
     loop {
         let mut line = String::new();
@@ -56,14 +56,14 @@ fn serve(reader: &mut BufReader<TcpStream>) -> Option<String> {
     if message.get("id").is_none() {
         return Some("HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n".to_owned());
     }
-    let text = answer(&message).to_string();
+    let text = answer(&message, tools).to_string();
     Some(format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{text}",
         text.len()
     ))
 }
 
-fn answer(message: &Value) -> Value {
+fn answer(message: &Value, tools: &[&str]) -> Value {
     let id = &message["id"];
     let result = match message["method"].as_str().unwrap() {
         "initialize" => json!({
@@ -71,9 +71,10 @@ fn answer(message: &Value) -> Value {
             "capabilities": {"tools": {}},
             "serverInfo": {"name": "docs", "version": "1"},
         }),
-        "tools/list" => json!({
-            "tools": [{"name": "echo", "inputSchema": {"type": "object"}}],
-        }),
+        "tools/list" => {
+            let tool = |name: &&str| json!({"name": name, "inputSchema": {"type": "object"}});
+            json!({"tools": tools.iter().map(tool).collect::<Vec<_>>()})
+        }
         "ping" => json!({}),
         method => {
             let error = json!({"code": -32601, "message": format!("no {method} here")});

@@ -43,17 +43,32 @@ pub(crate) const PDP_TOKEN: &str = "t0ken-of-the-decision-point";
 /// The person whom minted tokens name.
 pub(crate) const USER: &str = "dana@example.com";
 
-impl Gateway {
-    /// Writes the configuration and starts the gateway.
-    pub(crate) fn start(tools: &Tools, setup: &Setup<'_>) -> Gateway {
-        let folder = tools.runs.join(format!("gateway-{}", setup.name));
+/// The folder of a gateway that is not started.
+pub(crate) struct Prepared {
+    pub(crate) folder: PathBuf,
+    key: PathBuf,
+    port: u16,
+}
+
+impl Setup<'_> {
+    /// Writes `gateway.toml` and all that it names.
+    pub(crate) fn prepare(&self, tools: &Tools) -> Prepared {
+        let folder = tools.runs.join(format!("gateway-{}", self.name));
         fs::create_dir_all(folder.join("policies")).unwrap();
-        fs::write(folder.join("policies/interop.cedar"), setup.policies).unwrap();
+        fs::write(folder.join("policies/interop.cedar"), self.policies).unwrap();
         fs::write(folder.join("pdp.token"), PDP_TOKEN).unwrap();
         let key = make_keys(&folder.join("keys"));
         let port = free_port();
+        fs::write(folder.join("gateway.toml"), configuration(self, port)).unwrap();
+        Prepared { folder, key, port }
+    }
+}
+
+impl Gateway {
+    /// Writes the configuration and starts the gateway.
+    pub(crate) fn start(tools: &Tools, setup: &Setup<'_>) -> Gateway {
+        let Prepared { folder, key, port } = setup.prepare(tools);
         let config = folder.join("gateway.toml");
-        fs::write(&config, configuration(setup, port)).unwrap();
         let mut command = Command::new(BINARY);
         command.args(["gateway", "--config"]).arg(&config);
         let mut running = Running::start_on_stderr("gateway", &folder, &mut command);
@@ -158,6 +173,6 @@ fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
-const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 const ISSUER: &str = "https://issuer.interop.test";
 const MINT_LIMIT: Duration = Duration::from_secs(30);

@@ -1,16 +1,19 @@
 //! What official clients make of policies: lists with only what they may use, and a step-up that
 //! they take on their own.
 
+use std::fs;
+use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::gateway::{Gateway, PDP_TOKEN, Setup, USER};
+use crate::gateway::{BINARY, Gateway, PDP_TOKEN, Setup, USER};
 use crate::install::tools;
-use crate::process::{Running, eventually};
+use crate::process::{Running, eventually, finish};
 use crate::{
     DENIED, Sdk, client, client_with, ends_with_a_true_record, everything, node, observed,
-    oidc_token, permit_all, python, serial, status, upstream_saw_no_token,
+    oidc_token, permit_all, python, reference, serial, status, upstream_saw_no_token,
 };
 
 const FILTERED: &str = r#"
@@ -126,6 +129,61 @@ fn the_sdks_hear_of_a_change_of_policies() {
         ends_with_a_true_record(gateway, &token);
     }
 }
+
+/// A tool of the reference server and its argument, by name.
+fn about_echo(argument: &str) -> String {
+    let asked = r#"context.arguments["everything/echo"]"#;
+    format!(
+        "@id(\"all\") permit (principal, action, resource);\n\
+         @id(\"quiet\") forbid (principal, action == Action::\"tools/call\",\n\
+         resource == Tool::\"everything/echo\")\n\
+         when {{ context has arguments && context.arguments has \"everything/echo\" &&\n\
+         {asked} has {argument} && {asked}.{argument} like \"*loud*\" }};\n"
+    )
+}
+
+/// The published reference server (older revisions) and the Python SDK's (2026-07-28) are asked for
+/// their tools; with what is printed in `schema.d` a misspelt argument is a fault with its place.
+#[test]
+fn policy_schema_of_real_servers_makes_a_misspelt_argument_a_fault() {
+    let _one = serial();
+    let Some(tools) = tools() else { return };
+    let (_modern, modern) = everything(tools);
+    let (_legacy, legacy) = reference(tools);
+    let setup = Setup { policies: &about_echo("message"), ..permit_all("schema", legacy) };
+    let folder = setup.prepare(tools).folder;
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(BINARY);
+        command.args(arguments).current_dir(&folder);
+        finish("portcullis", RUN_LIMIT, &mut command)
+    };
+    let schema = ["policy", "schema", "--config", "gateway.toml", "--server", "everything"];
+    let check = ["check", "--config", "gateway.toml"];
+    assert!(!run(&check).status.success(), "there is no such type yet");
+    let made = run(&schema);
+    assert!(made.status.success(), "{}", made.stderr);
+    assert!(made.stderr.contains("by MCP 2025-11-25"), "{}", made.stderr);
+    assert!(made.stdout.contains("@tool(\"everything/echo\")"), "{}", made.stdout);
+    fs::create_dir(folder.join("policies/schema.d")).unwrap();
+    fs::write(folder.join("policies/schema.d/everything.cedarschema"), &made.stdout).unwrap();
+    let sound = run(&check);
+    assert!(sound.status.success(), "{}", sound.stderr);
+    fs::write(folder.join("policies/interop.cedar"), about_echo("mesage")).unwrap();
+    let faulty = run(&check);
+    assert_eq!(faulty.status.code(), Some(1), "{}", faulty.stderr);
+    let at = |line: &str| line.contains("policies/interop.cedar:5:") && line.contains("mesage");
+    assert!(faulty.stderr.lines().any(at), "{}", faulty.stderr);
+
+    let setup = permit_all("schema-modern", modern);
+    let folder = setup.prepare(tools).folder;
+    let made =
+        finish("portcullis", RUN_LIMIT, Command::new(BINARY).args(schema).current_dir(&folder));
+    assert!(made.status.success(), "{}", made.stderr);
+    assert!(made.stderr.contains("by MCP 2026-07-28"), "{}", made.stderr);
+    assert!(made.stdout.contains("@tool(\"everything/test_simple_text\")"), "{}", made.stdout);
+}
+
+const RUN_LIMIT: Duration = Duration::from_secs(60);
 
 const STEP_UP: &str = r#"
 @id("dana") permit (principal == User::"dana@example.com", action, resource);

@@ -99,10 +99,21 @@ fn explain_says_what_decides_and_where_it_is_written() {
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("fails to evaluate, which denies: broken ("), "{said}");
 
+    let future = [&ANN[..], &["--name", "echo", "--revision", "2031-01-01"]].concat();
+    let (code, _, faults) = explain(&stage, &future);
+    assert_eq!(code, 64, "{faults}");
+    assert!(faults.contains("the gateway speaks 2024-11-05, 2025-03-26"), "{faults}");
+
     let stranger = ["--server", "sample", "--name", "echo"];
     let (code, said, _) = explain(&stage, &stranger);
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("permitted by: nothing"), "{said}");
+
+    let closed: Vec<&str> = POLICIES.lines().skip(1).collect();
+    stage.write("policies/all.cedar", &closed.join("\n"));
+    let (code, said, _) = explain(&stage, &[&ANN[..], &["--name", "echo"]].concat());
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("connect: deny, because nothing permits it"), "{said}");
 }
 
 /// Arguments are read by the gateway's own reader: what it cannot hold, or refuses, is so here.
@@ -413,6 +424,15 @@ fn replay_tells_what_other_policies_would_have_decided_otherwise() {
         "1 records of what no policy decided",
     ];
     assert_eq!(said.lines().collect::<Vec<_>>(), expected);
+    // Not an audit file at all: that nothing would change says nothing.
+    let saved = stage.read("audit.jsonl");
+    stage.write("audit.jsonl", "{\"level\":\"INFO\"}\nlistening\n");
+    let (code, said, faults) = replay("policies");
+    assert_eq!((code, said.as_str()), (1, ""));
+    assert!(faults.starts_with("audit.jsonl: no line of it is an audit record"), "{faults}");
+    stage.write("audit.jsonl", "");
+    assert_eq!(replay("policies").0, 0, "a file that was just rotated");
+    stage.write("audit.jsonl", &saved);
     stage.write("next/all.cedar", &REPLAYED.replace("never", "echo"));
     let (_, said, _) = replay("next");
     assert!(said.contains("eve\u{fffd}[2J tools/call sample/echo: permit -> deny"), "{said}");

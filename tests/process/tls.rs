@@ -333,6 +333,29 @@ fn s05_plain_http_where_tls_is_due_is_502() {
     assert_eq!((failed.status, failed.reason().as_str()), (502, "upstream_tls"));
 }
 
+/// `policy schema --server` believes whom the gateway believes, and shows nobody else the key.
+#[test]
+fn policy_schema_believes_the_ca_file() {
+    let authority = Authority::new();
+    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let (certificate, key) = authority.sign(params);
+    let upstream = upstream_with(certificate.der().clone(), &key);
+    let stage = to_upstream(&upstream).prepare();
+    stage.write("up.key", "canary-upstream-key");
+    stage.write("ca.pem", &Authority::new().0.pem());
+    let (code, _, told) = crate::schema_cli::schema(&stage, &[]);
+    let words = "no TLS with it: it speaks none there, or shows no certificate for 127.0.0.1 that \
+                 is signed by one in ";
+    assert!(code == 1 && told.contains(words), "{told}");
+    assert_eq!(upstream.requests(), 0);
+    stage.write("ca.pem", &authority.0.pem());
+    // It is no MCP server, so this is how far one gets.
+    let (code, _, told) = crate::schema_cli::schema(&stage, &[]);
+    assert!(code == 1 && told.contains("speaks no revision of MCP"), "{told}");
+    assert!(upstream.seen()[0].head.contains("canary-upstream-key"));
+    assert!(!told.contains("canary-upstream-key"));
+}
+
 /// An upstream that goes without `close_notify` in an answer that ends with the connection may have
 /// been cut by anybody.
 #[test]
