@@ -44,6 +44,8 @@ mod policy_cli;
 mod relay;
 #[path = "process/reload.rs"]
 mod reload;
+#[path = "process/rollout.rs"]
+mod rollout;
 #[path = "process/secrets.rs"]
 mod secrets;
 #[path = "process/signals.rs"]
