@@ -1,6 +1,7 @@
 //! Enforcement, the look of denials, and the cache.
 
 mod differential;
+mod lines;
 
 use std::path::Path;
 
