@@ -49,6 +49,10 @@ mod identity;
 mod identity_more;
 #[path = "black_box/later.rs"]
 mod later;
+#[path = "black_box/list_reasons.rs"]
+mod list_reasons;
+#[path = "black_box/list_streams.rs"]
+mod list_streams;
 #[path = "black_box/lists.rs"]
 mod lists;
 #[path = "black_box/message.rs"]
