@@ -1,5 +1,6 @@
 //! Enforcement, the look of denials, and the cache.
 
+mod clock;
 mod differential;
 mod lines;
 

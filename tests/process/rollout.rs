@@ -223,6 +223,44 @@ fn a_rule_is_tested_shadowed_read_and_enforced_on_every_core() {
     });
 }
 
+/// The permit is kept on every core, and asked for again and again; with the second of the forbid
+/// it is gone on each. No record of that second or later says otherwise.
+#[test]
+fn a_kept_permit_ends_with_its_second_on_every_core() {
+    let upstream = Upstream::echo();
+    let gateway = Setup::new(upstream.address).start();
+    gateway.wait_until_ready();
+    let mut agent = Agent::on_every_core(&gateway, gateway.client());
+    let clock = Clock::start();
+    let edge = clock.now().wall.seconds().0 + 3;
+    let edge = jiff::Timestamp::from_second(i64::try_from(edge).unwrap()).unwrap();
+    let rule = format!(
+        "@id(\"closed\") forbid (principal, action == Action::\"tools/call\", resource)\n\
+         when {{ context.now >= datetime(\"{edge}\") }};\n"
+    );
+    gateway.stage().write("policies/closed.cedar", &rule);
+    gateway.reload();
+    let mut permits = 0;
+    eventually("closed on every core", || {
+        let told = agent.call("door");
+        permits += told.iter().filter(|(_, denied)| !denied).count();
+        told.iter().all(|(_, denied)| *denied)
+    });
+    assert!(permits > 10, "it was permitted before, and often: {permits}");
+    for _ in 0..20 {
+        assert!(agent.is_denied("door"));
+    }
+    let of = |record: &Value| record["name"] == "door";
+    let stage = gateway.stop();
+    let records: Vec<Value> = stage.audit().into_iter().filter(of).collect();
+    // A request is decided after it was read: what was permitted was read before.
+    for record in records.iter().filter(|record| record["decision"] == "permit") {
+        let read: jiff::Timestamp = record["time"].as_str().unwrap().parse().unwrap();
+        assert!(read < edge, "{record}");
+    }
+    assert_eq!(records.iter().filter(|record| record["decision"] == "permit").count(), permits);
+}
+
 /// Of an intern now and the day after tomorrow at noon, and of somebody else.
 fn cases(now: u64) -> String {
     let at = |seconds: u64| jiff::Timestamp::from_second(i64::try_from(seconds).unwrap()).unwrap();
