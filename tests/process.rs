@@ -21,6 +21,8 @@ mod ablation;
 mod admin;
 #[path = "process/audit.rs"]
 mod audit;
+#[path = "process/bad_policies.rs"]
+mod bad_policies;
 #[path = "process/client.rs"]
 mod client;
 #[path = "process/credentials.rs"]
