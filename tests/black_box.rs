@@ -33,6 +33,8 @@ mod upstream;
 
 #[path = "black_box/arguments.rs"]
 mod arguments;
+#[path = "black_box/countries.rs"]
+mod countries;
 #[path = "black_box/coverage.rs"]
 mod coverage;
 #[path = "black_box/faults.rs"]
