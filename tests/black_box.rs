@@ -33,6 +33,8 @@ mod upstream;
 
 #[path = "black_box/arguments.rs"]
 mod arguments;
+#[path = "black_box/countries.rs"]
+mod countries;
 #[path = "black_box/coverage.rs"]
 mod coverage;
 #[path = "black_box/faults.rs"]
@@ -49,6 +51,10 @@ mod identity;
 mod identity_more;
 #[path = "black_box/later.rs"]
 mod later;
+#[path = "black_box/list_reasons.rs"]
+mod list_reasons;
+#[path = "black_box/list_streams.rs"]
+mod list_streams;
 #[path = "black_box/lists.rs"]
 mod lists;
 #[path = "black_box/message.rs"]

@@ -70,6 +70,7 @@ fn the_readme_does_what_it_says() {
 #[test]
 fn the_manual_does_what_it_says() {
     for page in &PAGES[1..] {
+        let before = is_business_hours();
         let said = Page::new(page).run();
         if page.starts_with("conf/") {
             let fault = "walk/draft/misspelt.cedar:2:";
@@ -77,9 +78,43 @@ fn the_manual_does_what_it_says() {
             assert_eq!(said.matches("4 of 4 cases hold").count(), 2, "{said}");
         }
         if page.starts_with("conf/") && exists("curl") {
-            assert!(said.contains("\"shadow_policies\":1"), "{said}");
+            assert_rule_walked(&said, before);
         }
     }
+}
+
+/// The rule of `conf/policies/README.md`: a shadow at first, in force at last.
+fn assert_rule_walked(said: &str, before: bool) {
+    let shadowed = said.split("\"shadow_policies\":1").nth(1).unwrap_or_default();
+    let (first, second) = (answer_to(shadowed, 1), answer_to(shadowed, 2));
+    assert!(first["result"].is_object(), "a shadow denies nothing: {said}");
+    let shows = |words: &str| shadowed.contains(words);
+    let recorded = shows("\"would_deny\":[\"interns-delete-by-day\"]");
+    let nothing = shows("within business hours: it would have denied nothing");
+    assert!(recorded != nothing && !shows("no call is recorded"), "{said}");
+    assert_eq!(shows("some would have been denied"), recorded, "{said}");
+    // Unless the hour struck meanwhile.
+    if before == is_business_hours() {
+        assert_eq!(nothing, before, "{said}");
+        assert_eq!(second["error"]["code"] == 1403, !before, "{said}");
+    }
+}
+
+/// Monday to Friday, from 9 to 17 o'clock, UTC.
+fn is_business_hours() -> bool {
+    let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
+    now.weekday().to_monday_one_offset() <= 5 && (9..17).contains(&now.hour())
+}
+
+/// The JSON-RPC message with this id in what a page said.
+fn answer_to(said: &str, id: u64) -> serde_json::Value {
+    let starts = said.match_indices('{').map(|(at, _)| &said[at..]);
+    let read = |text: &str| {
+        let mut messages = serde_json::Deserializer::from_str(text).into_iter();
+        messages.next().and_then(|message: Result<serde_json::Value, _>| message.ok())
+    };
+    let found = starts.filter_map(read).find(|message| message["id"] == id);
+    found.unwrap_or_else(|| panic!("no answer to {id} in:\n{said}"))
 }
 
 #[test]
@@ -307,10 +342,10 @@ impl Page {
     }
 }
 
-/// A line for a foreign tool that this machine lacks.
+/// A line with a foreign tool that this machine lacks.
 fn is_missing(line: &str) -> bool {
-    let tool = line.split(' ').next().unwrap_or_default();
-    ["curl", "systemd-analyze"].contains(&tool) && !exists(tool)
+    let mut words = line.split(' ');
+    words.any(|word| ["curl", "systemd-analyze"].contains(&word) && !exists(word))
 }
 
 fn exists(tool: &str) -> bool {

@@ -21,6 +21,8 @@ mod ablation;
 mod admin;
 #[path = "process/audit.rs"]
 mod audit;
+#[path = "process/bad_policies.rs"]
+mod bad_policies;
 #[path = "process/client.rs"]
 mod client;
 #[path = "process/credentials.rs"]
@@ -44,6 +46,8 @@ mod policy_cli;
 mod relay;
 #[path = "process/reload.rs"]
 mod reload;
+#[path = "process/rollout.rs"]
+mod rollout;
 #[path = "process/schema_cli.rs"]
 mod schema_cli;
 #[path = "process/secrets.rs"]

@@ -72,14 +72,15 @@ impl<'a> Watch<'a> {
         self.tally.get()
     }
 
-    /// Adds one list, or one page of it, to what the record says.
+    /// Adds one list, or one page of it, to what the record of this exchange says.
     fn count(&self, items: usize, kept: &[bool], why: Empty) {
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let before = self.tally.get().unwrap_or_default();
         let upstream = before.upstream.saturating_add(number(items));
         let shown = number(kept.iter().filter(|kept| **kept).count());
         let shown = before.shown.saturating_add(shown);
-        // Of several pages, or lists of one stream, the strongest reason stays.
+        // Of several pages or lists in one stream the strongest reason stays. A page that was
+        // asked for by itself is an exchange of its own.
         let why = if items == 0 { Empty::Upstream } else { why };
         let empty = (shown == 0).then(|| before.empty.map_or(why, |before| before.max(why)));
         self.tally.set(Some(Tally { upstream, shown, empty }));

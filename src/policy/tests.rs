@@ -1,6 +1,8 @@
 //! Enforcement, the look of denials, and the cache.
 
+mod clock;
 mod differential;
+mod lines;
 
 use std::path::Path;
 

@@ -2,20 +2,21 @@
 
 use serde_json::{Value, json};
 
-use super::client::{Answer, Client, Way, text};
+use super::client::{Answer, text};
 use super::gateway::{DRIVERS, Driver, Gateway};
+use super::list_streams::stream;
 use super::table::{Post, assert_silent};
 
 /// One list method: what the upstream answers, what is shown of it, and what was hidden.
-struct List {
-    method: &'static str,
-    member: &'static str,
-    key: &'static str,
-    sent: &'static [&'static str],
-    shown: &'static [&'static str],
+pub(super) struct List {
+    pub(super) method: &'static str,
+    pub(super) member: &'static str,
+    pub(super) key: &'static str,
+    pub(super) sent: &'static [&'static str],
+    pub(super) shown: &'static [&'static str],
 }
 
-const LISTS: [List; 4] = [
+pub(super) const LISTS: [List; 4] = [
     List {
         method: "tools/list",
         member: "tools",
@@ -48,16 +49,17 @@ const LISTS: [List; 4] = [
 
 /// How the upstream frames its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framing {
+pub(super) enum Framing {
     Length,
     Chunked,
     UntilClose,
 }
 
-const FRAMINGS: [Framing; 3] = [Framing::Length, Framing::Chunked, Framing::UntilClose];
+pub(super) const FRAMINGS: [Framing; 3] = [Framing::Length, Framing::Chunked, Framing::UntilClose];
 
 /// alice may use some of `narrow`; dora may list it and use nothing; erin may use all of it but
-/// is forbidden to; what stops finn fails to evaluate.
+/// is forbidden to; what stops finn fails to evaluate; to gina each of
+/// these happens with another tool.
 const POLICIES: &str = r#"
 @id("narrow-prompt")
 permit (principal == User::"alice", action == Action::"prompts/get",
@@ -83,9 +85,21 @@ permit (principal == User::"finn", action, resource in Server::"narrow");
 @id("finn-fails")
 forbid (principal == User::"finn", action in Action::"use", resource in Server::"narrow")
 when { context.local.minute_of_day * 9223372036854775807 + 9223372036854775807 > 0 };
+@id("gina-lists")
+permit (principal == User::"gina", action in [Action::"session", Action::"list"],
+  resource in Server::"narrow");
+@id("gina-uses")
+permit (principal == User::"gina", action == Action::"tools/call", resource)
+when { [Tool::"narrow/allowed", Tool::"narrow/Allowed", Tool::"narrow/all"].contains(resource) };
+@id("gina-not-all")
+forbid (principal == User::"gina", action == Action::"tools/call", resource == Tool::"narrow/all");
+@id("gina-fails")
+forbid (principal == User::"gina", action == Action::"tools/call",
+  resource == Tool::"narrow/Allowed")
+when { context.local.minute_of_day * 9223372036854775807 + 9223372036854775807 > 0 };
 "#;
 
-fn start(driver: Driver) -> Gateway {
+pub(super) fn start(driver: Driver) -> Gateway {
     let gateway = Gateway::start_with(driver, "", |directory| {
         std::fs::write(directory.join("policies/lists.cedar"), POLICIES).unwrap();
     });
@@ -100,24 +114,24 @@ impl List {
         json!({ self.key: name, "description": format!("[{{\"{name}\"}}], \u{e9}"), "n": 1.50 })
     }
 
-    fn message(&self, names: &[&str], more: Value) -> Value {
+    pub(super) fn message(&self, names: &[&str], more: Value) -> Value {
         let items: Vec<Value> = names.iter().map(|name| self.item(name)).collect();
         let mut result = json!({ self.member: items, "nextCursor": "page2" });
         result.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         json!({ "jsonrpc": "2.0", "id": 1, "result": result })
     }
 
-    fn sent(&self) -> Value {
+    pub(super) fn sent(&self) -> Value {
         self.message(self.sent, json!({}))
     }
 
-    fn shown(&self) -> Value {
+    pub(super) fn shown(&self) -> Value {
         self.message(self.shown, json!({}))
     }
 }
 
 /// The request for a list of `narrow` as `user`.
-fn asked(gateway: &Gateway, user: &str, method: &str, modern: bool) -> Post {
+pub(super) fn asked(gateway: &Gateway, user: &str, method: &str, modern: bool) -> Post {
     let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
     let params = if modern { format!("{{{meta}}}") } else { "{}".to_owned() };
     let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
@@ -128,7 +142,7 @@ fn asked(gateway: &Gateway, user: &str, method: &str, modern: bool) -> Post {
     post.field("MCP-Protocol-Version: 2026-07-28").field(&format!("Mcp-Method: {method}"))
 }
 
-fn framed(kind: &str, framing: Framing, body: &[u8]) -> Vec<u8> {
+pub(super) fn framed(kind: &str, framing: Framing, body: &[u8]) -> Vec<u8> {
     let mut bytes = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n").into_bytes();
     match framing {
         Framing::Length => {
@@ -154,7 +168,7 @@ fn framed(kind: &str, framing: Framing, body: &[u8]) -> Vec<u8> {
 }
 
 /// Asks for a list that the upstream answers with `body`.
-fn answered(
+pub(super) fn answered(
     gateway: &Gateway,
     post: &Post,
     (kind, framing, piece): (&str, Framing, usize),
@@ -164,12 +178,12 @@ fn answered(
     gateway.ask(&post.bytes())
 }
 
-const JSON: &str = "application/json";
-const EVENTS: &str = "text/event-stream";
-const WHOLE: (&str, Framing, usize) = (JSON, Framing::Length, 0);
+pub(super) const JSON: &str = "application/json";
+pub(super) const EVENTS: &str = "text/event-stream";
+pub(super) const WHOLE: (&str, Framing, usize) = (JSON, Framing::Length, 0);
 
 /// The messages in the data of a stream's events (WHATWG HTML §9.2.6).
-fn messages(stream: &str) -> Vec<Value> {
+pub(super) fn messages(stream: &str) -> Vec<Value> {
     let stream = stream.strip_prefix('\u{feff}').unwrap_or(stream);
     let lines = stream.replace("\r\n", "\n").replace('\r', "\n");
     let data = |event: &str| {
@@ -263,40 +277,6 @@ fn m14_hidden_is_blocked() {
     }
 }
 
-/// What the record says of a list of which nothing is shown, and what is answered.
-#[test]
-fn m14_an_empty_list_says_why_in_the_record() {
-    for driver in DRIVERS {
-        let gateway = start(driver);
-        let turn = gateway.turn();
-        let mut wanted = Vec::new();
-        for list in &LISTS {
-            for (user, sent, why) in [
-                ("dora", list.sent(), "no_permit"),
-                ("erin", list.sent(), "forbidden"),
-                ("finn", list.sent(), "error"),
-                ("dora", list.message(&[], json!({})), "upstream"),
-                ("erin", list.message(&[], json!({})), "upstream"),
-            ] {
-                let post = asked(&gateway, user, list.method, false);
-                let answer = answered(&gateway, &post, WHOLE, sent.to_string().as_bytes());
-                assert_eq!(answer.json(), list.message(&[], json!({})), "{user} {driver:?}");
-                let sent = sent["result"][list.member].as_array().unwrap().len();
-                wanted.push(json!({"upstream": sent, "shown": 0, "empty": why}));
-            }
-        }
-        let hidden: usize = LISTS.iter().map(|list| 3 * list.sent.len()).sum();
-        let records = turn.records(&gateway, wanted.len());
-        let found: Vec<_> = records.iter().map(|record| record["list"].clone()).collect();
-        assert_eq!(found, wanted, "{driver:?}");
-        let metrics = text(&gateway.page("/metrics").body);
-        let counted = |outcome: &str, count: usize| {
-            metrics.contains(&format!("list_items_total{{outcome=\"{outcome}\"}} {count}\n"))
-        };
-        assert!(counted("shown", 0) && counted("hidden", hidden), "{hidden}: {metrics}");
-    }
-}
-
 /// MCP 2026-07-28, server/utilities/caching: what is one agent's list may not be another's.
 #[test]
 fn a_filtered_list_is_private_in_the_modern_era() {
@@ -317,44 +297,6 @@ fn a_filtered_list_is_private_in_the_modern_era() {
                 assert_eq!(messages(&text(&answer.body)), [shown], "{driver:?}");
             }
         }
-    }
-}
-
-/// Everything around a list in a stream goes on as it came, at every cut: line ends of all three
-/// kinds, a byte order mark, comments, ids, requests of the server, a list over several lines.
-#[test]
-fn what_stands_around_a_list_in_a_stream_is_kept() {
-    let list = &LISTS[0];
-    let pretty = serde_json::to_string_pretty(&list.sent()).unwrap();
-    let lines: String = pretty.lines().map(|line| format!("data: {line}\r\n")).collect();
-    let around = [
-        "\u{feff}: hello\r\r",
-        "event: ping\ndata: 2026\n\n",
-        "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{}}\r\n\r\n",
-        "id: 8\rretry: 5000\rdata\rdata:{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\r\r",
-    ];
-    let before: String = around.concat();
-    let stream = format!("{before}event: message\r\nid: 9\r\n{lines}retry: 7\r\n\r\n: bye\n\n");
-    for driver in DRIVERS {
-        let gateway = start(driver);
-        let _turn = gateway.turn();
-        let post = asked(&gateway, "alice", list.method, false);
-        for (framing, piece) in
-            [(Framing::Chunked, 0), (Framing::Length, 1), (Framing::UntilClose, 2)]
-        {
-            let answer = answered(&gateway, &post, (EVENTS, framing, piece), stream.as_bytes());
-            let found = text(&answer.body);
-            let rest = found.strip_prefix(&before).unwrap_or_else(|| panic!("{found:?}"));
-            assert!(rest.starts_with("event: message\nid: 9\ndata: {"), "{rest:?}");
-            assert!(rest.contains("\nretry: 7\n\n"), "{rest:?}");
-            assert!(rest.ends_with(": bye\n\n"), "{rest:?}");
-            assert_eq!(messages(rest), [list.shown()], "{driver:?}");
-            assert!(answer.complete);
-        }
-        // Cut off before the empty line: some clients take the last event for a whole one.
-        let cut = format!("data: {}\n", list.sent());
-        let answer = answered(&gateway, &post, (EVENTS, Framing::Chunked, 0), cut.as_bytes());
-        assert_eq!(messages(&text(&answer.body)), [list.shown()]);
     }
 }
 
@@ -494,105 +436,5 @@ fn upstream_errors_pass_unchanged() {
                 assert_eq!(text(&answer.body), shown, "{status} {driver:?}");
             }
         }
-    }
-}
-
-/// A legacy session on `narrow`, as its agent knows it.
-fn session(gateway: &Gateway) -> String {
-    let body = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"x","version":"1"}}}"#;
-    let answer = gateway.ask(&Post::new(gateway).to("narrow").body(body).bytes());
-    answer.header("mcp-session-id").expect("a session id").to_owned()
-}
-
-/// GET of the stream of `narrow`, with more fields.
-fn stream(gateway: &Gateway, user: &str, fields: &str) -> Vec<u8> {
-    let token = gateway.keys.token(user);
-    format!(
-        "GET /mcp/narrow HTTP/1.1\r\nHost: portcullis.localhost\r\nAuthorization: Bearer {token}\r\n\
-         Accept: text/event-stream\r\nMcp-Param-Script: said\r\n{fields}\r\n"
-    )
-    .into_bytes()
-}
-
-/// A resumed stream may repeat the answer to a list: it is filtered there, too, whichever it is.
-#[test]
-fn a_stream_that_repeats_a_list_is_filtered() {
-    for driver in DRIVERS {
-        let gateway = start(driver);
-        let turn = gateway.turn();
-        let session = session(&gateway);
-        let fields = format!("Mcp-Session-Id: {session}\r\nLast-Event-ID: 6\r\n");
-        let repeated: String = LISTS
-            .iter()
-            .enumerate()
-            .map(|(id, list)| format!("id: {id}\ndata: {}\n\n", list.sent()))
-            .collect();
-        let other =
-            r#"{"jsonrpc":"2.0","id":5,"result":{"content":[{"tools":[{"name":"other"}]}]}}"#;
-        let repeated = format!("{repeated}data: {other}\n\n: and\n\n");
-        for piece in [0, 1] {
-            let framed = framed(EVENTS, Framing::Chunked, repeated.as_bytes());
-            gateway.upstream.say(framed, false, piece);
-            let mut client = Client::connect(gateway.address);
-            client.send(&stream(&gateway, "alice", &fields), Way::Whole);
-            let answer = client.answer().unwrap();
-            assert_eq!(gateway.upstream.last().header("last-event-id"), Some("6"));
-            let found = messages(&text(&answer.body));
-            let (last, lists) = found.split_last().unwrap();
-            let shown: Vec<Value> = LISTS.iter().map(List::shown).collect();
-            assert_eq!(lists, shown, "{driver:?}");
-            assert_eq!(last.to_string(), other.parse::<Value>().unwrap().to_string());
-            assert!(text(&answer.body).ends_with(": and\n\n") && answer.complete);
-        }
-        // Two kinds in one result: nobody knows which it answers.
-        let both = r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[],"prompts":[]}}"#;
-        let event = format!("data: {{\"jsonrpc\":\"2.0\"}}\n\ndata: {both}\n\n");
-        gateway.upstream.say(framed(EVENTS, Framing::Chunked, event.as_bytes()), false, 0);
-        let answer = gateway.ask(&stream(&gateway, "alice", &fields));
-        assert!(!text(&answer.body).contains("prompts"), "{answer:?}");
-        let records = turn.records(&gateway, 4);
-        assert_eq!(records[1]["list"], json!({"upstream": 13, "shown": 7}));
-        assert_eq!(records[3]["reason"], "upstream_malformed");
-    }
-}
-
-/// Official servers of the legacy era answer whoever used an id last in the session: the list that
-/// was asked for with one request comes as the answer to another (seen in their sources).
-#[test]
-fn a_list_that_strays_into_another_answer_is_filtered() {
-    for driver in DRIVERS {
-        let gateway = start(driver);
-        let turn = gateway.turn();
-        let session = session(&gateway);
-        let mut asked_for = 1;
-        for method in ["ping", "prompts/list", "resources/list"] {
-            let post = asked(&gateway, "alice", method, false);
-            let post = post.field(&format!("Mcp-Session-Id: {session}"));
-            for list in &LISTS {
-                for framing in FRAMINGS {
-                    let body = list.sent().to_string();
-                    let answer = answered(&gateway, &post, (JSON, framing, 0), body.as_bytes());
-                    assert_eq!(answer.json(), list.shown(), "{method}: {}", list.method);
-                    let event = format!("data: {body}\n\n");
-                    let answer = answered(&gateway, &post, (EVENTS, framing, 0), event.as_bytes());
-                    assert_eq!(messages(&text(&answer.body)), [list.shown()], "{method}");
-                    asked_for += 2;
-                }
-            }
-        }
-        // What is no list comes as it is, however long.
-        let post = asked(&gateway, "alice", "ping", false);
-        let post = post.field(&format!("Mcp-Session-Id: {session}"));
-        for length in [0, 4_000, 5_000, 200_000] {
-            let long = "x".repeat(length);
-            let body = format!(r#"{{"id":1,"result":{{"content":"{long}"}},"jsonrpc":"2.0"}}"#);
-            for framing in FRAMINGS {
-                let answer = answered(&gateway, &post, (JSON, framing, 0), body.as_bytes());
-                assert_eq!((answer.status, text(&answer.body)), (200, body.clone()), "{length}");
-                asked_for += 1;
-            }
-        }
-        let records = turn.records(&gateway, asked_for);
-        assert_eq!(records[1]["list"]["upstream"], LISTS[0].sent.len());
     }
 }

@@ -1,4 +1,4 @@
-//! An MCP server as small as one can be: the legacy era, a few tools, JSON answers.
+//! An MCP server as small as one can be: the legacy era, a few tools, any call, JSON answers.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -75,6 +75,7 @@ fn answer(message: &Value, tools: &[&str]) -> Value {
             let tool = |name: &&str| json!({"name": name, "inputSchema": {"type": "object"}});
             json!({"tools": tools.iter().map(tool).collect::<Vec<_>>()})
         }
+        "tools/call" => json!({"content": [{"type": "text", "text": "done"}]}),
         "ping" => json!({}),
         method => {
             let error = json!({"code": -32601, "message": format!("no {method} here")});

@@ -37,22 +37,38 @@ fn scripted() -> (Sender<&'static str>, Upstream) {
     (send, upstream)
 }
 
-/// Servers `sample` and `other`, and one core.
-fn start(upstream: &Upstream, driver: &str) -> Gateway {
-    let cores = format!("driver = \"{driver}\"\ncpus = \"0\"");
-    let url = format!("http://{}/mcp", upstream.address);
-    let tables = server("sample", &url, "") + &server("other", &url, "");
-    let gateway = Setup::with_tables(&tables).cores(&cores).start();
-    gateway.wait_until_ready();
-    gateway
+/// A gateway of one core with servers `sample` and `other`, and what is around it.
+struct Scene {
+    /// What the open stream says next.
+    says: Sender<&'static str>,
+    gateway: Gateway,
+    client: Client,
+    _upstream: Upstream,
+}
+
+impl Scene {
+    fn start(driver: &str) -> Self {
+        let (says, upstream) = scripted();
+        let cores = format!("driver = \"{driver}\"\ncpus = \"0\"");
+        let url = format!("http://{}/mcp", upstream.address);
+        let tables = server("sample", &url, "") + &server("other", &url, "");
+        let gateway = Setup::with_tables(&tables).cores(&cores).start();
+        gateway.wait_until_ready();
+        Self { says, client: gateway.client(), gateway, _upstream: upstream }
+    }
+}
+
+/// A stream whose head has been read.
+fn opened(client: &Client, request: &str) -> Wire<TcpStream> {
+    let mut wire = client.open();
+    wire.send(request);
+    assert_eq!(status(&wire.read_head()), 200);
+    wire
 }
 
 /// A legacy stream of the same core on which nothing happens but news.
 fn witness(client: &Client) -> Wire<TcpStream> {
-    let mut wire = client.open();
-    wire.send(&format!("{}mcp-param-witness: 1\r\n\r\n", client.head("GET")));
-    assert_eq!(status(&wire.read_head()), 200);
-    wire
+    opened(client, &format!("{}mcp-param-witness: 1\r\n\r\n", client.head("GET")))
 }
 
 /// Changes the policies twice, each time until the witness has heard: whatever else the core has
@@ -93,17 +109,13 @@ fn news(lists: &[&str], subscription: Option<u64>) -> String {
 #[test]
 fn a_legacy_stream_hears_of_all_lists_between_two_events() {
     for driver in ["auto", "epoll"] {
-        let (says, upstream) = scripted();
-        let gateway = start(&upstream, driver);
-        let client = gateway.client();
-        let mut witness = witness(&client);
-        let mut stream = client.open();
-        stream.send(&format!("{}\r\n", client.head("GET")));
-        assert_eq!(status(&stream.read_head()), 200);
+        let Scene { says, gateway, client, .. } = &Scene::start(driver);
+        let mut witness = witness(client);
+        let mut stream = opened(client, &format!("{}\r\n", client.head("GET")));
         says.send("id: 1\ndata: {}\n\n").unwrap();
         assert_eq!(text(&mut stream), "id: 1\ndata: {}\n\n");
         says.send("id: 2\nda").unwrap();
-        change(&gateway, &mut witness, 0);
+        change(gateway, &mut witness, 0);
         says.send("ta: {}\n\n").unwrap();
         assert_eq!(text(&mut stream), "id: 2\ndata: {}\n\n", "{driver}: whole");
         assert_eq!(text(&mut stream), news(&["tools", "prompts", "resources"], None), "{driver}");
@@ -120,16 +132,15 @@ fn a_listen_hears_of_what_it_asked_for_behind_the_acknowledgement() {
     let asked = json!({"toolsListChanged": true, "resourcesListChanged": true,
         "promptsListChanged": false});
     for driver in ["auto", "epoll"] {
-        let (says, upstream) = scripted();
-        let gateway = start(&upstream, driver);
-        let client = gateway.client();
-        let mut witness = witness(&client);
-        let mut stream = client.open();
-        stream.send(&client.modern("subscriptions/listen", &json!({"notifications": asked})));
-        assert_eq!(status(&stream.read_head()), 200);
+        let Scene { says, gateway, client, .. } = &Scene::start(driver);
+        let mut witness = witness(client);
+        let mut stream = opened(
+            client,
+            &client.modern("subscriptions/listen", &json!({"notifications": asked})),
+        );
         says.send(": soon\n\n").unwrap();
         assert_eq!(text(&mut stream), ": soon\n\n");
-        change(&gateway, &mut witness, 0);
+        change(gateway, &mut witness, 0);
         let acknowledged = "data: {\"jsonrpc\":\"2.0\",\"method\":\"acknowledged\"}\n\n";
         says.send(acknowledged).unwrap();
         assert_eq!(text(&mut stream), acknowledged, "{driver}: first");
@@ -141,7 +152,7 @@ fn a_listen_hears_of_what_it_asked_for_behind_the_acknowledgement() {
         // Never into an event.
         says.send("data: {\"a\":").unwrap();
         assert_eq!(text(&mut stream), "data: {\"a\":");
-        change(&gateway, &mut witness, 1);
+        change(gateway, &mut witness, 1);
         says.send("1}\n\n").unwrap();
         assert_eq!(text(&mut stream), "1}\n\n", "{driver}: not mid-event");
         assert_eq!(text(&mut stream), expected, "{driver}");
@@ -151,10 +162,8 @@ fn a_listen_hears_of_what_it_asked_for_behind_the_acknowledgement() {
 #[test]
 fn who_did_not_ask_hears_nothing() {
     for driver in ["auto", "epoll"] {
-        let (says, upstream) = scripted();
-        let gateway = start(&upstream, driver);
-        let client = gateway.client();
-        let mut witness = witness(&client);
+        let Scene { says, gateway, client, .. } = &Scene::start(driver);
+        let mut witness = witness(client);
         for (round, request) in [
             client.call("watch"),
             client.legacy_call("watch"),
@@ -163,12 +172,10 @@ fn who_did_not_ask_hears_nothing() {
         .iter()
         .enumerate()
         {
-            let mut stream = client.open();
-            stream.send(request);
-            assert_eq!(status(&stream.read_head()), 200);
+            let mut stream = opened(client, request);
             says.send("data: {}\n\n").unwrap();
             assert_eq!(text(&mut stream), "data: {}\n\n");
-            change(&gateway, &mut witness, round);
+            change(gateway, &mut witness, round);
             says.send("data: 2\n\n").unwrap();
             assert_eq!(text(&mut stream), "data: 2\n\n", "{driver} {round}");
             says.send("").unwrap();
@@ -181,14 +188,10 @@ fn who_did_not_ask_hears_nothing() {
 #[test]
 fn a_stream_of_another_server_hears_nothing() {
     for driver in ["auto", "epoll"] {
-        let (says, upstream) = scripted();
-        let gateway = start(&upstream, driver);
-        let client = gateway.client();
+        let Scene { says, gateway, client, .. } = &Scene::start(driver);
         let mut witness = witness(&client.path("/mcp/other"));
-        let mut stream = client.open();
-        stream.send(&format!("{}\r\n", client.head("GET")));
-        assert_eq!(status(&stream.read_head()), 200);
-        change_of(&gateway, "other", &mut witness, 0);
+        let mut stream = opened(client, &format!("{}\r\n", client.head("GET")));
+        change_of(gateway, "other", &mut witness, 0);
         says.send("data: 1\n\n").unwrap();
         assert_eq!(text(&mut stream), "data: 1\n\n", "{driver}");
         // Back to where it began: what decides in `other` is another set, in `sample` the same.
@@ -212,15 +215,11 @@ fn a_stream_of_another_server_hears_nothing() {
 #[test]
 fn a_list_under_way_is_filtered_by_the_newest_policies() {
     for driver in ["auto", "epoll"] {
-        let (says, upstream) = scripted();
-        let gateway = start(&upstream, driver);
-        let client = gateway.client();
-        let mut witness = witness(&client);
-        let mut stream = client.open();
-        stream.send(&client.list());
-        assert_eq!(status(&stream.read_head()), 200);
+        let Scene { says, gateway, client, .. } = &Scene::start(driver);
+        let mut witness = witness(client);
+        let mut stream = opened(client, &client.list());
         says.send("data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"tools\":[").unwrap();
-        change(&gateway, &mut witness, 0);
+        change(gateway, &mut witness, 0);
         says.send("{\"name\":\"other-0-1\"},{\"name\":\"fine\"}]}}\n\n").unwrap();
         let list = "{\"cacheScope\":\"private\",\"tools\":[{\"name\":\"fine\"}]}";
         let expected = format!("data: {{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{list}}}\n\n");
@@ -235,10 +234,8 @@ fn a_list_under_way_is_filtered_by_the_newest_policies() {
 #[test]
 fn a_stream_without_chunks_hears_the_same() {
     for driver in ["auto", "epoll"] {
-        let (says, upstream) = scripted();
-        let gateway = start(&upstream, driver);
-        let client = gateway.client();
-        let mut witness = witness(&client);
+        let Scene { says, gateway, client, .. } = &Scene::start(driver);
+        let mut witness = witness(client);
         let mut stream = client.open();
         let head = client.head("GET").replace(" HTTP/1.1\r\n", " HTTP/1.0\r\n");
         stream.send(&format!("{head}\r\n"));
@@ -246,7 +243,7 @@ fn a_stream_without_chunks_hears_the_same() {
         assert_eq!(status(&head), 200);
         assert!(!head.to_ascii_lowercase().contains("transfer-encoding"), "{head}");
         says.send("data: {\"a\":").unwrap();
-        change(&gateway, &mut witness, 0);
+        change(gateway, &mut witness, 0);
         says.send("1}\n\n").unwrap();
         let expected =
             format!("data: {{\"a\":1}}\n\n{}", news(&["tools", "prompts", "resources"], None));

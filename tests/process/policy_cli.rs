@@ -35,7 +35,7 @@ fn stage() -> Stage {
 }
 
 /// Exit code, standard output, standard error.
-fn run(stage: &Stage, arguments: &[&str]) -> (i32, String, String) {
+pub(crate) fn run(stage: &Stage, arguments: &[&str]) -> (i32, String, String) {
     let output = Command::new(BINARY).args(arguments).current_dir(stage.path("")).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))

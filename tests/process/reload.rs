@@ -1,16 +1,15 @@
 //! Policies that change while the gateway runs: by a request to the admin listener, and by looking
-//! at the files. SIGHUP is in `signals`.
+//! at the files. SIGHUP is in `signals`,
+//! the way from a draft to a rule in force in `rollout`.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
 
-use portcullis::clock::Clock;
-use portcullis::devtoken;
 use serde_json::Value;
 
 use crate::client::{Answer, Client, Wire, status};
-use crate::gateway::{Gateway, ISSUER, PERMIT_ALL, PUBLIC_URL, Setup};
+use crate::gateway::{Gateway, PERMIT_ALL, Setup};
 use crate::upstream::{Then, Upstream, chunk, say};
 use crate::wait::eventually;
 
@@ -213,65 +212,4 @@ fn an_open_stream_is_cut_when_watched_policies_forbid_it() {
     assert!(stream.chunk().is_none(), "cut, without a clean end");
     let record = &gateway.audited(1)[0];
     assert_eq!(record["reason"], "forbidden", "{record}");
-}
-
-/// The way of `conf/policies/README.md`, at an hour that is always outside of those that the rule
-/// grants: the day after tomorrow's.
-#[test]
-fn a_rule_is_shadowed_read_and_enforced_on_every_core() {
-    let upstream = Upstream::echo();
-    let gateway = Setup::new(upstream.address).start();
-    gateway.wait_until_ready();
-    let stage = gateway.stage();
-    let cores = if gateway.said().contains("with 1 workers") { 1 } else { 2 };
-    let intern = token_of_intern(&gateway);
-    let intern = Client::new(gateway.address, &intern);
-    let day = Clock::start().now().wall.seconds().0 / 86_400;
-    // Day 0 was a Thursday, weekday 4.
-    let another = (day + 3 + 2) % 7 + 1;
-    let rule = format!(
-        "@id(\"interns-delete-by-day\")\nforbid (principal in Group::\"interns\", \
-         action == Action::\"tools/call\", resource == Tool::\"sample/delete\")\n\
-         unless {{ context.local.weekday == {another} && context.local.minute_of_day >= 540 }};\n"
-    );
-    fs::create_dir(stage.path("policies/shadow")).unwrap();
-    stage.write("policies/shadow/hours.cedar", &rule);
-    gateway.reload();
-    eventually("the shadow is recorded, and nothing denied", || {
-        assert!(!denied(&intern, "delete"));
-        let records = stage.audit();
-        records.iter().any(|record| record["would_deny"][0] == "interns-delete-by-day")
-    });
-    assert!(!denied(&gateway.client(), "delete"));
-
-    fs::rename(stage.path("policies/shadow/hours.cedar"), stage.path("policies/hours.cedar"))
-        .unwrap();
-    gateway.reload();
-    let heard = upstream.requests();
-    // The reload is told after it was published: no core may serve by the old policies any more.
-    eventually("every core has denied it", || {
-        assert!(denied(&intern, "delete"), "the next request obeys");
-        let records = stage.audit();
-        let of = |record: &&Value| record["policy"][0] == "interns-delete-by-day";
-        let seen: BTreeSet<_> =
-            records.iter().filter(of).filter_map(|record| record["core"].as_u64()).collect();
-        seen.len() >= cores
-    });
-    assert_eq!(upstream.requests(), heard, "nothing of it went upstream");
-    assert!(!denied(&gateway.client(), "delete"), "others are not concerned");
-}
-
-fn token_of_intern(gateway: &Gateway) -> String {
-    let request = devtoken::Request {
-        issuer: ISSUER.to_owned(),
-        audiences: vec![PUBLIC_URL.to_owned()],
-        subject: "bob".to_owned(),
-        claims: vec![
-            ("client_id".to_owned(), "test-agent".into()),
-            ("groups".to_owned(), vec!["interns"].into()),
-        ],
-        expires_seconds: 600,
-    };
-    let key = devtoken::read_key(&gateway.stage().path("key.pem")).unwrap();
-    devtoken::mint(&key, &request, Clock::start().now().wall.seconds()).unwrap()
 }

@@ -2,6 +2,7 @@
 //! must end in the same verdict at the same byte.
 
 mod before;
+mod before_scan;
 mod bodies;
 mod heads;
 mod oracle;

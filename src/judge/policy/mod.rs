@@ -23,7 +23,7 @@ mod scanner;
 mod schema;
 mod steps;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod trace;
 mod warnings;
 

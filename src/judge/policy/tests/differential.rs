@@ -5,99 +5,30 @@ use std::collections::{BTreeSet, HashSet};
 use cedar_policy as cedar;
 
 use super::super::schema;
+use super::random::{ACTIONS, CONDITIONS, Dice, PRINCIPALS, QUESTIONS, RESOURCES, entities, uid};
 use super::*;
 
-/// A small generator of numbers (xorshift64*); the seed is printed with every failure.
-pub(super) struct Dice(pub(super) u64);
-
-impl Dice {
-    pub(super) fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % sides
-    }
-
-    fn pick<'a, T: ?Sized>(&mut self, from: &[&'a T]) -> &'a T {
-        from[self.roll(from.len())]
-    }
+pub(super) fn policies(dice: &mut Dice, count: usize) -> Vec<String> {
+    policies_with(dice, count, CONDITIONS, compiled)
 }
 
-const PRINCIPALS: &[&str] = &[
-    "principal",
-    "principal is User",
-    "principal is Agent",
-    "principal == User::\"alice\"",
-    "principal == User::\"bob\"",
-    "principal == Agent::\"claude\"",
-    "principal in Agent::\"robot\"",
-    "principal in Group::\"engineering\"",
-    "principal in Group::\"ops\"",
-    "principal is User in Group::\"ops\"",
-    // The same name as another kind of entity.
-    "principal == User::\"engineering\"",
-    "principal == Agent::\"alice\"",
-];
-const ACTIONS: &[&str] = &[
-    "action",
-    "action == Action::\"connect\"",
-    "action == Action::\"tools/call\"",
-    "action == Action::\"tools/list\"",
-    "action in Action::\"use\"",
-    "action in [Action::\"list\", Action::\"prompts/get\"]",
-    "action in [Action::\"session\", Action::\"extension\"]",
-    "action in Action::\"resources/read\"",
-];
-const RESOURCES: &[&str] = &[
-    "resource",
-    "resource is Tool",
-    "resource is Server",
-    "resource is Gateway",
-    "resource == Gateway::\"gateway\"",
-    "resource in Server::\"github\"",
-    "resource == Server::\"github\"",
-    "resource is Tool in Server::\"jira\"",
-    "resource is Resource in Server::\"github\"",
-    "resource == Tool::\"github/get\"",
-    "resource == Prompt::\"github/get\"",
-    "resource in Tool::\"jira/get\"",
-    "resource is Tool in Tool::\"github/a/b\"",
-    "resource == Resource::\"jira/get\"",
-];
-const CONDITIONS: &[&str] = &[
-    "",
-    "",
-    "",
-    "when { context.scopes.contains(\"read\") }",
-    "unless { context has acr && context.acr == \"gold\" }",
-    "when { context.source.ip.isInRange(ip(\"10.0.0.0/8\")) }",
-    "when { context.local.weekday <= 5 }",
-    "unless { context.local.minute_of_day < 480 }",
-    "when { context.agent == Agent::\"claude\" }",
-    "when { context has auth_time && \
-     context.now.durationSince(context.auth_time) < duration(\"1h\") }",
-    "when { principal in Group::\"ops\" || principal == User::\"bob\" }",
-    "unless { principal in Group::\"only-here\" }",
-    "when { resource in Server::\"github\" }",
-    "when { resource == Tool::\"github/get\" || action in Action::\"list\" }",
-    "when { context has revision && context.revision like \"2025-*\" }",
-    // Fails to evaluate for some and not for others.
-    "when { context.local.minute_of_day * 99999999999999999 > 0 }",
-    "unless { context.local.weekday + 9223372036854775807 < 0 }",
-    "when { context.scopes.contains(\"read\") && 9223372036854775807 + context.local.weekday > 0 }",
-];
-
-pub(super) fn policies(dice: &mut Dice, count: usize) -> Vec<String> {
+/// The same with other conditions, as `compile` takes them.
+pub(super) fn policies_with(
+    dice: &mut Dice,
+    count: usize,
+    conditions: &[&str],
+    compile: impl Fn(&str) -> Result<PolicySet, Vec<Fault>>,
+) -> Vec<String> {
     let mut lines = Vec::new();
     while lines.len() < count {
         let effect = if dice.roll(4) == 0 { "forbid" } else { "permit" };
         let (who, what) = (dice.pick(PRINCIPALS), dice.pick(ACTIONS));
-        let (on, condition) = (dice.pick(RESOURCES), dice.pick(CONDITIONS));
+        let (on, condition) = (dice.pick(RESOURCES), dice.pick(conditions));
         let id = lines.len();
         lines.push(format!("@id(\"p{id}\") {effect} ({who}, {what}, {on}) {condition};"));
     }
     // Those that could never apply are faults; leave them out by their lines.
-    if let Err(faults) = compiled(&lines.join("\n")) {
+    if let Err(faults) = compile(&lines.join("\n")) {
         let bad: HashSet<usize> = faults.iter().map(|fault| fault.line as usize - 1).collect();
         let mut at = 0;
         lines.retain(|_| {
@@ -124,20 +55,6 @@ pub(super) fn people(dice: &mut Dice) -> Who {
     }
 }
 
-pub(super) const QUESTIONS: &[(&str, &str, QTarget<'static>)] = &[
-    ("connect", "", QTarget::Gateway),
-    ("initialize", "github", QTarget::Server),
-    ("tools/list", "jira", QTarget::Server),
-    ("tools/call", "github", QTarget::Tool("get")),
-    ("tools/call", "github", QTarget::Tool("a/b")),
-    ("tools/call", "jira", QTarget::Tool("get")),
-    ("prompts/get", "github", QTarget::Prompt("get")),
-    ("resources/read", "jira", QTarget::Resource("get")),
-    ("resources/read", "github", QTarget::Resource("x")),
-    ("subscriptions/listen", "github", QTarget::Server),
-    ("com.example/thing", "jira", QTarget::Server),
-];
-
 /// Cedar's answer, with everything there is and checked against the schema.
 struct Whole {
     schema: cedar::Schema,
@@ -157,25 +74,7 @@ impl Whole {
 
     /// (allow, forbidden, error) and the ids of what holds.
     fn answer(&self, q: &Question<'_>) -> (bool, bool, bool, BTreeSet<String>) {
-        let uid = |kind: &str, id: &str| schema::uid(&kind.parse().unwrap(), id);
-        let subject = q.subject;
-        let groups = subject.groups.iter().map(|group| uid("Group", group)).collect();
-        let principal = match subject.user {
-            Some(user) => cedar::Entity::new_no_attrs(uid("User", user), groups),
-            None => cedar::Entity::with_uid(uid("Agent", subject.agent)),
-        };
-        let server = q.server.map_or("", |(_, name)| name);
-        let inside = |kind: &str, name: &str| {
-            let parents = HashSet::from([uid("Server", server)]);
-            cedar::Entity::new_no_attrs(uid(kind, &format!("{server}/{name}")), parents)
-        };
-        let resource = match q.target {
-            QTarget::Gateway => cedar::Entity::with_uid(uid("Gateway", "gateway")),
-            QTarget::Server => cedar::Entity::with_uid(uid("Server", server)),
-            QTarget::Tool(name) => inside("Tool", name),
-            QTarget::Prompt(name) => inside("Prompt", name),
-            QTarget::Resource(name) => inside("Resource", name),
-        };
+        let [principal, resource] = entities(q);
         let action = uid("Action", q.action);
         let context = self.context(q, &action);
         let (who, what) = (principal.uid(), resource.uid());
@@ -229,11 +128,11 @@ fn slices_answer_as_the_whole_set_does() {
             let who = people(&mut dice);
             let revision = [None, Some("2025-11-25"), Some("2026-07-28")][dice.roll(3)];
             let (subject, context) = (who.subject(), Context { revision, ..context() });
-            for (action, name, target) in QUESTIONS {
+            for (action, server, target) in QUESTIONS {
                 let question = Question {
                     subject: &subject,
                     action,
-                    server: server(name),
+                    server: *server,
                     target: *target,
                     context: &context,
                     mode: Mode::Call,
@@ -249,8 +148,7 @@ fn slices_answer_as_the_whole_set_does() {
                     assert_eq!(ids, reasons, "{note}");
                 }
                 if allow {
-                    let seen =
-                        name.is_empty() || set.server_visible(&subject, server(name).unwrap().0);
+                    let seen = server.is_none_or(|(at, _)| set.server_visible(&subject, at));
                     assert!(seen, "what is permitted is visible: {note}");
                 }
                 allowed += usize::from(allow);

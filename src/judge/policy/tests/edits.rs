@@ -1,6 +1,7 @@
 //! A set that is compiled after another one is what it would be alone.
 
-use super::differential::{Dice, QUESTIONS, people, policies};
+use super::differential::{people, policies};
+use super::random::{Dice, QUESTIONS};
 use super::*;
 
 const TYPES: [&str; 3] = [
@@ -81,11 +82,11 @@ fn told(set: &PolicySet, askers: &[Who]) -> Vec<String> {
     for who in askers {
         let (subject, context) = (who.subject(), context());
         told.push(format!("{:?}", [0, 1].map(|server| set.server_visible(&subject, server))));
-        for (action, name, target) in QUESTIONS {
+        for (action, server, target) in QUESTIONS {
             let question = Question {
                 subject: &subject,
                 action,
-                server: server(name),
+                server: *server,
                 target: *target,
                 context: &context,
                 mode: Mode::Call,

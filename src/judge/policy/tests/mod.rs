@@ -4,6 +4,7 @@ mod arguments;
 mod differential;
 mod edits;
 mod faults;
+pub(crate) mod random;
 mod scale;
 mod scan;
 mod shadows;
@@ -12,6 +13,7 @@ mod steps;
 mod traced;
 mod warned;
 
+use self::random::NOW;
 use super::*;
 
 pub(super) const SERVERS: [&str; 2] = ["github", "jira"];
@@ -93,9 +95,6 @@ pub(super) fn robot() -> Who {
         auth_time: None,
     }
 }
-
-/// Monday 2026-11-23 02:15:07 UTC, 03:15 in Berlin.
-pub(super) const NOW: u64 = 1_795_400_107;
 
 pub(super) fn context() -> Context<'static> {
     let source_ip = "::ffff:10.1.2.3".parse().unwrap();

@@ -1,6 +1,7 @@
 //! Shadow policies: what they would have done is told, and changes nothing.
 
-use super::differential::{Dice, QUESTIONS, people, policies};
+use super::differential::{people, policies};
+use super::random::{Dice, QUESTIONS};
 use super::*;
 
 fn with_shadows(enforced: &str, shadow: &str) -> PolicySet {
@@ -124,13 +125,13 @@ fn shadows_never_decide() {
         let (plain, shadowed) = (set(&enforced), with_shadows(&enforced, &shadow));
         for _ in 0..3 {
             let who = people(&mut dice);
-            for (action, name, target) in QUESTIONS {
+            for (action, server, target) in QUESTIONS {
                 for mode in [Mode::Call, Mode::List] {
                     let (subject, context) = (who.subject(), context());
                     let question = Question {
                         subject: &subject,
                         action,
-                        server: server(name),
+                        server: *server,
                         target: *target,
                         context: &context,
                         mode,

@@ -1,7 +1,9 @@
 //! Lists: what is shown, what is hidden, and that hidden is blocked.
 
-use super::differential::{Dice, QUESTIONS, people, policies};
+use super::differential::{people, policies_with};
+use super::random::{CONDITIONS, DECLARED, Dice, GITHUB, GIVEN, OF_ARGUMENTS, Planned, QUESTIONS};
 use super::*;
+use crate::mcp::{Arguments, Call};
 
 fn shown(set: &PolicySet, who: &Who, target: QTarget<'_>, mode: Mode) -> Verdict {
     let (subject, context) = (who.subject(), context());
@@ -77,33 +79,38 @@ fn a_template_is_shown_when_any_resource_may_be_read() {
     assert!(!template(&of_bob));
 }
 
-/// Whatever a call may bring: what is hidden is denied.
+/// Whatever a call may bring, arguments too: what is hidden is denied.
 #[test]
 fn hidden_is_blocked() {
+    let conditions = [CONDITIONS, OF_ARGUMENTS, OF_ARGUMENTS].concat();
     let (mut hidden, mut visible, mut templates) = (0, 0, (0, 0));
     for seed in 1..=150_u64 {
         let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let lines = policies(&mut dice, 10);
-        let set = set(&lines.join("\n"));
+        let lines = policies_with(&mut dice, 10, &conditions, compiled_typed);
+        let set = compiled_typed(&lines.join("\n")).unwrap_or_else(|faults| panic!("{faults:?}"));
+        let given = given(&set);
+        let none = [Arguments::NONE];
         for _ in 0..4 {
             let who = people(&mut dice);
-            for (action, name, target) in QUESTIONS {
+            for (action, server, target) in QUESTIONS {
                 let (subject, context) = (who.subject(), context());
-                let server = server(name);
                 let question = Question {
                     subject: &subject,
                     action,
-                    server,
+                    server: *server,
                     target: *target,
                     context: &context,
                     mode: Mode::List,
                 };
                 let note = || format!("seed {seed}\n{}", lines.join("\n"));
+                let is_get = (*server, *target) == (GITHUB, QTarget::Tool("get"));
                 if set.decide(&question).allow {
                     visible += 1;
                 } else {
                     hidden += 1;
-                    blocked(&set, &who, &question, &note());
+                    let given: Vec<Arguments<'_>> = given.iter().map(Call::arguments).collect();
+                    let given = if is_get { given.as_slice() } else { &none };
+                    blocked(&set, &who, &question, given, &note());
                 }
                 if !matches!(target, QTarget::Resource(_)) {
                     continue;
@@ -118,7 +125,7 @@ fn hidden_is_blocked() {
                 // Whatever it stands for, also what no policy names.
                 for uri in ["get", "a/b", "file:///any"] {
                     let target = QTarget::Resource(uri);
-                    blocked(&set, &who, &Question { target, ..template }, &note());
+                    blocked(&set, &who, &Question { target, ..template }, &none, &note());
                 }
             }
         }
@@ -127,11 +134,45 @@ fn hidden_is_blocked() {
     assert!(templates.0 > 50 && templates.1 > 50, "{templates:?}");
 }
 
+/// With the type of `github/get`.
+fn compiled_typed(text: &str) -> Result<PolicySet, Vec<Fault>> {
+    let source = |path: &str, text: &str| Source { path: path.into(), text: text.to_owned() };
+    let sources = Sources {
+        enforced: vec![source("p/a.cedar", text)],
+        schemas: vec![source("p/schema.d/a.cedarschema", DECLARED)],
+        ..Sources::default()
+    };
+    PolicySet::compile_all(&sources, Path::new("p"), &setting(1))
+}
+
+/// Calls of `github/get` as this set reads them, whatever is passed.
+fn given(set: &PolicySet) -> Vec<Call> {
+    let read = |(sent, _, _): &(&str, &str, &[&str])| {
+        let mut call = Call::new();
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"get","arguments":{sent}}}}}"#
+        );
+        call.read_by(body.as_bytes(), &Planned(set)).unwrap();
+        call
+    };
+    GIVEN.iter().map(read).collect()
+}
+
 /// No call of what `question` is about is allowed, whatever it brings.
-fn blocked(set: &PolicySet, who: &Who, question: &Question<'_>, note: &str) {
-    for call in calls(who) {
+fn blocked(
+    set: &PolicySet,
+    who: &Who,
+    question: &Question<'_>,
+    given: &[Arguments<'_>],
+    note: &str,
+) {
+    for (call, arguments) in
+        calls(who).iter().flat_map(|who| given.iter().map(move |one| (who, one)))
+    {
         let subject = call.subject();
-        let question = Question { subject: &subject, mode: Mode::Call, ..*question };
+        let context = Context { arguments: *arguments, ..*question.context };
+        let question =
+            Question { subject: &subject, context: &context, mode: Mode::Call, ..*question };
         assert!(!set.decide(&question).allow, "{question:?} {note}");
     }
 }

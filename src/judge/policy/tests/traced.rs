@@ -4,16 +4,21 @@ use super::*;
 
 fn traced(text: &str) -> Vec<(String, Outcome)> {
     let (set, who, context) = (set(text), alice(), context());
-    let question = Question {
-        subject: &who.subject(),
+    let subject = who.subject();
+    let all = set.trace(&call(&subject, &context));
+    all.into_iter().map(|one| (one.id.to_owned(), one.outcome)).collect()
+}
+
+/// A call of `github/get`.
+fn call<'a>(subject: &'a Subject<'a>, context: &'a Context<'a>) -> Question<'a> {
+    Question {
+        subject,
         action: "tools/call",
         server: server("github"),
         target: QTarget::Tool("get"),
-        context: &context,
+        context,
         mode: Mode::Call,
-    };
-    let all = set.trace(&question);
-    all.into_iter().map(|one| (one.id.to_owned(), one.outcome)).collect()
+    }
 }
 
 fn unmet(text: &str, unless: bool, line: u32, column: u32) -> Outcome {
@@ -101,14 +106,8 @@ fn what_a_slice_reads_is_told() {
     let set = set("@id(\"a\") permit (principal, action == Action::\"tools/call\", resource)
         when { context.scopes.contains(\"x\") && context has acr && context.local.weekday == 1 };");
     let (who, context) = (alice(), context());
-    let question = Question {
-        subject: &who.subject(),
-        action: "tools/call",
-        server: server("github"),
-        target: QTarget::Tool("get"),
-        context: &context,
-        mode: Mode::Call,
-    };
+    let subject = who.subject();
+    let question = call(&subject, &context);
     let reads = Reads { scopes: true, acr: true, time: true, ..Reads::default() };
     assert_eq!(set.reads(&question), reads);
     assert_eq!(set.reads(&Question { action: "tools/list", ..question }), Reads::default());
