@@ -20,6 +20,11 @@ const SHARED: &[(&str, usize, &str)] = &[
     ("metrics/mod.rs", 3, "counters: written by their core alone, read when somebody scrapes"),
     ("metrics/process.rs", 4, "written by the control thread"),
     ("net/resolve.rs", 2, "between the control thread and its resolvers"),
+    (
+        "quota/exact.rs",
+        5,
+        "exact limits only: opt-in, one compare-exchange each; README, deviations",
+    ),
     ("worker.rs", 1, "reports, at start and end"),
 ];
 

@@ -156,6 +156,7 @@ impl Control {
             tracing::warn!("{warning}");
         }
         let now = Reloaded::of(&assembly.policy);
+        self.exact.prepare(&config.rate_limits);
         let (config, generation) = {
             let mut state = self.state.borrow_mut();
             state.adopt(config, assembly);
