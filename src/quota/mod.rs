@@ -144,8 +144,8 @@ impl State {
         if shared {
             take(limits, &mut counted, exact, now)?;
         }
-        let own = counted.into_iter().zip(limits).filter(|(_, rate)| !rate.exact);
-        own.filter_map(|(bucket, _)| bucket).for_each(|bucket| self.keep(bucket, now));
+        let own = limits.iter().zip(&counted).filter(|(rate, _)| !rate.exact);
+        own.filter_map(|(_, bucket)| *bucket).for_each(|bucket| self.keep(bucket, now));
         Ok(())
     }
 
