@@ -16,6 +16,7 @@ use super::watch::{Seen, Watch};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::Snapshot;
+use crate::fault::{self, Stage};
 use crate::judge::policy::PolicySet;
 use crate::limits::{POLICY_WATCH_EVERY, POLICY_YIELD_US};
 use crate::net::tls::Ticketer;
@@ -189,6 +190,7 @@ impl Thread {
 
     /// False when nobody takes it any more.
     fn answer(&mut self, what: What, number: u64) -> bool {
+        fault::strike(Stage::Compiler);
         // Never used twice, also by what is thrown away.
         self.epoch += 1;
         let make = std::panic::AssertUnwindSafe(|| match what {
