@@ -18,7 +18,7 @@ const SHARED: &[(&str, usize, &str)] = &[
     ("judge/crypto.rs", 1, "never written"),
     ("mapped.rs", 1, "a flag of the start; the ring's words have their own test"),
     ("metrics/mod.rs", 3, "counters: written by their core alone, read when somebody scrapes"),
-    ("metrics/process.rs", 4, "written by the control thread"),
+    ("metrics/process.rs", 5, "written by the control thread"),
     ("net/resolve.rs", 2, "between the control thread and its resolvers"),
     (
         "quota/exact.rs",

@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::control::jwks::ProviderKeys;
 use crate::control::{Ask, Slot, Snapshot};
 use crate::event::Event;
-use crate::metrics::{AuditOutcome, Counters, ProcessCounters};
+use crate::metrics::{AuditOutcome, Counters, ProcessCounters, ReloadTrigger};
 use crate::net::Timers;
 use crate::net::listen::Acceptor;
 use crate::net::resolve::Resolver;
@@ -303,7 +303,7 @@ async fn on_hangup(control: Rc<Control>, pipe: UnixStream) {
         if !matches!(result, Ok(count) if count > 0) {
             return;
         }
-        control.order_reload();
+        control.order_reload(ReloadTrigger::Signal);
     }
 }
 

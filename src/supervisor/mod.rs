@@ -44,7 +44,8 @@ use assemble::{Assembly, Making};
 pub fn check(path: &Path) -> Result<Vec<String>, Vec<String>> {
     let config = Config::load(path).map_err(|faults| lines(&faults))?;
     let ticketer = Ticketer::new().map_err(|fault| vec![fault])?;
-    let assembly = Assembly::make(&config, first(&mut || {}), &ticketer)?;
+    let policies = assemble::policies(&config, first(&mut || {}));
+    let assembly = Assembly::make(&config, policies, &ticketer)?;
     let warnings = config.warnings.iter().map(ToString::to_string);
     Ok(warnings.chain(assembly.warnings(&config)).collect())
 }
@@ -60,8 +61,7 @@ pub fn policies(config: &Config) -> Result<Arc<PolicySet>, Vec<String>> {
             "{path}: [policy.authzen] decides, and there are no policies here"
         )]);
     }
-    let mut faults = Vec::new();
-    assemble::policies(config, first(&mut || {}), &mut faults).ok_or(faults)
+    assemble::policies(config, first(&mut || {}))
 }
 
 /// Runs the gateway until it is told to end.
@@ -272,7 +272,8 @@ fn first_assembly(
     ticketer: &Ticketer,
 ) -> Result<(watch::Seen, Assembly), Vec<String>> {
     let seen = watch::Seen::of(&config.policy.directory);
-    let assembly = Assembly::make(config, first(&mut || {}), ticketer)?;
+    let policies = assemble::policies(config, first(&mut || {}));
+    let assembly = Assembly::make(config, policies, ticketer)?;
     for warning in assembly.warnings(config) {
         say(&format!("warning: {warning}"));
     }
