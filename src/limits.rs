@@ -255,7 +255,7 @@ pub const QUOTA_CALLERS_MAX: usize = 65_536;
 /// Callers whose requests all cores together count for exact rate limits (1.7 MB in all).
 pub const EXACT_CALLERS_MAX: usize = 65_536;
 /// How often one request is tried to be counted for an exact rate limit, while other cores count
-/// theirs (tries); about 50 µs.
+/// theirs (tries).
 pub const EXACT_TRIES_MAX: usize = 1_024;
 
 // -- cross-core --

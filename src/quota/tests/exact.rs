@@ -144,6 +144,27 @@ fn under_two_limits_at_once_the_narrow_one_holds_and_the_wide_one_forgets_what_i
     assert!((5_000 - CORES..=5_000).contains(&left), "{left} of the wide limit are left");
 }
 
+/// Another core has used up the second limit since both were looked at.
+#[test]
+fn what_was_taken_of_one_limit_is_given_back_when_the_next_one_is_lost() {
+    let second = RateLimit { name: "second".to_owned(), ..exact(1, 60, 1) };
+    let limits = [exact(60, 60, 3), second];
+    let memory = Exact::of(&limits);
+    let now = 1_000_000_000;
+    let bucket = |rate: &RateLimit| {
+        let who = name(&memory.hashers, rate, &ann());
+        Some(Bucket { who, paid_until: now + rate.interval(), interval: rate.interval() })
+    };
+    let looked_at = limits.each_ref().map(bucket);
+    let mut counted = looked_at;
+    assert_eq!(take(&limits, &mut counted, &memory, now), Ok(()));
+    let first = looked_at[0].unwrap();
+    assert_eq!(memory.paid_until(first.who), first.paid_until);
+    let refused = take(&limits, &mut looked_at.clone(), &memory, now);
+    assert_eq!(refused, Err(Exceeded { limit: 1, retry_after_seconds: 60 }));
+    assert_eq!(memory.paid_until(first.who), first.paid_until, "counted once");
+}
+
 #[test]
 fn an_exact_limit_and_one_of_the_core_count_both_or_neither() {
     for exact_first in [true, false] {
