@@ -202,25 +202,26 @@ fn requests(out: &mut Exposition, status: &Status<'_>) {
     out.sample(&[("outcome", "permit")], sum(|core| core.pdp_permits.get()));
     out.sample(&[("outcome", "deny")], sum(|core| core.pdp_denials.get()));
     out.sample(&[("outcome", "error")], sum(|core| core.pdp_errors.get()));
+    let cores = || status.cores.iter();
     let help = "Time until the remote decision point answered, or did not.";
-    histogram(out, "pdp_request_seconds", help, status.cores, |core| &core.pdp_duration);
+    histogram(out, "pdp_request_seconds", help, cores().map(|core| &core.pdp_duration));
     let help = "Time that the gateway itself added to a request.";
-    histogram(out, "request_overhead_seconds", help, status.cores, |core| &core.overhead);
+    histogram(out, "request_overhead_seconds", help, cores().map(|core| &core.overhead));
     let help = "Time from the request head to the last byte of the answer.";
-    histogram(out, "request_duration_seconds", help, status.cores, |core| &core.duration);
+    histogram(out, "request_duration_seconds", help, cores().map(|core| &core.duration));
 }
 
-fn histogram(
+/// The parts added up.
+fn histogram<'a>(
     out: &mut Exposition,
     name: &'static str,
     help: &str,
-    cores: &[Arc<Counters>],
-    pick: fn(&Counters) -> &Histogram,
+    parts: impl Iterator<Item = &'a Histogram>,
 ) {
     let mut counts = [0_u64; HISTOGRAM_BOUNDS.len() + 1];
     let mut sum = 0_u64;
-    for core in cores {
-        let (buckets, micros) = pick(core).read();
+    for part in parts {
+        let (buckets, micros) = part.read();
         for (total, count) in counts.iter_mut().zip(buckets) {
             *total += count;
         }
@@ -315,7 +316,18 @@ fn process(out: &mut Exposition, status: &Status<'_>) {
     out.family("audit_records_total", Type::Counter, "Audit records.");
     let records = status.process.audit_records();
     labelled(out, "outcome", records.map(|(outcome, count)| (outcome.as_str(), count)));
-    let help = "1 when the last reload went well (or none happened), else 0.";
+    let compile = &status.process.policy_compile;
+    let help = "Time in which policies were read and compiled, per reload.";
+    histogram(out, "policy_compile_seconds", help, [compile].into_iter());
+    let help = "Reloads of policies, alone or with the configuration.";
+    out.family("policy_reloads_total", Type::Counter, help);
+    for (trigger, [refused, taken]) in status.process.reloads() {
+        for (outcome, count) in [("refused", refused), ("taken", taken)] {
+            out.sample(&[("trigger", trigger.as_str()), ("outcome", outcome)], count);
+        }
+    }
+    let help = "1 when the last reload of the configuration, and any of policies alone since, \
+                was taken (or none happened), else 0.";
     out.family("config_last_reload_successful", Type::Gauge, help);
     out.sample(&[], u64::from(status.process.reload_successful()));
     out.family("policy_epoch", Type::Gauge, "The policy epoch in force.");

@@ -27,6 +27,8 @@ pub enum Stage {
     Answer,
     /// In the fetch of keys that this request waits for, on the control thread.
     Keys,
+    /// In the policy thread, at its next reload: the thread ends.
+    Compiler,
     /// In a task that nothing guards: the worker's thread ends.
     Worker,
 }
@@ -44,22 +46,22 @@ pub const fn asked(_stage: Stage, _head: &[u8]) -> bool {
     false
 }
 
-/// Remembers that `head` asks for a fault in the next fetch of keys.
+/// Remembers that `head` asks for a fault at `stage`, which no request comes to.
 #[cfg(not(feature = "fault-injection"))]
 #[inline]
-pub const fn arm_keys(_head: &[u8]) {}
+pub const fn arm(_stage: Stage, _head: &[u8]) {}
 
-/// Panics when a fault in the fetch of keys was asked for.
+/// Panics, once, when a fault at `stage` was asked for.
 #[cfg(not(feature = "fault-injection"))]
 #[inline]
-pub const fn strike_keys() {}
+pub const fn strike(_stage: Stage) {}
 
 #[cfg(feature = "fault-injection")]
-pub use injected::{arm_keys, asked, point, strike_keys};
+pub use injected::{arm, asked, point, strike};
 
 #[cfg(feature = "fault-injection")]
 mod injected {
-    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
     use super::Stage;
 
@@ -82,30 +84,31 @@ mod injected {
             .any(|line| line.strip_prefix(HEADER).is_some_and(|value| value.trim_ascii() == wanted))
     }
 
-    /// Remembers that `head` asks for a fault in the next fetch of keys.
-    pub fn arm_keys(head: &[u8]) {
-        if asked(Stage::Keys, head) {
-            KEYS.store(true, SeqCst);
+    /// Remembers that `head` asks for a fault at `stage`, which no request comes to.
+    pub fn arm(stage: Stage, head: &[u8]) {
+        if asked(stage, head) {
+            ARMED.fetch_or(1 << stage as u32, SeqCst);
         }
     }
 
-    /// Panics when a fault in the fetch of keys was asked for.
+    /// Panics, once, when a fault at `stage` was asked for.
     ///
     /// # Panics
     /// That is what it is for.
     #[expect(clippy::panic, reason = "the fault that a test asked for")]
-    pub fn strike_keys() {
-        if KEYS.swap(false, SeqCst) {
-            panic!("injected fault: Keys");
+    pub fn strike(stage: Stage) {
+        let bit = 1 << stage as u32;
+        if ARMED.fetch_and(!bit, SeqCst) & bit != 0 {
+            panic!("injected fault: {stage:?}");
         }
     }
 
-    /// The fetch runs on another thread than the request, and the two share nothing that could
-    /// carry the wish.
-    static KEYS: AtomicBool = AtomicBool::new(false);
+    /// A bit for each stage: fetches and reloads run on other threads than the request, and they
+    /// share nothing with it that could carry the wish.
+    static ARMED: AtomicU32 = AtomicU32::new(0);
     const HEADER: &[u8] = b"x-portcullis-fault:";
     /// Of the stages, in their order. Written out: a request without a fault allocates nothing, as
     /// `tests/alloc_way.rs` counts in this build, too.
-    const NAMES: &str =
-        "head route identity envelope policy credential audit relay response answer keys worker";
+    const NAMES: &str = "head route identity envelope policy credential audit relay response \
+                         answer keys compiler worker";
 }

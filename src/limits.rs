@@ -262,6 +262,11 @@ pub const DECISION_KEY_BYTES_MAX: usize = 1024;
 pub const RATE_LIMITS_MAX: usize = 64;
 /// Callers whose requests one core counts for rate limits.
 pub const QUOTA_CALLERS_MAX: usize = 65_536;
+/// Callers whose requests all cores together count for exact rate limits (1.7 MB in all).
+pub const EXACT_CALLERS_MAX: usize = 65_536;
+/// How often one request is tried to be counted for an exact rate limit, while other cores count
+/// theirs (tries).
+pub const EXACT_TRIES_MAX: usize = 1_024;
 
 // -- cross-core --
 /// Notices in one inbox before it overflows into "purge everything".

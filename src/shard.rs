@@ -14,7 +14,7 @@ use crate::core_cell::CoreCell;
 use crate::credential::{CacheOutcome, Credentials};
 use crate::event::Event;
 use crate::identity::{Door, Identity, Trust};
-use crate::limits::WAITING_BUSY_MAX;
+use crate::limits::{QUOTA_CALLERS_MAX, WAITING_BUSY_MAX};
 use crate::listener::Inputs;
 use crate::mcp::Call;
 use crate::metrics::{Meter, NoticeKind};
@@ -22,7 +22,7 @@ use crate::net::Timers;
 use crate::places::{Place, Places};
 use crate::policy::Enforcer;
 use crate::policy::remote::Pdp;
-use crate::quota::Quota;
+use crate::quota::{Exact, Quota};
 use crate::relay::Relay;
 use crate::world::World;
 
@@ -45,7 +45,7 @@ pub struct Shard {
     pub enforcer: Enforcer,
     /// Who asks a remote decision point, where one decides.
     pub pdp: Rc<Pdp>,
-    /// What was used up of rate limits.
+    /// What was used up of rate limits; of exact ones it holds what all cores count together.
     pub quota: Quota,
     /// Upstream credentials of the last 60 s.
     pub credentials: Credentials,
@@ -124,6 +124,8 @@ pub struct Parts {
     pub audit: AuditRing,
     /// The counters of this core.
     pub meter: Meter,
+    /// What all cores count together.
+    pub exact: Arc<Exact>,
     /// The bus.
     pub inbox: Inbox,
     /// The way up.
@@ -149,7 +151,7 @@ impl Shard {
             identity: Identity::new(),
             enforcer: Enforcer::default(),
             pdp,
-            quota: Quota::default(),
+            quota: Quota::new(QUOTA_CALLERS_MAX, parts.exact),
             credentials: Credentials::new(),
             audit: parts.audit,
             inputs: Inputs::new(WAITING_BUSY_MAX),

@@ -42,6 +42,8 @@ mod mmdb;
 mod news;
 #[path = "process/policy_cli.rs"]
 mod policy_cli;
+#[path = "process/quota.rs"]
+mod quota;
 #[path = "process/relay.rs"]
 mod relay;
 #[path = "process/reload.rs"]

@@ -18,8 +18,13 @@ const SHARED: &[(&str, usize, &str)] = &[
     ("judge/crypto.rs", 1, "never written"),
     ("mapped.rs", 1, "a flag of the start; the ring's words have their own test"),
     ("metrics/mod.rs", 3, "counters: written by their core alone, read when somebody scrapes"),
-    ("metrics/process.rs", 4, "written by the control thread"),
+    ("metrics/process.rs", 5, "written by the control thread"),
     ("net/resolve.rs", 2, "between the control thread and its resolvers"),
+    (
+        "quota/exact.rs",
+        5,
+        "exact limits only: opt-in, one compare-exchange each; README, deviations",
+    ),
     ("worker.rs", 1, "reports, at start and end"),
 ];
 

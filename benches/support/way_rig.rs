@@ -19,6 +19,7 @@ use portcullis::judge::policy::{CredentialScope, PolicySet, Setting};
 use portcullis::mcp::session::SessionKeys;
 use portcullis::metrics::{Counters, Meter};
 use portcullis::net::Timers;
+use portcullis::quota::Exact;
 use portcullis::shard::{Parts, Shard};
 
 /// One core, its audit writer, and the ends of its channels.
@@ -57,6 +58,7 @@ impl Rig {
             slot: Slot::new(Arc::new(snapshot(config, &key))),
             audit: audit.rings.pop().unwrap(),
             meter,
+            exact: Exact::of(&[]),
             inbox: inboxes.pop().unwrap(),
             asker: Asker::new(asks_in, ask_near),
         };

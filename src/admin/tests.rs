@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::metrics::{AuditOutcome, Decision, Meter, NoticeKind, RefreshOutcome};
+use crate::metrics::{AuditOutcome, Decision, Meter, NoticeKind, RefreshOutcome, ReloadTrigger};
 use crate::reject::Reject;
 
 /// A family as a strict reader of the format sees it.
@@ -160,6 +160,8 @@ impl Bench {
         bench.process.jwks_refresh("https://idp.example.com", RefreshOutcome::Changed);
         bench.process.audit(AuditOutcome::Written, 6);
         bench.process.set_policy_epoch(11);
+        bench.process.count_reload(ReloadTrigger::Watch, false);
+        bench.process.policy_compile.record(1_500_000);
         bench
     }
 }
@@ -200,6 +202,8 @@ fn the_exposition_is_valid_and_has_the_names_and_labels_of_the_contract() {
         ("list_items_total", "outcome"),
         ("config_last_reload_successful", ""),
         ("policy_epoch", ""),
+        ("policy_compile_seconds", "le"),
+        ("policy_reloads_total", "trigger outcome"),
         ("build_info", "version commit"),
     ];
     let names: BTreeSet<_> =
@@ -233,6 +237,13 @@ fn cores_are_added_up_where_the_contract_has_no_core_label() {
     assert_eq!(value(&families["portcullis_list_items_total"], &[("outcome", "hidden")]), 6.0);
     assert_eq!(value(&families["portcullis_policy_epoch"], &[]), 11.0);
     assert_eq!(value(&families["portcullis_config_last_reload_successful"], &[]), 1.0);
+    let reloads = &families["portcullis_policy_reloads_total"];
+    let label = |trigger, outcome| [("trigger", trigger), ("outcome", outcome)];
+    assert_eq!(value(reloads, &label("watch", "refused")), 1.0);
+    assert_eq!(value(reloads, &label("watch", "taken")), 0.0, "there before it counts");
+    let compile = &families["portcullis_policy_compile_seconds"];
+    assert_eq!(value(compile, &[("le", "+Inf")]), 1.0);
+    assert_eq!(value(compile, &[("le", "1.048576")]), 0.0);
 }
 
 #[test]

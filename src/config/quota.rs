@@ -17,6 +17,8 @@ pub struct RateLimit {
     pub seconds: u64,
     /// Requests that may come at once; 1 to `requests`.
     pub burst: u64,
+    /// One count for all cores.
+    pub exact: bool,
 }
 
 /// Whose requests are counted apart from each other's. At least one is set.

@@ -125,7 +125,8 @@ impl Exchange {
     ) -> Result<(), Reject> {
         let (head, bytes) = downstream.head();
         fault::point(Stage::Identity, bytes);
-        fault::arm_keys(bytes);
+        fault::arm(Stage::Keys, bytes);
+        fault::arm(Stage::Compiler, bytes);
         if let Some(token) = shard.ablation.token() {
             self.token = Some(token);
             return Ok(());

@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-pub use self::process::{AuditOutcome, ProcessCounters, RefreshOutcome};
+pub use self::process::{AuditOutcome, ProcessCounters, RefreshOutcome, ReloadTrigger};
 
 use crate::limits::{METRIC_REQUEST_SLOTS_MAX, METRIC_SERVER_SLOTS_MAX};
 use crate::lines::Lines;
@@ -112,6 +112,13 @@ impl Cell {
 pub struct Histogram {
     buckets: [Cell; HISTOGRAM_BOUNDS.len() + 1],
     sum_micros: Cell,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        let buckets = std::array::from_fn(|_| Cell::default());
+        Self { buckets, sum_micros: Cell::default() }
+    }
 }
 
 impl Histogram {
@@ -219,10 +226,6 @@ struct Refusal {
 
 impl Counters {
     fn new(core: usize) -> Self {
-        let histogram = || Histogram {
-            buckets: std::array::from_fn(|_| Cell::default()),
-            sum_micros: Cell::default(),
-        };
         Self {
             core,
             connections: Cell::default(),
@@ -246,9 +249,9 @@ impl Counters {
             pdp_permits: Cell::default(),
             pdp_denials: Cell::default(),
             pdp_errors: Cell::default(),
-            pdp_duration: histogram(),
-            overhead: histogram(),
-            duration: histogram(),
+            pdp_duration: Histogram::default(),
+            overhead: Histogram::default(),
+            duration: Histogram::default(),
             notices: std::array::from_fn(|_| Cell::default()),
             refusals: Box::new(Lines::new(std::array::from_fn(|_| Refusal::default()))),
             requests: slots(),

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
+use super::Histogram;
+
 /// What the control thread and the audit writer count: rare, so any thread may add.
 #[derive(Default)]
 #[repr(align(128))]
@@ -13,6 +15,38 @@ pub struct ProcessCounters {
     /// Starting counts as a reload that went well.
     reload_failed: AtomicBool,
     policy_epoch: AtomicU64,
+    /// By trigger; refused ones, then those that were taken.
+    reloads: [[AtomicU64; 2]; ReloadTrigger::ALL.len()],
+    /// How long policies were read and compiled, once for each reload; written by the control
+    /// thread.
+    pub policy_compile: Histogram,
+}
+
+/// The `trigger` label of reloads. Orders that come while one is under way are one reload, counted
+/// by the last of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReloadTrigger {
+    /// SIGHUP.
+    Signal,
+    /// POST to the admin listener.
+    Request,
+    /// Changed policy files.
+    Watch,
+}
+
+impl ReloadTrigger {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Signal, Self::Request, Self::Watch];
+
+    /// The label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Signal => "signal",
+            Self::Request => "request",
+            Self::Watch => "watch",
+        }
+    }
 }
 
 /// The `outcome` label of key refreshes.
@@ -107,6 +141,20 @@ impl ProcessCounters {
     #[must_use]
     pub fn reload_successful(&self) -> bool {
         !self.reload_failed.load(Relaxed)
+    }
+
+    /// Counts a reload of policies, alone or with the configuration, and whether it was taken.
+    pub fn count_reload(&self, trigger: ReloadTrigger, taken: bool) {
+        let counts = self.reloads.get(trigger as usize);
+        if let Some(count) = counts.and_then(|counts| counts.get(usize::from(taken))) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Reloads by trigger: how many were refused, and how many taken.
+    pub fn reloads(&self) -> impl Iterator<Item = (ReloadTrigger, [u64; 2])> {
+        let read = |counts: &[AtomicU64; 2]| counts.each_ref().map(|count| count.load(Relaxed));
+        ReloadTrigger::ALL.into_iter().zip(self.reloads.iter().map(read))
     }
 
     /// Remembers the policy epoch in force.

@@ -1,8 +1,23 @@
+mod exact;
+
 use super::*;
 use crate::config::Per;
 
 fn limit(per: Per, requests: u64, seconds: u64, burst: u64) -> RateLimit {
-    RateLimit { name: "a".to_owned(), per, server: None, tool: None, requests, seconds, burst }
+    RateLimit {
+        name: "a".to_owned(),
+        per,
+        server: None,
+        tool: None,
+        requests,
+        seconds,
+        burst,
+        exact: false,
+    }
+}
+
+fn fresh(callers: usize) -> Quota {
+    Quota::new(callers, Exact::of(&[]))
 }
 
 const USER: Per = Per { user: true, agent: false, server: false, tool: false };
@@ -18,7 +33,7 @@ fn at(millis: u64) -> Monotonic {
 
 #[test]
 fn a_burst_passes_then_the_rate() {
-    let (quota, limits) = (Quota::new(64), [limit(USER, 60, 60, 3)]);
+    let (quota, limits) = (fresh(64), [limit(USER, 60, 60, 3)]);
     let ask = |millis| quota.admit(&limits, &ann(), at(millis));
     for _ in 0..3 {
         assert_eq!(ask(0), Ok(()));
@@ -35,7 +50,7 @@ fn a_burst_passes_then_the_rate() {
 /// As the manual says of the default: up to a burst more, once.
 #[test]
 fn the_first_minute_grants_nearly_twice_the_rate_and_the_next_ones_once() {
-    let (quota, limits) = (Quota::new(64), [limit(USER, 60, 60, 60)]);
+    let (quota, limits) = (fresh(64), [limit(USER, 60, 60, 60)]);
     let mut granted = [0; 3];
     for millis in (0..180_000).step_by(100) {
         for _ in 0..60 {
@@ -44,14 +59,14 @@ fn the_first_minute_grants_nearly_twice_the_rate_and_the_next_ones_once() {
         }
     }
     assert_eq!(granted, [119, 60, 60]);
-    let (quota, limits) = (Quota::new(64), [limit(USER, 60, 60, 1)]);
+    let (quota, limits) = (fresh(64), [limit(USER, 60, 60, 1)]);
     assert!(quota.admit(&limits, &ann(), at(0)).is_ok());
     assert!(quota.admit(&limits, &ann(), at(999)).is_err());
 }
 
 #[test]
 fn retry_after_is_when_it_would_pass() {
-    let (quota, limits) = (Quota::new(64), [limit(USER, 1, 3_600, 1)]);
+    let (quota, limits) = (fresh(64), [limit(USER, 1, 3_600, 1)]);
     quota.admit(&limits, &ann(), at(0)).unwrap();
     let refused = quota.admit(&limits, &ann(), at(500)).unwrap_err();
     assert_eq!(refused.retry_after_seconds, 3_600, "rounded up");
@@ -67,7 +82,7 @@ fn callers_are_counted_apart_as_the_limit_says() {
     let other_tool = Asker { tool: Some("put"), ..ann() };
     let robot = Asker { user: None, agent: "ann", ..ann() };
     let each = |per: Per| {
-        let (quota, limits) = (Quota::new(64), [limit(per, 1, 60, 1)]);
+        let (quota, limits) = (fresh(64), [limit(per, 1, 60, 1)]);
         quota.admit(&limits, &ann(), at(0)).unwrap();
         assert!(quota.admit(&limits, &ann(), at(0)).is_err());
         [bob, other_agent, other_server, other_tool, robot]
@@ -84,7 +99,7 @@ fn callers_are_counted_apart_as_the_limit_says() {
 
 #[test]
 fn a_limit_covers_its_server_and_tool_only() {
-    let quota = Quota::new(64);
+    let quota = fresh(64);
     let limits = [RateLimit {
         server: Some("github".to_owned()),
         tool: Some("get".to_owned()),
@@ -109,7 +124,7 @@ fn a_limit_covers_its_server_and_tool_only() {
 
 #[test]
 fn all_limits_must_grant_and_none_is_charged_when_one_refuses() {
-    let quota = Quota::new(64);
+    let quota = fresh(64);
     let second = RateLimit { name: "b".to_owned(), ..limit(TOOL, 10, 60, 10) };
     let limits = [limit(USER, 1, 10, 1), second];
     quota.admit(&limits, &ann(), at(0)).unwrap();
@@ -127,7 +142,7 @@ fn all_limits_must_grant_and_none_is_charged_when_one_refuses() {
 
 #[test]
 fn a_changed_limit_counts_anew_and_an_equal_one_goes_on() {
-    let quota = Quota::new(64);
+    let quota = fresh(64);
     quota.admit(&[limit(USER, 1, 60, 1)], &ann(), at(0)).unwrap();
     assert!(quota.admit(&[limit(USER, 1, 60, 1)], &ann(), at(0)).is_err());
     assert!(quota.admit(&[limit(USER, 2, 60, 1)], &ann(), at(0)).is_ok());
@@ -137,7 +152,7 @@ fn a_changed_limit_counts_anew_and_an_equal_one_goes_on() {
 /// Whoever owes more stays: a crowd of newcomers does not forgive a heavy caller.
 #[test]
 fn newcomers_do_not_push_out_who_owes_most() {
-    let (quota, limits) = (Quota::new(WAYS), [limit(USER, 1_000, 1_000, 1_000)]);
+    let (quota, limits) = (fresh(WAYS), [limit(USER, 1_000, 1_000, 1_000)]);
     for _ in 0..1_000 {
         quota.admit(&limits, &ann(), at(0)).unwrap();
     }
@@ -152,7 +167,7 @@ fn newcomers_do_not_push_out_who_owes_most() {
 /// day, do not forgive who has used up a fast one.
 #[test]
 fn newcomers_of_a_slow_limit_do_not_push_out_who_used_up_a_fast_one() {
-    let quota = Quota::new(WAYS);
+    let quota = fresh(WAYS);
     let fast = RateLimit { server: Some("github".to_owned()), ..limit(USER, 100, 100, 100) };
     let limits = [fast, limit(TOOL, 1, 86_400, 1)];
     let listing = Asker { tool: None, ..ann() };
@@ -182,7 +197,7 @@ fn newcomers_of_a_slow_limit_do_not_push_out_who_used_up_a_fast_one() {
 /// The other way round: who used up a slow limit stays, although requests of a fast one come often.
 #[test]
 fn newcomers_of_a_fast_limit_do_not_push_out_who_used_up_a_slow_one() {
-    let quota = Quota::new(WAYS);
+    let quota = fresh(WAYS);
     let slow = RateLimit { server: Some("github".to_owned()), ..limit(USER, 10, 86_400, 10) };
     let limits = [slow, limit(TOOL, 1_000, 1, 1_000)];
     let listing = Asker { tool: None, ..ann() };
@@ -200,7 +215,7 @@ fn newcomers_of_a_fast_limit_do_not_push_out_who_used_up_a_slow_one() {
 #[test]
 fn the_largest_and_smallest_limits_hold() {
     let most = limit(USER, 1_000_000_000, 1, 1_000_000_000);
-    let (quota, least) = (Quota::new(64), limit(USER, 1, 86_400, 1));
+    let (quota, least) = (fresh(64), limit(USER, 1, 86_400, 1));
     assert!(quota.admit(&[most, least], &ann(), Monotonic(0)).is_ok());
     let least = limit(USER, 1, 86_400, 1);
     let refused = quota.admit(&[least], &ann(), Monotonic(0)).unwrap_err();

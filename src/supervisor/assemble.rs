@@ -34,17 +34,19 @@ pub(super) struct Assembly {
 }
 
 impl Assembly {
-    /// Reads and compiles everything that the configuration names.
+    /// Reads everything that the configuration names, beside what came of its policies.
     ///
     /// # Errors
-    /// Every fault, each with its file.
+    /// Every fault, also of `policies`, each with its file.
     pub(super) fn make(
         config: &Config,
-        making: Making<'_>,
+        policies: Result<Arc<PolicySet>, Vec<String>>,
         ticketer: &Ticketer,
     ) -> Result<Self, Vec<String>> {
-        let mut faults = Vec::new();
-        let policy = policies(config, making, &mut faults);
+        let (policy, mut faults) = match policies {
+            Ok(policy) => (Some(policy), Vec::new()),
+            Err(faults) => (None, faults),
+        };
         let countries = note(countries(config), &mut faults).flatten();
         let pdp = note(decision_point(config), &mut faults).flatten();
         let sessions = note(sessions(config), &mut faults);
@@ -138,12 +140,11 @@ pub(super) struct Making<'a> {
     pub(super) pause: &'a mut dyn FnMut(),
 }
 
-/// Reads and compiles the policies; every fault goes to `faults`.
-pub(super) fn policies(
-    config: &Config,
-    making: Making<'_>,
-    faults: &mut Vec<String>,
-) -> Option<Arc<PolicySet>> {
+/// Reads and compiles the policies.
+///
+/// # Errors
+/// Every fault, each with its file and place.
+pub(super) fn policies(config: &Config, making: Making<'_>) -> Result<Arc<PolicySet>, Vec<String>> {
     let servers: Vec<&str> = config.servers.iter().map(|server| server.name.as_str()).collect();
     let methods: Vec<&str> = config.methods.iter().map(|method| method.name.as_str()).collect();
     let index = |server: &usize| u16::try_from(*server).ok();
@@ -170,20 +171,13 @@ pub(super) fn policies(
     } else {
         let Some(read) = steady(directory, || PolicySet::read(directory)) else {
             let path = directory.display();
-            faults.push(format!("{path}: the policy directory keeps changing"));
-            return None;
+            return Err(vec![format!("{path}: the policy directory keeps changing")]);
         };
         read.and_then(|sources| {
             PolicySet::compile_after(before, sources, directory, &setting, pause)
         })
     };
-    match made {
-        Ok(set) => Some(Arc::new(set)),
-        Err(found) => {
-            faults.extend(found.iter().map(ToString::to_string));
-            None
-        }
-    }
+    made.map(Arc::new).map_err(|found| found.iter().map(ToString::to_string).collect())
 }
 
 fn decision_point(config: &Config) -> Result<Option<Arc<DecisionPoint>>, String> {

@@ -14,10 +14,12 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use super::assemble::{self, Assembly, Making};
 use super::watch::{Seen, Watch};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Credential};
 use crate::control::Snapshot;
+use crate::fault::{self, Stage};
 use crate::judge::policy::PolicySet;
 use crate::limits::{POLICY_WATCH_EVERY, POLICY_YIELD_US};
+use crate::metrics::ReloadTrigger;
 use crate::net::tls::Ticketer;
 
 /// How much is made anew.
@@ -29,10 +31,20 @@ pub(super) enum What {
     Policies,
 }
 
+/// Something to be made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Order {
+    pub(super) what: What,
+    /// Who wants it.
+    pub(super) trigger: ReloadTrigger,
+    /// Answers carry it; 0 for what nobody ordered.
+    pub(super) number: u64,
+}
+
 /// What the thread is told.
 enum Word {
-    /// Make this; answers carry the number.
-    Make { what: What, number: u64 },
+    /// Make this.
+    Make(Order),
     /// This is in force now.
     InForce(InForce),
     /// Nobody else has it any more.
@@ -50,11 +62,13 @@ pub(super) struct InForce {
 
 /// What came of an order.
 pub(super) struct Made {
-    /// The newest order that it answers; 0 for what nobody ordered.
-    pub(super) number: u64,
-    pub(super) what: What,
+    /// The newest of the orders that it answers.
+    pub(super) order: Order,
     /// The configuration that was in force when it was begun.
     pub(super) generation: u64,
+    /// How long policies were read and compiled, whatever came of it; `None` when it did not come
+    /// to that.
+    pub(super) compiled_micros: Option<u64>,
     /// The policies, or every fault, each with its file and place.
     pub(super) result: Result<Product, Vec<String>>,
 }
@@ -98,8 +112,8 @@ impl Compiler {
     }
 
     /// Orders it. False when the thread is gone.
-    pub(super) fn make(&self, what: What, number: u64) -> bool {
-        self.words.send(Word::Make { what, number }).is_ok()
+    pub(super) fn make(&self, order: Order) -> bool {
+        self.words.send(Word::Make(order)).is_ok()
     }
 
     /// Tells what is in force from now on.
@@ -119,6 +133,8 @@ struct Thread {
     generation: u64,
     watch: Watch,
     epoch: u64,
+    /// See [`Made`].
+    compiled_micros: Option<u64>,
     /// The newest set that was made: the next one takes over what did not change.
     newest: Arc<PolicySet>,
     clock: Clock,
@@ -134,7 +150,20 @@ impl Thread {
         let (epoch, newest) = (first.epoch(), first);
         let InForce { config, generation, seen } = in_force;
         let watch = Watch::new(seen);
-        Self { config, generation, watch, epoch, newest, clock, ticketer, address, made, bell }
+        let compiled_micros = None;
+        Self {
+            config,
+            generation,
+            watch,
+            epoch,
+            compiled_micros,
+            newest,
+            clock,
+            ticketer,
+            address,
+            made,
+            bell,
+        }
     }
 
     fn run(mut self, heard: &Receiver<Word>) {
@@ -154,7 +183,8 @@ impl Thread {
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {
                     if self.watch.changed(&self.config.policy.directory) {
-                        order = Some((What::Policies, 0));
+                        let trigger = ReloadTrigger::Watch;
+                        order = Some(Order { what: What::Policies, trigger, number: 0 });
                     }
                 }
             }
@@ -162,21 +192,20 @@ impl Thread {
             while let Ok(word) = heard.try_recv() {
                 self.hear(word, &mut order);
             }
-            if let Some((what, number)) = order
-                && !self.answer(what, number)
+            if let Some(order) = order
+                && !self.answer(order)
             {
                 return;
             }
         }
     }
 
-    fn hear(&mut self, word: Word, order: &mut Option<(What, u64)>) {
+    fn hear(&mut self, word: Word, order: &mut Option<Order>) {
         match word {
-            Word::Make { what, number } => {
-                let everything = what == What::Everything
-                    || order.is_some_and(|(before, _)| before == What::Everything);
-                let what = if everything { What::Everything } else { What::Policies };
-                *order = Some((what, number));
+            Word::Make(newest) => {
+                let before = order.filter(|before| before.what == What::Everything);
+                let what = before.map_or(newest.what, |before| before.what);
+                *order = Some(Order { what, ..newest });
             }
             Word::InForce(InForce { config, generation, seen }) => {
                 self.config = config;
@@ -188,16 +217,19 @@ impl Thread {
     }
 
     /// False when nobody takes it any more.
-    fn answer(&mut self, what: What, number: u64) -> bool {
+    fn answer(&mut self, order: Order) -> bool {
+        fault::strike(Stage::Compiler);
         // Never used twice, also by what is thrown away.
         self.epoch += 1;
-        let make = std::panic::AssertUnwindSafe(|| match what {
+        self.compiled_micros = None;
+        let make = std::panic::AssertUnwindSafe(|| match order.what {
             What::Everything => self.everything(),
             What::Policies => self.policies(),
         });
         let result = std::panic::catch_unwind(make)
             .unwrap_or_else(|_| Err(vec!["the policy thread panicked over it".to_owned()]));
-        let made = Made { number, what, generation: self.generation, result };
+        let (generation, compiled_micros) = (self.generation, self.compiled_micros);
+        let made = Made { order, generation, compiled_micros, result };
         let taken = self.made.send(made).is_ok();
         // A full pipe has been rung already.
         let _ = self.bell.write(&[1]);
@@ -211,24 +243,61 @@ impl Thread {
         config.bound(self.address);
         // Before the files are read: what changes from here on is seen as a change.
         let seen = Seen::of(&config.policy.directory);
-        let (epoch, before) = (self.epoch, Some(&*self.newest));
-        let mut pause = pauses(self.clock);
-        let making = Making { epoch, before, pause: &mut pause };
-        let assembly = Assembly::make(&config, making, &self.ticketer)?;
+        let policies = self.compile(&config);
+        let told = policies.is_err() && same_terms(&self.config, &config);
+        let assembly = match Assembly::make(&config, policies, &self.ticketer) {
+            Ok(assembly) => assembly,
+            Err(faults) => {
+                if told {
+                    // Of the policies, too: the next look would tell them again.
+                    self.watch = Watch::new(seen);
+                }
+                return Err(faults);
+            }
+        };
         self.newest = Arc::clone(&assembly.policy);
         Ok(Product::Everything(Box::new((config, assembly, seen))))
     }
 
     fn policies(&mut self) -> Result<Product, Vec<String>> {
         self.watch.loaded(&self.config.policy.directory);
-        let mut faults = Vec::new();
-        let (epoch, before) = (self.epoch, Some(&*self.newest));
-        let mut pause = pauses(self.clock);
-        let making = Making { epoch, before, pause: &mut pause };
-        let set = assemble::policies(&self.config, making, &mut faults).ok_or(faults)?;
+        let set = self.compile(&Arc::clone(&self.config))?;
         self.newest = Arc::clone(&set);
         Ok(Product::Policies(set))
     }
+
+    fn compile(&mut self, config: &Config) -> Result<Arc<PolicySet>, Vec<String>> {
+        let began = self.clock.monotonic();
+        let (epoch, before) = (self.epoch, Some(&*self.newest));
+        let mut pause = pauses(self.clock);
+        let made = assemble::policies(config, Making { epoch, before, pause: &mut pause });
+        self.compiled_micros = Some(self.clock.monotonic().micros_since(began));
+        made
+    }
+}
+
+/// True when policies that are at fault under one are so under the other: the same files, and all
+/// that they may name is there alike.
+fn same_terms(one: &Config, other: &Config) -> bool {
+    let servers = |config: &Config| -> Vec<String> {
+        config.servers.iter().map(|server| server.name.clone()).collect()
+    };
+    let methods = |config: &Config| -> Vec<String> {
+        config.methods.iter().map(|method| method.name.clone()).collect()
+    };
+    let credentials = |config: &Config| -> Vec<(String, Vec<usize>)> {
+        let named = |known: &Credential| (known.name.clone(), known.servers.clone());
+        config.credentials.iter().map(named).collect()
+    };
+    let rest = |config: &Config| {
+        let policy = &config.policy;
+        let (geoip, authzen) = (policy.geoip.is_some(), policy.authzen.is_some());
+        (policy.directory.clone(), policy.timezone.clone(), geoip, authzen)
+    };
+    rest(one) == rest(other)
+        && servers(one) == servers(other)
+        && methods(one) == methods(other)
+        && credentials(one) == credentials(other)
 }
 
 /// Yields, at most once per millisecond: whoever waits for this CPU has it then, although this

@@ -27,12 +27,13 @@ use crate::config::Config;
 use crate::control::jwks::ProviderKeys;
 use crate::control::{Ask, Slot, Snapshot};
 use crate::event::Event;
-use crate::metrics::{AuditOutcome, Counters, ProcessCounters};
+use crate::metrics::{AuditOutcome, Counters, ProcessCounters, ReloadTrigger};
 use crate::net::Timers;
 use crate::net::listen::Acceptor;
 use crate::net::resolve::Resolver;
 use crate::net::runtime::{self, Ring};
 use crate::net::tls::Ticketer;
+use crate::quota::Exact;
 use crate::worker::Report;
 
 /// What the control thread is started with.
@@ -52,6 +53,7 @@ pub(super) struct Setup {
     pub(super) writer: Writer,
     pub(super) counters: Vec<Arc<Counters>>,
     pub(super) process: Arc<ProcessCounters>,
+    pub(super) exact: Arc<Exact>,
     pub(super) reports: Sender<Report>,
     /// Where the gateway listens, the port filled in.
     pub(super) address: SocketAddr,
@@ -84,6 +86,8 @@ pub(super) struct Control {
     /// Rung when someone asked for keys or addresses.
     pub(super) asked: Event,
     pub(super) process: Arc<ProcessCounters>,
+    /// What all cores count together for exact rate limits.
+    pub(super) exact: Arc<Exact>,
     slot: Arc<Slot>,
     outbox: Outbox,
     pub(super) reloads: Reloads,
@@ -190,6 +194,7 @@ async fn drive(setup: Setup, signals: Signals, finished: UnixStream) -> Result<b
         state: RefCell::new(state),
         asked: Event::default(),
         process: setup.process,
+        exact: setup.exact,
         slot: setup.slot,
         outbox: setup.outbox,
         reloads,
@@ -298,7 +303,7 @@ async fn on_hangup(control: Rc<Control>, pipe: UnixStream) {
         if !matches!(result, Ok(count) if count > 0) {
             return;
         }
-        control.order_reload();
+        control.order_reload(ReloadTrigger::Signal);
     }
 }
 

@@ -31,6 +31,7 @@ use crate::judge::policy::PolicySet;
 use crate::metrics::{Meter, ProcessCounters};
 use crate::net::runtime::{self, Ring};
 use crate::net::tls::Ticketer;
+use crate::quota::Exact;
 use crate::shard::Parts;
 use crate::worker::{self, Assignment, Report};
 
@@ -43,7 +44,8 @@ use assemble::{Assembly, Making};
 pub fn check(path: &Path) -> Result<Vec<String>, Vec<String>> {
     let config = Config::load(path).map_err(|faults| lines(&faults))?;
     let ticketer = Ticketer::new().map_err(|fault| vec![fault])?;
-    let assembly = Assembly::make(&config, first(&mut || {}), &ticketer)?;
+    let policies = assemble::policies(&config, first(&mut || {}));
+    let assembly = Assembly::make(&config, policies, &ticketer)?;
     let warnings = config.warnings.iter().map(ToString::to_string);
     Ok(warnings.chain(assembly.warnings(&config)).collect())
 }
@@ -59,8 +61,7 @@ pub fn policies(config: &Config) -> Result<Arc<PolicySet>, Vec<String>> {
             "{path}: [policy.authzen] decides, and there are no policies here"
         )]);
     }
-    let mut faults = Vec::new();
-    assemble::policies(config, first(&mut || {}), &mut faults).ok_or(faults)
+    assemble::policies(config, first(&mut || {}))
 }
 
 /// Runs the gateway until it is told to end.
@@ -121,6 +122,7 @@ fn start(mut config: Config, clock: Clock) -> Result<Running, Vec<String>> {
     let config = Arc::new(config);
     let slot = Slot::new(Arc::new(assembly.snapshot(&config)));
     let meters: Vec<Meter> = (0..cpus.len()).map(Meter::new).collect();
+    let exact = Exact::of(&config.rate_limits);
     let scheme = if config.listen.tls.is_some() { "https" } else { "http" };
     let control = control::Setup {
         clock,
@@ -137,6 +139,7 @@ fn start(mut config: Config, clock: Clock) -> Result<Running, Vec<String>> {
         writer: audit.writer,
         counters: meters.iter().map(Meter::share).collect(),
         process: Arc::new(ProcessCounters::default()),
+        exact: Arc::clone(&exact),
         reports: reports_in.clone(),
         address,
         first_round,
@@ -150,8 +153,8 @@ fn start(mut config: Config, clock: Clock) -> Result<Running, Vec<String>> {
         parts.zip(&cpus).zip((0_u16..).zip(listeners.per_worker))
     {
         let asker = Asker::new(asks_in.clone(), clone_bell(&ask_bell).map_err(one)?);
-        let slot = Arc::clone(&slot);
-        let parts = Parts { core, clock, slot, audit: ring_file, meter, inbox, asker };
+        let (slot, exact) = (Arc::clone(&slot), Arc::clone(&exact));
+        let parts = Parts { core, clock, slot, audit: ring_file, meter, exact, inbox, asker };
         let reports = reports_in.clone();
         spawn(Assignment { cpu: Some(*cpu), ring, listeners, doorbell, parts, reports })
             .map_err(one)?;
@@ -269,7 +272,8 @@ fn first_assembly(
     ticketer: &Ticketer,
 ) -> Result<(watch::Seen, Assembly), Vec<String>> {
     let seen = watch::Seen::of(&config.policy.directory);
-    let assembly = Assembly::make(config, first(&mut || {}), ticketer)?;
+    let policies = assemble::policies(config, first(&mut || {}));
+    let assembly = Assembly::make(config, policies, ticketer)?;
     for warning in assembly.warnings(config) {
         say(&format!("warning: {warning}"));
     }

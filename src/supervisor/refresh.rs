@@ -16,7 +16,7 @@ use crate::config::{KeySource, TrustProvider, UpstreamUrl};
 use crate::control::jwks::{
     Answer, Asked, FetchFault, KeyIo, Next, Outcome, Refresher, Source, max_age,
 };
-use crate::fault;
+use crate::fault::{self, Stage};
 use crate::metrics::RefreshOutcome;
 use crate::net::client;
 use crate::net::tls::ClientTls;
@@ -96,7 +96,7 @@ async fn fetch_once(
 ) {
     let now = control.clock.monotonic();
     let fetch = async {
-        fault::strike_keys();
+        fault::strike(Stage::Keys);
         source.fetch(io, now).await
     };
     let result = match catch_unwind(fetch).await {

@@ -10,13 +10,14 @@ use std::time::Duration;
 use monoio::io::AsyncReadRent;
 
 use super::assemble::Assembly;
-use super::compile::{Compiler, InForce, Made, Product, What};
+use super::compile::{Compiler, InForce, Made, Order, Product, What};
 use super::control::{Control, adopt};
 use super::watch::Seen;
 use super::{notify, refresh};
 use crate::config::Config;
 use crate::event::Event;
 use crate::judge::policy::PolicySet;
+use crate::metrics::ReloadTrigger;
 use crate::net::{Either, first};
 use crate::worker::Report;
 
@@ -28,7 +29,8 @@ pub(super) struct Reloads {
     /// Orders up to this one are answered.
     answered: Cell<u64>,
     last: RefCell<Result<Reloaded, Vec<String>>>,
-    /// The last reload of everything was refused. New policies alone do not mend that.
+    /// The last reload of everything was refused. New policies alone do not mend that: what else
+    /// was to be read with it, certificates say, is not in force.
     whole_refused: Cell<bool>,
     /// Rung with every answer.
     told: Event,
@@ -70,18 +72,18 @@ impl Reloads {
 
 impl Control {
     /// Orders a reload of everything; its number.
-    pub(super) fn order_reload(&self) -> u64 {
+    pub(super) fn order_reload(&self, trigger: ReloadTrigger) -> u64 {
         if let Some(writer) = self.writer.borrow().as_ref() {
             writer.reopen();
         }
         notify::say("RELOADING=1");
-        self.order(What::Everything)
+        self.order(What::Everything, trigger)
     }
 
-    fn order(&self, what: What) -> u64 {
+    fn order(&self, what: What, trigger: ReloadTrigger) -> u64 {
         let number = self.reloads.ordered.get() + 1;
         self.reloads.ordered.set(number);
-        if !self.reloads.compiler.make(what, number) {
+        if !self.reloads.compiler.make(Order { what, trigger, number }) {
             self.refused(&["the policy thread is gone".to_owned()]);
             self.answered(number, Err(vec!["the policy thread is gone".to_owned()]));
         }
@@ -91,7 +93,7 @@ impl Control {
     /// Reloads everything, and waits for what comes of it. `None` when it takes too long; it goes
     /// on all the same.
     pub(super) async fn reload_and_wait(&self) -> Option<Result<Reloaded, Vec<String>>> {
-        let number = self.order_reload();
+        let number = self.order_reload(ReloadTrigger::Request);
         let until = self.timers.now().after(RELOAD_WITHIN);
         loop {
             let seen = self.reloads.told.version();
@@ -106,12 +108,16 @@ impl Control {
     }
 
     fn made(self: &Rc<Self>, made: Made) {
-        let Made { number, what, generation, result } = made;
+        let Made { order, generation, compiled_micros, result } = made;
+        let Order { what, trigger, number } = order;
+        if let Some(micros) = compiled_micros {
+            self.process.policy_compile.record(micros);
+        }
         let current = self.state.borrow().config_generation;
         let outcome = match result {
             // Indexes of servers and credentials are those of a configuration that is gone.
             Ok(Product::Policies(_)) if generation != current => {
-                self.order(What::Policies);
+                self.order(What::Policies, trigger);
                 return;
             }
             Ok(Product::Everything(whole)) => {
@@ -127,6 +133,7 @@ impl Control {
                 Err(faults)
             }
         };
+        self.process.count_reload(trigger, outcome.is_ok());
         self.answered(number, outcome);
         if what == What::Everything && self.reloads.ordered.get() <= number {
             notify::say("READY=1");
@@ -156,6 +163,7 @@ impl Control {
             tracing::warn!("{warning}");
         }
         let now = Reloaded::of(&assembly.policy);
+        self.exact.prepare(&config.rate_limits);
         let (config, generation) = {
             let mut state = self.state.borrow_mut();
             state.adopt(config, assembly);

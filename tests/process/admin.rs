@@ -147,7 +147,7 @@ fn only_a_binary_with_the_feature_knows_injected_faults() {
     assert_eq!(holds(b"injected fault"), cfg!(feature = "fault-injection"));
 }
 
-const FAMILIES: [&str; 17] = [
+const FAMILIES: [&str; 19] = [
     "requests_total",
     "request_overhead_seconds",
     "request_duration_seconds",
@@ -164,5 +164,7 @@ const FAMILIES: [&str; 17] = [
     "loop_lag_seconds",
     "config_last_reload_successful",
     "policy_epoch",
+    "policy_compile_seconds",
+    "policy_reloads_total",
     "build_info",
 ];

@@ -126,6 +126,28 @@ fn f14_a_dead_worker_ends_the_process_within_a_second() {
     }
 }
 
+/// Without it nothing could be revoked any more; the service manager starts the next one.
+#[test]
+fn the_loss_of_the_policy_thread_ends_the_process_within_a_second() {
+    let upstream = Upstream::echo();
+    for driver in ["auto", "epoll"] {
+        let cores = format!("driver = \"{driver}\"");
+        let mut gateway = Setup::new(upstream.address).cores(&cores).start();
+        gateway.wait_until_ready();
+        let client = faulty(&gateway.client(), "compiler");
+        assert_eq!(client.once(&client.call("echo")).status, 200, "nothing is lost yet");
+        assert_eq!(gateway.admin("/livez").status, 200);
+        let began = Instant::now();
+        gateway.signal(rustix::process::Signal::HUP);
+        let status = gateway.wait();
+        let took = began.elapsed();
+        assert_eq!(status.code(), Some(70), "{driver}: {}", gateway.said());
+        assert!(took < Duration::from_secs(1), "{driver}: {took:?}");
+        let words = "the policy thread is gone; ending the process";
+        assert!(gateway.said().contains(words), "{}", gateway.said());
+    }
+}
+
 /// The leader's fetch panics; everybody who joined it is answered, and the next fetch serves.
 #[test]
 fn f13_a_panic_in_the_fetch_of_keys_leaves_nobody_waiting() {

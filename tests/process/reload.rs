@@ -5,6 +5,8 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -174,6 +176,40 @@ fn watched_policies_come_into_force_on_every_core_and_cost_nothing_else() {
     fs::create_dir(gateway.stage().path("policies")).unwrap();
     gateway.stage().write("policies/new.cedar", PERMIT_ALL);
     eventually("the new directory decides", || !denied(&client, "echo"));
+}
+
+/// A reload that is asked for tells the faults; the next looks at the same files tell nothing, but
+/// see what mends them. Until a whole reload is taken the configuration counts as refused.
+#[test]
+fn faulty_policies_are_told_once_whoever_reads_them_first() {
+    let upstream = Upstream::echo();
+    let gateway = watching(&Setup::new(upstream.address));
+    let client = gateway.client();
+    let outcome = |trigger: &str, outcome: &str| {
+        let labels = format!("{{trigger=\"{trigger}\",outcome=\"{outcome}\"}}");
+        gateway.metric(&format!("portcullis_policy_reloads_total{labels}")).round() as u64
+    };
+    assert_eq!((outcome("signal", "taken"), outcome("watch", "taken")), (1, 0));
+    let stage = gateway.stage();
+    stage.write("policies/more.cedar", "forbid (");
+    assert_eq!(post(&gateway, "/reload", MEANT).status, 422);
+    // On a busy machine a look may have come first; none may come after it.
+    let looked = outcome("watch", "refused");
+    // A window of measurement, several looks long, not a wait for something.
+    thread::sleep(Duration::from_secs(1));
+    let told = gateway.said().matches("reload refused").count() as u64;
+    assert_eq!((told, outcome("watch", "refused")), (1 + looked, looked), "{}", gateway.said());
+    stage.write("policies/more.cedar", &forbid("drop"));
+    eventually("the mended policies decide", || denied(&client, "drop"));
+    gateway.wait_until_said("policies reloaded");
+    assert_eq!((outcome("watch", "refused"), outcome("watch", "taken")), (looked, 1));
+    assert!(gateway.metric("portcullis_config_last_reload_successful") < 0.5);
+    assert_eq!(post(&gateway, "/reload", MEANT).status, 200);
+    assert!(gateway.metric("portcullis_config_last_reload_successful") > 0.5);
+    assert_eq!((outcome("request", "refused"), outcome("request", "taken")), (1, 1));
+    let compiled = gateway.metric("portcullis_policy_compile_seconds_count");
+    assert!((compiled - 4.0 - looked as f64).abs() < 0.5, "{compiled}: one for each of them");
+    assert!(gateway.metric("portcullis_policy_compile_seconds_sum") > 0.0);
 }
 
 #[test]

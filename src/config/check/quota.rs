@@ -19,9 +19,6 @@ impl Checker<'_> {
     }
 
     fn rate_limit(&mut self, raw: &raw::RateLimit, file: &raw::File) -> Option<RateLimit> {
-        if let Some(exact) = raw.exact.as_ref().filter(|exact| exact.value) {
-            self.not_built(&exact.place, "a rate limit that all cores share");
-        }
         let name = self.name(&raw.name, &raw.place);
         let per = self.per(raw);
         let server = self.limited_server(raw, file);
@@ -53,6 +50,7 @@ impl Checker<'_> {
             requests: most,
             seconds: seconds?,
             burst: burst?,
+            exact: raw.exact.as_ref().is_some_and(|exact| exact.value),
         })
     }
 
