@@ -50,6 +50,8 @@ impl<'a> Watch<'a> {
         keep_alive: bool,
         words: Words,
     ) -> Self {
+        // What was permitted on an answer of a while ago is asked about as much sooner.
+        let permitted_at = exchange.kept_since.unwrap_or_else(|| shard.timers.now());
         Self {
             shard,
             exchange,
@@ -58,11 +60,11 @@ impl<'a> Watch<'a> {
             words,
             marked: Cell::new(mark(exchange, &exchange.world)),
             changed: Cell::new(false),
-            judged_at: Cell::new(shard.timers.now()),
+            judged_at: Cell::new(permitted_at),
             judged_under: Cell::new(Basis::of(&exchange.world, exchange)),
             began_under: Basis::of(&exchange.world, exchange),
             asked: RefCell::new(None),
-            permitted_at: Cell::new(shard.timers.now()),
+            permitted_at: Cell::new(permitted_at),
             tally: Cell::new(None),
         }
     }
@@ -146,6 +148,7 @@ impl<'a> Watch<'a> {
             }
             Some(answers) => {
                 ask::count(self.shard, &answers);
+                let answers = answers.as_deref().map_err(|reject| *reject);
                 let decided = ask::conclude_with(&asked.world, self.exchange, answers);
                 match self.follow(&asked.world, decided) {
                     cut @ Review::Cut(_) => Some(cut),
