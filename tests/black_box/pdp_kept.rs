@@ -309,6 +309,67 @@ impl Open {
     }
 }
 
+/// Names another point, and reloads.
+fn move_to(gateway: &Gateway, point: &Point, port: u16) {
+    let path = gateway.directory.join("gateway.toml");
+    let toml = fs::read_to_string(&path).unwrap();
+    let [old, new] = [point.port, port].map(|port| format!("127.0.0.1:{port}\""));
+    assert!(toml.contains(&old));
+    fs::write(path, toml.replace(&old, &new)).unwrap();
+    reload(gateway);
+}
+
+/// Another point, and the same one again, may mean other lists: streams of both eras hear of it,
+/// once they are permitted by the new one.
+#[test]
+fn another_point_may_mean_other_lists() {
+    for driver in DRIVERS {
+        let (first, second) = (Point::start(true), Point::start(true));
+        let gateway = start_with(driver, &first, |toml| toml);
+        fs::write(gateway.directory.join("vanishing.key"), "CANARY").unwrap();
+        let turn = gateway.turn();
+        let mut legacy = Open::begin(&gateway, &get(&gateway));
+        let modern = listen(&gateway, &json!({"toolsListChanged": true, "taskIds": ["t-1"]}));
+        let mut modern = Open::begin(&gateway, &modern);
+        move_to(&gateway, &first, second.port);
+        for list in ["tools", "prompts", "resources"] {
+            legacy.hears(&format!("\"method\":\"notifications/{list}/list_changed\""));
+        }
+        modern.hears("\"method\":\"notifications/tools/list_changed\"");
+        modern.hears("\"io.modelcontextprotocol/subscriptionId\":7");
+        assert!(!modern.heard.contains("prompts"), "{}", modern.heard);
+        let found = asked(&second);
+        assert!(found.iter().any(|(action, _)| action == "tasks/get"), "{found:?}");
+        // Whom the new one denies hears nothing more.
+        second.state.lock().unwrap().denied = vec![("alice", "connect")];
+        let before = [&legacy, &modern].map(|open| open.heard.matches("list_changed").count());
+        reload(&gateway);
+        let after = [legacy.cut(), modern.cut()];
+        let after = after.map(|heard| heard.matches("list_changed").count());
+        assert_eq!(before, after, "{driver:?}");
+        assert_eq!(turn.reasons(&gateway, 2), ["no_permit"; 2], "{driver:?}");
+    }
+}
+
+/// A point that nobody finds permits nothing: what is open ends, and hears nothing before.
+#[test]
+fn a_point_that_nobody_finds_ends_open_streams() {
+    for driver in DRIVERS {
+        let point = Point::start(true);
+        let gateway = start_with(driver, &point, |toml| toml);
+        fs::write(gateway.directory.join("vanishing.key"), "CANARY").unwrap();
+        let turn = gateway.turn();
+        let stream = Open::begin(&gateway, &get(&gateway));
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = closed.local_addr().unwrap().port();
+        drop(closed);
+        move_to(&gateway, &point, port);
+        let heard = stream.cut();
+        assert!(!heard.contains("list_changed"), "{driver:?}: {heard}");
+        assert_eq!(turn.reasons(&gateway, 1), ["policy_unavailable"], "{driver:?}");
+    }
+}
+
 /// Moves the gateway's monotonic clock. The request that says so is refused.
 #[cfg(feature = "fault-injection")]
 fn later(gateway: &Gateway, seconds: u64) {
