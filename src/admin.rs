@@ -202,6 +202,9 @@ fn requests(out: &mut Exposition, status: &Status<'_>) {
     out.sample(&[("outcome", "permit")], sum(|core| core.pdp_permits.get()));
     out.sample(&[("outcome", "deny")], sum(|core| core.pdp_denials.get()));
     out.sample(&[("outcome", "error")], sum(|core| core.pdp_errors.get()));
+    let help = "Requests permitted by what the remote decision point answered a moment before.";
+    out.family("pdp_kept_permits_total", Type::Counter, help);
+    out.sample(&[], sum(|core| core.pdp_kept.get()));
     let cores = || status.cores.iter();
     let help = "Time until the remote decision point answered, or did not.";
     histogram(out, "pdp_request_seconds", help, cores().map(|core| &core.pdp_duration));

@@ -2,9 +2,11 @@
 //!
 //! Two clocks, never mixed: wall time judges what others wrote into tokens (`exp`, `nbf`),
 //! monotonic time ages what we remember (caches, deadlines), so that a clock set back cannot make
-//! an old credential young again (case F10).
+//! an old credential young again (case F10). Tests move the latter, see `fault`.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::fault;
 
 /// Seconds since 1970-01-01T00:00:00Z (RFC 7519 §2, `NumericDate` without a fraction).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -76,7 +78,8 @@ impl Clock {
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the one file that reads time")]
     pub fn monotonic(&self) -> Monotonic {
-        Monotonic(Instant::now().duration_since(self.start).as_micros() as u64)
+        let since_start = Instant::now().duration_since(self.start).as_micros() as u64;
+        Monotonic(since_start + fault::moved_micros())
     }
 }
 

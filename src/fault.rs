@@ -1,6 +1,7 @@
 //! Panics on demand, for tests: a request that carries the header of this file panics at the stage
-//! it names. Only with the cargo feature `fault-injection`; without it every function here is
-//! empty, and the binary holds no trace of the header.
+//! it names; another header moves the monotonic clock. Only with the cargo feature
+//! `fault-injection`; without it every function here is empty, and the binary holds no trace of the
+//! headers.
 
 /// Where a panic can be asked for; the header's value is the variant in lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,12 +57,25 @@ pub const fn arm(_stage: Stage, _head: &[u8]) {}
 #[inline]
 pub const fn strike(_stage: Stage) {}
 
+/// Moves the monotonic clock forward by the seconds that `head` says.
+#[cfg(not(feature = "fault-injection"))]
+#[inline]
+pub const fn move_clock(_head: &[u8]) {}
+
+/// Microseconds by which the monotonic clock was moved.
+#[cfg(not(feature = "fault-injection"))]
+#[inline]
+#[must_use]
+pub const fn moved_micros() -> u64 {
+    0
+}
+
 #[cfg(feature = "fault-injection")]
-pub use injected::{arm, asked, point, strike};
+pub use injected::{arm, asked, move_clock, moved_micros, point, strike};
 
 #[cfg(feature = "fault-injection")]
 mod injected {
-    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+    use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
     use super::Stage;
 
@@ -103,6 +117,25 @@ mod injected {
         }
     }
 
+    /// Moves the monotonic clock forward by the seconds that `head` says.
+    pub fn move_clock(head: &[u8]) {
+        let mut lines = head.split(|byte| *byte == b'\n');
+        let value = lines.find_map(|line| line.strip_prefix(CLOCK_HEADER));
+        let seconds = value.and_then(|value| std::str::from_utf8(value).ok()?.trim().parse().ok());
+        if let Some(seconds) = seconds.map(|seconds: u32| u64::from(seconds)) {
+            MOVED_MICROS.fetch_add(seconds * 1_000_000, SeqCst);
+        }
+    }
+
+    /// Microseconds by which the monotonic clock was moved.
+    #[must_use]
+    pub fn moved_micros() -> u64 {
+        MOVED_MICROS.load(SeqCst)
+    }
+
+    /// Time is the same on all threads.
+    static MOVED_MICROS: AtomicU64 = AtomicU64::new(0);
+    const CLOCK_HEADER: &[u8] = b"x-portcullis-fault-clock:";
     /// A bit for each stage: fetches and reloads run on other threads than the request, and they
     /// share nothing with it that could carry the wish.
     static ARMED: AtomicU32 = AtomicU32::new(0);

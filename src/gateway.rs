@@ -129,6 +129,7 @@ async fn read_head(
 ) -> Result<Next, Reject> {
     let next = downstream.next_head(&shard.timers, limits, &shard.inputs).await?;
     if let Next::Request = next {
+        fault::move_clock(downstream.head().1);
         fault::point(Stage::Head, downstream.head().1);
     }
     Ok(next)

@@ -25,6 +25,10 @@ pub const PDP_ANSWER_BYTES_MAX: usize = 256 * 1024;
 pub const PDP_METADATA_BYTES_MAX: usize = 64 * 1024;
 /// Questions about one list that are asked one by one.
 pub const PDP_ONE_BY_ONE_MAX: usize = 64;
+/// Permits of it that one core keeps, where `permit_ttl_seconds` says for how long.
+pub const PDP_KEPT_ENTRIES_MAX: usize = 4096;
+/// Bytes of the key of one of them; what needs more is asked about each time.
+pub const PDP_KEPT_KEY_BYTES_MAX: usize = 2048;
 /// Idle connections of one core to it.
 pub const PDP_IDLE_PER_CORE_MAX: usize = 16;
 /// Networks that each node of its tree may stand for. A tree has one more than nodes, and those of

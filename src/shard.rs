@@ -185,6 +185,7 @@ impl Shard {
             self.credentials.purge();
             self.identity.purge();
             self.enforcer.purge();
+            self.pdp.forget_permits();
         }
         let mut published = overflowed;
         for notice in notices {
@@ -192,7 +193,10 @@ impl Shard {
             match notice {
                 Notice::Published { .. } | Notice::Drain => published = true,
                 Notice::KeysUnchanged { provider } => self.identity.keys_unchanged(provider),
-                Notice::CredentialsRevoked => self.credentials.purge(),
+                Notice::CredentialsRevoked => {
+                    self.credentials.purge();
+                    self.pdp.forget_permits();
+                }
             }
         }
         if published {
@@ -207,7 +211,7 @@ impl Shard {
         self.identity.sweep(now, SWEEP_ENTRIES);
         self.enforcer.sweep(SWEEP_ENTRIES);
         self.relay.sweep(now);
-        self.pdp.sweep(now);
+        self.pdp.sweep(now, SWEEP_ENTRIES);
         self.count_gauges();
         self.meter.counters().heartbeat.add(1);
     }
@@ -315,6 +319,9 @@ impl Shard {
             self.pdp.forget_connections();
             self.asked_addresses.with(HashMap::clear);
             self.name_servers();
+        }
+        if !new.decides_as(&old) {
+            self.pdp.forget_permits();
         }
         self.with_trust(|trust| self.identity.keys_published(trust));
         // Requests may still hold the old one; whoever is last sends it up to be freed.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::control::authzen::DecisionPoint;
 use crate::control::{Snapshot, Upstream};
 use crate::http::host;
 use crate::mcp::session::SessionKeys;
@@ -44,6 +45,16 @@ impl World {
     #[must_use]
     pub fn knows_host(&self, spelled: &[u8]) -> bool {
         self.hosts.iter().any(|host| **host == *spelled)
+    }
+
+    /// True when nothing that a remote decision point is asked by is newer than in `other`: the
+    /// configuration, the policies' epoch, where the point is and where it takes questions.
+    #[must_use]
+    pub fn decides_as(&self, other: &Self) -> bool {
+        let (mine, theirs) = (&*self.snapshot, &*other.snapshot);
+        same_point(mine.pdp.as_ref(), theirs.pdp.as_ref())
+            && mine.config_generation == theirs.config_generation
+            && mine.policy.epoch() == theirs.policy.epoch()
     }
 
     /// Index of the server with this name.
@@ -98,9 +109,39 @@ fn of_this_core(shared: &[Upstream], old: &[Upstream], own: &[Upstream]) -> Box<
     shared.iter().enumerate().map(upstream).collect()
 }
 
+/// A point is made anew whenever something about it changes, and with every configuration.
+fn same_point(mine: Option<&Arc<DecisionPoint>>, theirs: Option<&Arc<DecisionPoint>>) -> bool {
+    match (mine, theirs) {
+        (Some(mine), Some(theirs)) => Arc::ptr_eq(mine, theirs),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::config::UpstreamUrl;
+    use crate::control::authzen::Endpoints;
+
+    #[test]
+    fn a_point_that_was_made_anew_is_another() {
+        let point = Arc::new(DecisionPoint {
+            url: UpstreamUrl::parse("https://pdp.example.com").unwrap(),
+            upstream: Upstream { addresses: Arc::from([]), refused: false, tls: None },
+            endpoints: Endpoints::of_the_standard(),
+            bearer: None,
+            timeout: Duration::from_secs(1),
+            in_flight_max: 1,
+            permit_ttl: Duration::from_secs(60),
+        });
+        let anew = Arc::new(point.as_ref().clone());
+        assert!(same_point(Some(&point), Some(&Arc::clone(&point))) && same_point(None, None));
+        assert!(!same_point(Some(&point), Some(&anew)), "equal in all that it says");
+        assert!(!same_point(Some(&point), None) && !same_point(None, Some(&point)));
+    }
 
     #[test]
     fn tls_is_this_cores_own_and_outlives_a_snapshot() {

@@ -179,6 +179,7 @@ fn the_exposition_is_valid_and_has_the_names_and_labels_of_the_contract() {
     let expected = [
         ("requests_total", "server method decision status"),
         ("pdp_requests_total", "outcome"),
+        ("pdp_kept_permits_total", ""),
         ("pdp_request_seconds", "le"),
         ("request_overhead_seconds", "le"),
         ("request_duration_seconds", "le"),

@@ -385,6 +385,8 @@ pub struct AuthZen {
     pub timeout_ms: u64,
     /// Requests of one core that may wait for it.
     pub in_flight_per_core_max: usize,
+    /// For how long a permit of it is kept; 0 = never.
+    pub permit_ttl_seconds: u64,
     /// PEM roots; `None` = webpki roots.
     pub ca_file: Option<PathBuf>,
     /// Sent as a bearer token.

@@ -33,6 +33,8 @@ pub struct DecisionPoint {
     pub timeout: Duration,
     /// Requests of one core that may wait for it.
     pub in_flight_max: usize,
+    /// For how long a permit is kept; zero: never.
+    pub permit_ttl: Duration,
 }
 
 /// Where questions go (§10.2).
@@ -84,11 +86,11 @@ pub struct Asker<'a> {
 pub struct Evaluation<'a> {
     /// MCP method, or `connect`.
     pub action: &'a str,
-    /// `gateway`, `mcp_server`, `tool`, `prompt` or `resource`.
+    /// `gateway`, `mcp_server`, `tool`, `prompt`, `resource`, `resource_template` or `task`.
     pub kind: &'static str,
     /// Its name; a URL for the first two.
     pub id: &'a str,
-    /// The server that a tool, prompt or resource is of.
+    /// The server that a tool, prompt, resource or task is of.
     pub server: Option<&'a str>,
 }
 
@@ -146,9 +148,15 @@ impl Questions {
     }
 }
 
+/// All that is asked but when, for who compares questions.
+#[must_use]
+pub fn timeless(asker: &Asker<'_>, evaluations: &[Evaluation<'_>]) -> Vec<u8> {
+    several(asker, None, evaluations).to_string().into_bytes()
+}
+
 /// One question (§6.1).
 fn write_one(asker: &Asker<'_>, one: &Evaluation<'_>) -> Vec<u8> {
-    let (subject, context) = circumstances(asker);
+    let (subject, context) = circumstances(asker, Some(asker.now));
     let (action, resource) = asked(one);
     json!({"subject": subject, "action": action, "resource": resource, "context": context})
         .to_string()
@@ -158,7 +166,11 @@ fn write_one(asker: &Asker<'_>, one: &Evaluation<'_>) -> Vec<u8> {
 /// Several questions of one asker (§7.1). All of them are evaluated, so that there is an answer to
 /// each.
 fn write_many(asker: &Asker<'_>, evaluations: &[Evaluation<'_>]) -> Vec<u8> {
-    let (subject, context) = circumstances(asker);
+    several(asker, Some(asker.now), evaluations).to_string().into_bytes()
+}
+
+fn several(asker: &Asker<'_>, now: Option<UnixSeconds>, evaluations: &[Evaluation<'_>]) -> Value {
+    let (subject, context) = circumstances(asker, now);
     let evaluations: Vec<Value> = evaluations
         .iter()
         .map(|one| {
@@ -168,13 +180,10 @@ fn write_many(asker: &Asker<'_>, evaluations: &[Evaluation<'_>]) -> Vec<u8> {
         .collect();
     let options = json!({"evaluations_semantic": "execute_all"});
     json!({"subject": subject, "context": context, "evaluations": evaluations, "options": options})
-        .to_string()
-        .into_bytes()
 }
 
-fn circumstances(asker: &Asker<'_>) -> (Value, Value) {
-    let time =
-        i64::try_from(asker.now.0).ok().and_then(|now| jiff::Timestamp::from_second(now).ok());
+fn circumstances(asker: &Asker<'_>, now: Option<UnixSeconds>) -> (Value, Value) {
+    let time = now.and_then(|now| jiff::Timestamp::from_second(i64::try_from(now.0).ok()?).ok());
     let mut context = Map::new();
     context.insert("agent".to_owned(), asker.agent.into());
     context.insert("source_ip".to_owned(), asker.source_ip.to_string().into());
@@ -329,6 +338,14 @@ mod tests {
             ],
         });
         assert_eq!(parsed(&body), expected);
+        // Of two questions that differ in their time alone, the rest is equal, and the rest is all.
+        let mut rest = expected.clone();
+        rest["context"].as_object_mut().unwrap().remove("time").unwrap();
+        assert_eq!(parsed(&timeless(&asker(), &[CONNECT, CALL])), rest);
+        let later = Asker { now: UnixSeconds(1_790_000_060), ..asker() };
+        let words = |asker: &Asker<'_>| timeless(asker, &[CONNECT, CALL]);
+        assert_eq!(words(&later), words(&asker()));
+        assert_ne!(words(&Asker { agent: "other", ..asker() }), words(&asker()));
         // What is not known is absent.
         let bare = Asker { country: None, revision: None, ..asker() };
         let context = parsed(&write_one(&bare, &CALL))["context"].clone();

@@ -1,20 +1,25 @@
 //! Stage 5 where a remote decision point decides: what a request is about, in its words, and what
 //! its answers mean. The mapping stands in the manual's page on policy.
+//!
+//! A permit may be kept for `permit_ttl_seconds`; that is asked first then. Lists and the reviews
+//! of open answers are always asked about anew.
 
 use super::decide;
 use super::exchange::Exchange;
-use crate::clock::UnixSeconds;
-use crate::control::authzen::{Answer, Asker, Endpoints, Evaluation, Questions};
+use crate::clock::{Monotonic, UnixSeconds};
+use crate::control::authzen::{Answer, Asker, Endpoints, Evaluation, Questions, timeless};
 use crate::http::Method as HttpMethod;
 use crate::limits::{PDP_ONE_BY_ONE_MAX, POLICY_TARGETS_MAX};
 use crate::mcp::{Kind, Listed, Method, Target};
+use crate::policy::kept::{Depends, Remembered, Wish};
 use crate::policy::remote::{Asked, conclude, refused};
 use crate::policy::{Denial, Form, PROMPT_USES, Permit, RESOURCE_USES};
 use crate::reject::Reject;
 use crate::shard::Shard;
 use crate::world::World;
 
-/// Asks whether the request is permitted, under `world` and at `now`.
+/// Asks whether the request is permitted, under `world` and at `now`. With a permit that was kept
+/// comes when it was asked for.
 ///
 /// # Errors
 /// The denial, or [`Reject::PolicyUnavailable`] for want of an answer.
@@ -23,10 +28,28 @@ pub(super) async fn permit(
     world: &World,
     exchange: &Exchange,
     now: UnixSeconds,
-) -> Result<Permit, Denial> {
-    let questions = questions(world, exchange, now, What::Message)?;
-    let denial = match conclude_with(world, exchange, ask(shard, world, &questions).await) {
-        Ok(permit) => return Ok(permit),
+) -> Result<(Permit, Option<Monotonic>), Denial> {
+    let place = Place::of(world, exchange);
+    let asking = Asking::about(world, exchange, now, &place, What::Message)?;
+    let mut wish = None;
+    if let Some((asked, kept)) = recall(shard, world, exchange, &asking) {
+        if let Some(kept) = kept
+            && let Ok(permit) = conclude_with(world, exchange, Ok(&kept.answers))
+        {
+            shard.meter.counters().pdp_kept.add(1);
+            return Ok((permit, Some(kept.asked)));
+        }
+        wish = Some(asked);
+    }
+    let answers = ask(shard, world, &asking.questions()).await;
+    let concluded = conclude_with(world, exchange, answers.as_deref().map_err(|reject| *reject));
+    let denial = match concluded {
+        Ok(permit) => {
+            if let (Some(wish), Ok(answers), Some(point)) = (wish, answers, &world.snapshot.pdp) {
+                shard.pdp.keep(wish, answers, point);
+            }
+            return Ok((permit, None));
+        }
         Err(denial) => denial,
     };
     // What one may not see answers like what is not there: who may not even open a session hears
@@ -53,23 +76,75 @@ pub(super) enum What {
 /// One request's questions, written for the endpoints that `world` knows.
 ///
 /// # Errors
-/// [`Reject::PolicyUnavailable`] when nobody is known to be asked, [`Reject::RpcParams`] for more
-/// targets than one message may have.
+/// As [`Asking::about`].
 pub(super) fn questions(
     world: &World,
     exchange: &Exchange,
     now: UnixSeconds,
     what: What,
 ) -> Result<Questions, Denial> {
-    let snapshot = &world.snapshot;
-    let no = |reject| refused(reject, &snapshot.policy);
-    let (endpoints, asker) =
-        asker(world, exchange, now).ok_or_else(|| no(Reject::PolicyUnavailable))?;
+    let place = Place::of(world, exchange);
+    Asking::about(world, exchange, now, &place, what).map(|asking| asking.questions())
+}
+
+/// The gateway and one server of it, as they are called.
+struct Place<'a> {
+    gateway: &'a str,
+    name: &'a str,
+    url: String,
+}
+
+impl<'a> Place<'a> {
+    fn of(world: &'a World, exchange: &'a Exchange) -> Self {
+        let gateway = world.snapshot.config.public_url.as_str();
+        let name = exchange.scratch.server.as_str();
+        Self { gateway, name, url: format!("{gateway}/mcp/{name}") }
+    }
+}
+
+/// Everything that is asked about one request.
+struct Asking<'a> {
+    endpoints: &'a Endpoints,
+    asker: Asker<'a>,
+    all: Vec<Evaluation<'a>>,
+}
+
+impl<'a> Asking<'a> {
+    /// # Errors
+    /// [`Reject::PolicyUnavailable`] when nobody is known to be asked, [`Reject::RpcParams`] for
+    /// more targets than one message may have.
+    fn about(
+        world: &'a World,
+        exchange: &'a Exchange,
+        now: UnixSeconds,
+        place: &'a Place<'_>,
+        what: What,
+    ) -> Result<Self, Denial> {
+        let no = |reject| refused(reject, &world.snapshot.policy);
+        let (endpoints, asker) =
+            asker(world, exchange, now).ok_or_else(|| no(Reject::PolicyUnavailable))?;
+        let all = evaluations(world, exchange, place, what);
+        // Beside `connect`.
+        if all.len() > POLICY_TARGETS_MAX + 1 {
+            return Err(no(Reject::RpcParams));
+        }
+        Ok(Self { endpoints, asker, all })
+    }
+
+    fn questions(&self) -> Questions {
+        Questions::write(self.endpoints, &self.asker, &self.all)
+    }
+}
+
+fn evaluations<'a>(
+    world: &World,
+    exchange: &'a Exchange,
+    place: &'a Place<'_>,
+    what: What,
+) -> Vec<Evaluation<'a>> {
     let call = &exchange.scratch.call;
-    let gateway = snapshot.config.public_url.as_str();
-    let name = exchange.scratch.server.as_str();
-    let url = format!("{gateway}/mcp/{name}");
-    let on_server = |action| Evaluation { action, kind: "mcp_server", id: &url, server: None };
+    let Place { gateway, name, ref url } = *place;
+    let on_server = |action| Evaluation { action, kind: "mcp_server", id: url, server: None };
     let connect = Evaluation { action: "connect", kind: "gateway", id: gateway, server: None };
     let mut all = Vec::new();
     if what == What::Message {
@@ -82,20 +157,44 @@ pub(super) fn questions(
         all.push(on_server("initialize"));
     } else {
         for (target, action) in call.wants() {
-            if all.len() > POLICY_TARGETS_MAX {
-                return Err(no(Reject::RpcParams));
-            }
+            // The server stands for the tasks of `tasks/*`, and, with an action of their own, for
+            // those of a listen.
+            let tasks = target == Target::Server && (action.is_some() || call.task_id().is_some());
             let action = action.unwrap_or(call.method_name());
             let of = |kind, id| Evaluation { action, kind, id, server: Some(name) };
-            all.push(match target {
-                Target::Server => on_server(action),
-                Target::Tool(id) => of("tool", id),
-                Target::Prompt(id) => of("prompt", id),
-                Target::Resource(id) => of("resource", id),
-            });
+            match target {
+                Target::Server if tasks => all.extend(call.tasks().map(|id| of("task", id))),
+                Target::Server => all.push(on_server(action)),
+                Target::Tool(id) => all.push(of("tool", id)),
+                Target::Prompt(id) => all.push(of("prompt", id)),
+                Target::Resource(id) => all.push(of("resource", id)),
+            }
         }
     }
-    Ok(Questions::write(endpoints, &asker, &all))
+    all
+}
+
+/// Where permits are kept: what to remember this one by, and what was answered a moment ago.
+/// `None` also for a request that began under another point than the newest: it takes nothing from
+/// the newest one's memory and adds nothing to it.
+fn recall(
+    shard: &Shard,
+    world: &World,
+    exchange: &Exchange,
+    asking: &Asking<'_>,
+) -> Option<(Wish, Option<Remembered>)> {
+    let snapshot = &world.snapshot;
+    let point = snapshot.pdp.as_ref()?;
+    if point.permit_ttl.is_zero() || !world.decides_as(&shard.world()) {
+        return None;
+    }
+    let depends = Depends {
+        identity: exchange.token.as_deref()?.principal().digest(),
+        generations: [snapshot.config_generation, snapshot.policy.epoch()],
+        server: &exchange.scratch.server,
+        words: &timeless(&asking.asker, &asking.all),
+    };
+    Some(shard.pdp.recall(&depends))
 }
 
 /// Who asks, and where questions go. `None` when one of them is not known.
@@ -198,7 +297,7 @@ pub(super) fn count(shard: &Shard, answers: &Result<Vec<Answer>, Reject>) {
 pub(super) fn conclude_with(
     world: &World,
     exchange: &Exchange,
-    answers: Result<Vec<Answer>, Reject>,
+    answers: Result<&[Answer], Reject>,
 ) -> Result<Permit, Denial> {
     let (snapshot, set) = (&world.snapshot, &world.snapshot.policy);
     let answers = answers.map_err(|reject| refused(reject, set))?;
@@ -227,7 +326,7 @@ pub(super) fn conclude_with(
         default_credential: server.credential.and_then(|index| u16::try_from(index).ok()),
         identity: token.principal().digest(),
     };
-    conclude(set, &asked, &answers, |name| {
+    conclude(set, &asked, answers, |name| {
         let known = &snapshot.config.credentials;
         known.iter().position(|one| one.name == name).and_then(|at| u16::try_from(at).ok())
     })

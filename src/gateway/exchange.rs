@@ -35,6 +35,8 @@ pub(super) struct Exchange {
     pub(super) started: Now,
     /// The moment by which token, session and policy are judged.
     judged: Now,
+    /// When it was asked about, if what was answered then was kept.
+    pub(super) kept_since: Option<Monotonic>,
     pub(super) relay_began: Option<Monotonic>,
     /// A JSON-RPC message was read and may be named in the audit and in the answer.
     pub(super) call_read: bool,
@@ -85,6 +87,7 @@ impl Exchange {
             server: None,
             started,
             judged: started,
+            kept_since: None,
             relay_began: None,
             call_read: false,
             read_failed: false,
@@ -251,9 +254,13 @@ impl Exchange {
         let now = self.judged.wall.seconds();
         // On the heap: who decides here has no room for this in each request.
         let decided = Box::pin(ask::permit(shard, &self.world, self, now)).await;
-        // That took a while.
+        // That took a while; and what was kept is for nobody whose token expired since.
         let token = self.token.as_deref().ok_or(Reject::GatewayFault)?;
         token.judge_time(shard.clock.now().wall.seconds())?;
+        let decided = decided.map(|(permit, since)| {
+            self.kept_since = since;
+            permit
+        });
         self.decided(shard, decided)
     }
 

@@ -8,7 +8,7 @@ use super::words::Words;
 use super::{ask, decide};
 use crate::audit::{Empty, Tally};
 use crate::clock::{Monotonic, UnixSeconds};
-use crate::control::authzen::Answer;
+use crate::control::authzen::{Answer, Endpoints};
 use crate::control::jwks::ProviderKeys;
 use crate::http::Method as HttpMethod;
 use crate::identity::VerifiedToken;
@@ -28,15 +28,17 @@ pub(super) struct Watch<'a> {
     is_stream: bool,
     keep_alive: bool,
     words: Words,
-    /// Which policies may decide on what the agent sees, of a stream.
+    /// What decides on what the agent sees, of a stream.
     marked: Cell<Option<u64>>,
-    /// They changed, and the agent was not told yet that its lists may have.
+    /// It changed, and the agent was not told yet that its lists may have.
     changed: Cell<bool>,
     judged_at: Cell<Monotonic>,
     judged_under: Cell<Basis>,
     began_under: Basis,
     /// What was asked of a remote decision point and not yet answered.
     asked: RefCell<Option<Asked>>,
+    /// Since when it could not be asked, because nobody knows yet where it takes questions.
+    unknown_since: Cell<Option<Monotonic>>,
     /// When the open answer was last permitted.
     permitted_at: Cell<Monotonic>,
     /// What was shown of lists so far.
@@ -50,6 +52,8 @@ impl<'a> Watch<'a> {
         keep_alive: bool,
         words: Words,
     ) -> Self {
+        // What was permitted on an answer of a while ago is asked about as much sooner.
+        let permitted_at = exchange.kept_since.unwrap_or_else(|| shard.timers.now());
         Self {
             shard,
             exchange,
@@ -58,11 +62,12 @@ impl<'a> Watch<'a> {
             words,
             marked: Cell::new(mark(exchange, &exchange.world)),
             changed: Cell::new(false),
-            judged_at: Cell::new(shard.timers.now()),
+            judged_at: Cell::new(permitted_at),
             judged_under: Cell::new(Basis::of(&exchange.world, exchange)),
             began_under: Basis::of(&exchange.world, exchange),
             asked: RefCell::new(None),
-            permitted_at: Cell::new(shard.timers.now()),
+            unknown_since: Cell::new(None),
+            permitted_at: Cell::new(permitted_at),
             tally: Cell::new(None),
         }
     }
@@ -118,6 +123,9 @@ impl<'a> Watch<'a> {
 
     /// Asks the remote decision point; what it answers is looked at in a later review.
     fn ask(&self, world: Rc<World>, now: UnixSeconds) -> Review {
+        if let Some(review) = self.waits_for(&world) {
+            return review;
+        }
         let questions = match ask::questions(&world, self.exchange, now, ask::What::Message) {
             Ok(questions) => questions,
             Err(denial) => return Review::Cut(denial.reject),
@@ -132,7 +140,22 @@ impl<'a> Watch<'a> {
             }
         });
         *self.asked.borrow_mut() = Some(Asked { world, answers });
-        self.go_on()
+        Review::Continue
+    }
+
+    /// A point that was configured a moment ago takes questions as soon as it is known where. That
+    /// is waited for as long as an answer would be.
+    fn waits_for(&self, world: &World) -> Option<Review> {
+        let unknown = world.snapshot.pdp.as_ref().filter(|it| it.endpoints == Endpoints::Unknown);
+        let Some(point) = unknown else {
+            self.unknown_since.set(None);
+            return None;
+        };
+        let now = self.shard.timers.now();
+        let since = self.unknown_since.get().unwrap_or(now);
+        self.unknown_since.set(Some(since));
+        let late = u128::from(now.micros_since(since)) >= point.timeout.as_micros();
+        Some(if late { Review::Cut(Reject::PolicyUnavailable) } else { Review::Continue })
     }
 
     /// What came of the last question, once it is there. No answer stands for longer than the
@@ -147,6 +170,7 @@ impl<'a> Watch<'a> {
             }
             Some(answers) => {
                 ask::count(self.shard, &answers);
+                let answers = answers.as_deref().map_err(|reject| *reject);
                 let decided = ask::conclude_with(&asked.world, self.exchange, answers);
                 match self.follow(&asked.world, decided) {
                     cut @ Review::Cut(_) => Some(cut),
@@ -182,9 +206,11 @@ impl<'a> Watch<'a> {
         self.go_on()
     }
 
-    /// A stream that stays open: its agent may be about to hear that its lists changed.
+    /// A stream that stays open: its agent may be about to hear that its lists changed. Not while
+    /// it is asked whether it stays open.
     fn go_on(&self) -> Review {
-        if self.changed.get() && !self.words.news.is_empty() {
+        let is_settled = self.asked.borrow().is_none() && self.unknown_since.get().is_none();
+        if self.changed.get() && is_settled && !self.words.news.is_empty() {
             // 2026-07-28, patterns, "Subscriptions": the acknowledgement comes first.
             Review::Say { answered: self.exchange.method == HttpMethod::Post }
         } else {
@@ -201,9 +227,15 @@ impl<'a> Watch<'a> {
 }
 
 /// Which policies may decide in the server of a stream; `None` for all else, which costs nothing.
+/// What a remote point decides by nobody here sees: each configuration may mean another point, or
+/// be read because its policies changed.
 fn mark(exchange: &Exchange, world: &World) -> Option<u64> {
     let server = exchange.is_stream().then(|| world.server(&exchange.scratch.server))?;
-    server.map(|server| world.snapshot.policy.mark(server))
+    let snapshot = &world.snapshot;
+    match &snapshot.pdp {
+        Some(_) => server.map(|_| snapshot.config_generation),
+        None => server.map(|server| snapshot.policy.mark(server)),
+    }
 }
 
 /// A question under way.
@@ -251,12 +283,13 @@ impl Oversight for Watch<'_> {
         let basis = Basis::of(&world, self.exchange);
         let before = self.judged_under.get();
         let age = now.micros_since(self.judged_at.get());
-        if basis == before && age < REJUDGE_MICROS {
+        let is_known = self.unknown_since.get().is_none();
+        if basis == before && age < REJUDGE_MICROS && is_known {
             return self.go_on();
         }
         self.judged_at.set(now);
         self.judged_under.set(basis);
-        if basis.policy != before.policy {
+        if (basis.config, basis.policy) != (before.config, before.policy) {
             let marked = mark(self.exchange, &world);
             if self.marked.replace(marked) != marked {
                 self.changed.set(true);

@@ -198,6 +198,11 @@ impl Call {
         self.facts.name().filter(|_| self.facts.subject == Subject::Task)
     }
 
+    /// The tasks that the message is about: of `tasks/*`, or all that a listen names.
+    pub fn tasks(&self) -> impl Iterator<Item = &str> {
+        self.task_id().into_iter().chain(self.facts.tasks())
+    }
+
     /// Everything the message touches. All of it must be permitted; there is always at least one.
     pub fn targets(&self) -> impl Iterator<Item = Target<'_>> {
         std::iter::once(self.first_target()).chain(self.facts.uris().map(Target::Resource))
@@ -216,13 +221,13 @@ impl Call {
     }
 
     /// Everything the message touches, as [`Call::targets`], with what is done to it when that is
-    /// not the message's own method.
+    /// not the message's own method. Where it is about [`Call::tasks`], the server stands for them.
     pub fn wants(&self) -> impl Iterator<Item = (Target<'_>, Option<&'static str>)> {
         let mut first = Some(self.first_target());
         let mut uris = self.facts.uris();
         // Whoever listens to a task learns what `tasks/get` would tell. Its id is the upstream's
         // own here, so that the server is all there is to judge it on.
-        let mut tasks = self.facts.listens_for_tasks;
+        let mut tasks = self.facts.tasks().len() > 0;
         std::iter::from_fn(move || {
             let target = first.take().or_else(|| uris.next().map(Target::Resource));
             if let Some(target) = target {

@@ -43,10 +43,9 @@ pub(super) struct Facts {
     name: Option<Text>,
     /// What kind of thing `name` is.
     pub(super) subject: Subject,
-    /// `resourceSubscriptions` of a listen.
-    uris: Vec<Text>,
-    /// A listen names tasks.
-    pub(super) listens_for_tasks: bool,
+    /// What a listen names: tasks, as many as `tasks` says, then `resourceSubscriptions`.
+    listened: Vec<Text>,
+    tasks: usize,
     pub(super) list_changes: ListChanges,
     /// Planned arguments as items, when the tool has a plan.
     arguments: Vec<u8>,
@@ -73,8 +72,8 @@ impl Facts {
             id: None,
             name: None,
             subject: Subject::Server,
-            uris: Vec::new(),
-            listens_for_tasks: false,
+            listened: Vec::new(),
+            tasks: 0,
             list_changes: ListChanges::default(),
             arguments: Vec::new(),
             planned: false,
@@ -90,12 +89,12 @@ impl Facts {
 
     pub(super) fn reset(&mut self) {
         let mut arena = std::mem::take(&mut self.arena);
-        let mut uris = std::mem::take(&mut self.uris);
+        let mut listened = std::mem::take(&mut self.listened);
         let mut arguments = std::mem::take(&mut self.arguments);
         arena.clear();
-        uris.clear();
+        listened.clear();
         arguments.clear();
-        *self = Self { arena, uris, arguments, ..Self::new() };
+        *self = Self { arena, listened, arguments, ..Self::new() };
     }
 
     /// After a refusal nothing but the id may be believed.
@@ -138,7 +137,11 @@ impl Facts {
     }
 
     pub(super) fn uris(&self) -> impl Iterator<Item = &str> {
-        self.uris.iter().map(|uri| self.text(uri))
+        self.listened.iter().skip(self.tasks).map(|uri| self.text(uri))
+    }
+
+    pub(super) fn tasks(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.listened.iter().take(self.tasks).map(|task| self.text(task))
     }
 
     pub(super) fn arguments(&self) -> Arguments<'_> {
@@ -340,23 +343,29 @@ impl Facts {
             return Err(Reject::RpcParams);
         }
         for at in tree.elements(resources) {
-            if self.uris.len() == LISTEN_RESOURCES_MAX {
+            if self.listened.len() - self.tasks == LISTEN_RESOURCES_MAX {
                 return Err(Reject::RpcParams);
             }
             let uri = self.keep_bounded(tree, at, NAME_BYTES_MAX)?;
-            self.uris.push(uri);
+            self.listened.push(uri);
         }
         Ok(())
     }
 
-    /// Tasks in a listen; their ids are not judged, so it only matters that there are some.
+    /// Tasks in a listen, before its resources. Policies here judge that there are some; a remote
+    /// decision point is asked about each.
     fn read_tasks(&mut self, tree: Tree<'_, '_>, tasks: usize) -> Result<(), Reject> {
-        let bounded = |at: usize| tree.text(at).is_some_and(|id| id.len() <= NAME_BYTES_MAX);
-        let all = tree.is_array(tasks) && tree.elements(tasks).all(bounded);
-        if !all || tree.elements(tasks).count() > LISTEN_TASKS_MAX {
+        if !tree.is_array(tasks) {
             return Err(Reject::RpcParams);
         }
-        self.listens_for_tasks = tree.elements(tasks).next().is_some();
+        for at in tree.elements(tasks) {
+            if self.tasks == LISTEN_TASKS_MAX {
+                return Err(Reject::RpcParams);
+            }
+            let task = self.keep_bounded(tree, at, NAME_BYTES_MAX)?;
+            self.listened.push(task);
+            self.tasks += 1;
+        }
         Ok(())
     }
 

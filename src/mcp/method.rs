@@ -87,7 +87,8 @@ pub(super) enum Subject {
     Prompt,
     /// `params.uri` is a resource.
     Resource,
-    /// `params.taskId`: routed by, not judged on; a task id can be a secret (SEP-2663).
+    /// `params.taskId`: routed by, not judged on but by a remote decision point; a task id can be a
+    /// secret (SEP-2663).
     Task,
     /// `params.ref` is a prompt or a resource.
     Reference,

@@ -67,6 +67,8 @@ pub struct Counters {
     pub pdp_denials: Cell,
     /// Those without an answer that counts.
     pub pdp_errors: Cell,
+    /// Requests that were permitted by what it had answered a moment before.
+    pub pdp_kept: Cell,
     /// Time until it answered, or did not.
     pub pdp_duration: Histogram,
     /// Time that the gateway added.
@@ -249,6 +251,7 @@ impl Counters {
             pdp_permits: Cell::default(),
             pdp_denials: Cell::default(),
             pdp_errors: Cell::default(),
+            pdp_kept: Cell::default(),
             pdp_duration: Histogram::default(),
             overhead: Histogram::default(),
             duration: Histogram::default(),

@@ -7,6 +7,7 @@
 //! answers like what is not there, so that nobody can list servers by asking.
 
 mod cache;
+pub mod kept;
 pub mod remote;
 mod shown;
 #[cfg(test)]

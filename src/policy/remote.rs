@@ -1,12 +1,14 @@
 //! Decisions of a remote point (OpenID AuthZEN): asked here, and made into a [`Permit`] here.
 //!
-//! Which error is safe: every trouble is a refusal (503). Nothing is remembered, so an answer never
-//! outlives its question, and an open stream is cut when no new one is to be had.
+//! Which error is safe: every trouble is a refusal (503). Nothing is remembered unless the
+//! configuration says for how long, and then permits only (`kept`), so an answer never outlives its
+//! question or that time, and an open stream is cut when no new one is to be had.
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::kept::{Depends, Kept, Remembered, Wish};
 use super::{Denial, Form, Permit};
 use crate::clock::Monotonic;
 use crate::control::authzen::{Answer, DecisionPoint, Endpoints, Questions, read_many, read_one};
@@ -33,6 +35,8 @@ pub struct Pdp {
     tls: CoreCell<Option<[Arc<ClientTls>; 2]>>,
     /// Numbers requests.
     asked: Cell<u64>,
+    /// What was permitted a moment ago.
+    kept: CoreCell<Kept>,
 }
 
 impl Pdp {
@@ -48,6 +52,7 @@ impl Pdp {
             pool: Pool::new(PDP_IDLE_PER_CORE_MAX),
             tls: CoreCell::default(),
             asked,
+            kept: CoreCell::default(),
         }
     }
 
@@ -152,9 +157,31 @@ impl Pdp {
         })
     }
 
-    /// Closes what was idle for too long.
-    pub fn sweep(&self, now: Monotonic) {
+    /// A question that may be answered from memory, and its answer if it is there.
+    #[must_use]
+    pub fn recall(&self, depends: &Depends<'_>) -> (Wish, Option<Remembered>) {
+        let now = self.timers.exact();
+        self.kept.with(|kept| {
+            let wish = kept.wish(depends, now);
+            let found = kept.get(&wish);
+            (wish, found)
+        })
+    }
+
+    /// Keeps what was permitted. Only for `answers` that [`conclude`] made a permit of.
+    pub fn keep(&self, wish: Wish, answers: Vec<Answer>, point: &DecisionPoint) {
+        self.kept.with(|kept| kept.put(wish, answers, point.permit_ttl));
+    }
+
+    /// Forgets what was permitted, also what is asked and not yet answered.
+    pub fn forget_permits(&self) {
+        self.kept.with(Kept::forget);
+    }
+
+    /// Closes what was idle for too long, and frees what was kept for as long as it may be.
+    pub fn sweep(&self, now: Monotonic, budget: usize) {
         self.pool.sweep(now);
+        self.kept.with(|kept| kept.sweep(now, budget));
     }
 
     /// Closes every idle connection (new configuration).

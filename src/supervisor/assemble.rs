@@ -201,6 +201,7 @@ fn decision_point(config: &Config) -> Result<Option<Arc<DecisionPoint>>, String>
         bearer: bearer.map(Arc::new),
         timeout: Duration::from_millis(authzen.timeout_ms),
         in_flight_max: authzen.in_flight_per_core_max,
+        permit_ttl: Duration::from_secs(authzen.permit_ttl_seconds),
     })))
 }
 

@@ -11,13 +11,13 @@ use super::gateway::{DRIVERS, Gateway, until};
 use super::table::Post;
 
 /// One way to use one method.
-struct Use {
-    method: String,
+pub(super) struct Use {
+    pub(super) method: String,
     modern: bool,
-    notification: bool,
-    params: Value,
+    pub(super) notification: bool,
+    pub(super) params: Value,
     /// What must be permitted, each with the action it is asked as.
-    wants: Vec<(String, String)>,
+    pub(super) wants: Vec<(String, String)>,
 }
 
 /// The lines of the method table, read from its source: name, eras, subject, is a notification.
@@ -45,7 +45,7 @@ fn table() -> Vec<(String, &'static [bool], String, bool)> {
     rows
 }
 
-fn uses() -> Vec<Use> {
+pub(super) fn uses() -> Vec<Use> {
     let mut uses = Vec::new();
     for (method, eras, subject, notification) in table() {
         let server = r#"Server::"tools""#.to_owned();
@@ -122,7 +122,7 @@ fn policies(uses: &[Use]) -> String {
 }
 
 impl Use {
-    fn request(&self, user: &str, gateway: &Gateway) -> Vec<u8> {
+    pub(super) fn request(&self, user: &str, gateway: &Gateway) -> Vec<u8> {
         let mut params = self.params.clone();
         if self.modern {
             params["_meta"] = json!({
@@ -146,7 +146,7 @@ impl Use {
         mirrored.into_iter().fold(post, |post, line| post.field(&line)).bytes()
     }
 
-    fn shown(&self) -> String {
+    pub(super) fn shown(&self) -> String {
         format!("{} modern={} {}", self.method, self.modern, self.params)
     }
 }

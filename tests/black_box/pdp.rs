@@ -18,26 +18,26 @@ const BEARER: &str = "CANARY-pdp-token";
 
 /// How it behaves; shared with its threads.
 #[derive(Clone)]
-struct Point {
-    port: u16,
-    state: Arc<Mutex<State>>,
+pub(super) struct Point {
+    pub(super) port: u16,
+    pub(super) state: Arc<Mutex<State>>,
 }
 
-struct State {
+pub(super) struct State {
     /// Takes several questions at once, and says so.
     batches: bool,
     /// What it does with questions, by name.
     does: &'static str,
     /// What it answers with a permit.
-    credential: Option<&'static str>,
+    pub(super) credential: Option<&'static str>,
     /// Who may not do what.
-    denied: Vec<(&'static str, &'static str)>,
+    pub(super) denied: Vec<(&'static str, &'static str)>,
     questions: Vec<(String, Value)>,
     connections: usize,
 }
 
 impl Point {
-    fn start(batches: bool) -> Self {
+    pub(super) fn start(batches: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (does, denied, credential) = ("right", Vec::new(), None);
@@ -54,11 +54,11 @@ impl Point {
         point
     }
 
-    fn does(&self, what: &'static str) {
+    pub(super) fn does(&self, what: &'static str) {
         self.state.lock().unwrap().does = what;
     }
 
-    fn questions(&self) -> Vec<(String, Value)> {
+    pub(super) fn questions(&self) -> Vec<(String, Value)> {
         std::mem::take(&mut self.state.lock().unwrap().questions)
     }
 
@@ -212,6 +212,15 @@ fn request(socket: &mut TcpStream, input: &mut Vec<u8>) -> Option<(String, Vec<u
 }
 
 fn start(driver: Driver, point: &Point) -> Gateway {
+    start_with(driver, point, |toml| toml)
+}
+
+/// The same with a configuration that `change` changed.
+pub(super) fn start_with(
+    driver: Driver,
+    point: &Point,
+    change: impl FnOnce(String) -> String,
+) -> Gateway {
     let gateway = Gateway::start_with(driver, "", |directory| {
         fs::write(directory.join("pdp.token"), BEARER).unwrap();
         let path = directory.join("gateway.toml");
@@ -221,7 +230,8 @@ fn start(driver: Driver, point: &Point) -> Gateway {
              bearer = \"file:pdp.token\"\ntimeout_ms = 500\n",
             point.port
         );
-        fs::write(path, toml.replace("[policy]\ndirectory = \"policies\"\n", &remote)).unwrap();
+        let toml = toml.replace("[policy]\ndirectory = \"policies\"\n", &remote);
+        fs::write(path, change(toml)).unwrap();
     });
     let good = Post::new(&gateway).bytes();
     until("the first answer", || gateway.ask(&good).status == 200);

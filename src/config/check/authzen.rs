@@ -9,13 +9,11 @@ impl Checker<'_> {
     pub(super) fn authzen(&mut self, raw: &raw::AuthZen) -> Option<AuthZen> {
         let private = raw.trust_private_addresses.as_ref().is_some_and(|it| it.value);
         let url = self.authzen_url(raw, private);
-        if let Some(ttl) = raw.permit_ttl_seconds.as_ref().filter(|ttl| ttl.value > 0) {
-            self.not_built(&ttl.place, "remembering what was permitted elsewhere");
-        }
         for identity in [&raw.certificate, &raw.private_key].into_iter().flatten() {
             self.not_built(&identity.place, "a client certificate");
         }
         let timeout_ms = self.number(&raw.timeout_ms, TIMEOUT_MS_DEFAULT, 50, 5_000);
+        let permit_ttl = self.number(&raw.permit_ttl_seconds, 0, 0, PERMIT_TTL_SECONDS_MAX);
         let in_flight = self.number(&raw.in_flight_per_core_max, IN_FLIGHT_DEFAULT, 1, 65_536);
         let ca_file = match &raw.ca_file {
             Some(path) => self.file(path).map(Some),
@@ -33,6 +31,7 @@ impl Checker<'_> {
             url,
             timeout_ms: timeout_ms?,
             in_flight_per_core_max: usize::try_from(in_flight?).ok()?,
+            permit_ttl_seconds: permit_ttl?,
             ca_file: ca_file?,
             bearer: bearer?,
             trust_private_addresses: private,
@@ -68,5 +67,7 @@ impl Checker<'_> {
     }
 }
 
+/// No answer stands for longer, kept or not.
+const PERMIT_TTL_SECONDS_MAX: u64 = 60;
 const TIMEOUT_MS_DEFAULT: u64 = 1_000;
 const IN_FLIGHT_DEFAULT: u64 = 1_024;

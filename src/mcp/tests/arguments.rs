@@ -210,12 +210,25 @@ fn whoever_listens_to_tasks_must_be_allowed_to_get_them() {
         (Target::Server, Some("tasks/get")),
     ];
     assert_eq!(wants, expected);
+    assert_eq!(call.tasks().collect::<Vec<_>>(), ["t"]);
+    let call = listen(r#"{"resourceSubscriptions":["u","v"],"taskIds":["s","t"]}"#).unwrap();
+    assert_eq!(call.tasks().collect::<Vec<_>>(), ["s", "t"]);
+    assert!(call.wants().any(|(target, _)| target == Target::Resource("v")));
+    assert_eq!(call.wants().count(), 4);
+    let call = listen(r#"{"toolsListChanged":true}"#).unwrap();
     assert!(call.listens_for().tools && !call.listens_for().prompts);
+    assert_eq!(call.tasks().count(), 0);
     for none in ["{}", r#"{"taskIds":[]}"#] {
         assert_eq!(listen(none).unwrap().wants().count(), 1, "{none}");
     }
     let many = format!(r#"{{"taskIds":[{}"t"]}}"#, r#""t","#.repeat(256));
-    for bad in [r#"{"taskIds":"t"}"#, r#"{"taskIds":[1]}"#, r#"{"TaskIds":["t"]}"#, &many] {
+    for bad in [
+        r#"{"taskIds":"t"}"#,
+        r#"{"taskIds":[1]}"#,
+        r#"{"TaskIds":["t"]}"#,
+        "{\"taskIds\":[\"\\u0000\"]}",
+        &many,
+    ] {
         assert!(listen(bad).is_err(), "{bad}");
     }
 }

@@ -243,7 +243,7 @@ fn second_targets(method: &str, params: &Value, reading: &mut Reading) -> Option
         }
         if let Some(tasks) = listen.get("taskIds") {
             let Value::List(tasks) = tasks else { return None };
-            let bounded = |id: &Value| id.text().is_some_and(|id| id.len() <= 4096);
+            let bounded = |id: &Value| judged(Some(id), 4096).is_some();
             if tasks.len() > 256 || !tasks.iter().all(bounded) {
                 return None;
             }
