@@ -67,6 +67,8 @@ mod relay;
 mod quota;
 #[path = "black_box/pdp.rs"]
 mod pdp;
+#[path = "black_box/sessions.rs"]
+mod sessions;
 #[path = "black_box/shadows.rs"]
 mod shadows;
 #[path = "black_box/source.rs"]
