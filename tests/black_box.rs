@@ -69,6 +69,8 @@ mod quota;
 mod pdp;
 #[path = "black_box/pdp_kept.rs"]
 mod pdp_kept;
+#[path = "black_box/sessions.rs"]
+mod sessions;
 #[path = "black_box/shadows.rs"]
 mod shadows;
 #[path = "black_box/source.rs"]

@@ -56,7 +56,7 @@ const PROVOKED: &[(&str, &str)] = &[
     ("RpcVersion", "message::m09_m10_mirrored_headers_and_revisions"),
     ("RpcMethodModern", "message::m09_m10_mirrored_headers_and_revisions"),
     ("RpcMethodLegacy", "message::m04_m07_m08_forms"),
-    ("SessionUnknown", "message::m12_m16_sessions_belong_to_their_owner"),
+    ("SessionUnknown", "sessions::m12_m16_sessions_belong_to_their_owner"),
     ("PolicyDenied", "message::m14_denied_tools_servers_and_streams"),
     ("PolicyCallNoPermit", "message::m14_denied_tools_servers_and_streams"),
     ("PolicyCallForbidden", "message::m14_denied_tools_servers_and_streams"),

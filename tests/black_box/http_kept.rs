@@ -109,7 +109,7 @@ fn a_fields_that_connection_lists_is_kept_from_the_upstream() {
 
 /// M16: an event id belongs to a session. Without an opened one it could be anybody's, and in a
 /// POST it resumes nothing: neither goes upstream. Somebody else's session opens for nobody
-/// (`message::m12_m16`).
+/// (`sessions::m12_m16`).
 #[test]
 fn m16_an_event_id_goes_upstream_with_its_session_only() {
     for driver in DRIVERS {
