@@ -61,6 +61,8 @@ mod relay;
 mod quota;
 #[path = "black_box/pdp.rs"]
 mod pdp;
+#[path = "black_box/pdp_trust.rs"]
+mod pdp_trust;
 #[path = "black_box/shadows.rs"]
 mod shadows;
 #[path = "black_box/source.rs"]
