@@ -38,9 +38,13 @@ impl Authority {
 
     /// A new certificate for the gateway, where its configuration looks; its bytes.
     fn equip(&self, directory: &Path) -> Vec<u8> {
+        self.equip_as(directory, "own")
+    }
+
+    fn equip_as(&self, directory: &Path, file: &str) -> Vec<u8> {
         let (certificate, key) = self.sign("gateway.example");
-        fs::write(directory.join("own.pem"), certificate.pem()).unwrap();
-        fs::write(directory.join("own.key"), key.serialize_pem()).unwrap();
+        fs::write(directory.join(format!("{file}.pem")), certificate.pem()).unwrap();
+        fs::write(directory.join(format!("{file}.key")), key.serialize_pem()).unwrap();
         certificate.der().to_vec()
     }
 
@@ -70,6 +74,13 @@ impl Authority {
             write(directory, point, &format!("{CA_FILE}{more}"));
         })
     }
+}
+
+fn rewrite(gateway: &Gateway, old: &str, new: &str) {
+    let path = gateway.directory.join("gateway.toml");
+    let toml = fs::read_to_string(&path).unwrap();
+    assert!(toml.contains(old));
+    fs::write(&path, toml.replace(old, new)).unwrap();
 }
 
 fn reload(gateway: &Gateway) {
@@ -119,9 +130,10 @@ fn a_demanded_certificate_is_shown_always_and_a_reload_takes_the_next() {
         // One more than the questions: what it says of itself was asked for, too.
         assert_eq!(point.state.lock().unwrap().looks, 1, "{shown}");
         assert!(seen.iter().all(|one| *one == first), "{shown}: {}", seen.len());
-        // The next: connections that were made as the first are not used again.
-        let second = authority.equip(&gateway.directory);
+        // The next, of another name: connections that were made as the first are not used again.
+        let second = authority.equip_as(&gateway.directory, "next");
         assert_ne!(first, second);
+        rewrite(&gateway, "own.", "next.");
         reload(&gateway);
         until("only the second is shown", || {
             point.state.lock().unwrap().shown.clear();
@@ -132,7 +144,7 @@ fn a_demanded_certificate_is_shown_always_and_a_reload_takes_the_next() {
         until("it looked again", || point.state.lock().unwrap().looks == 2);
         // A key that is another certificate's changes nothing.
         let (_, other) = authority.sign("gateway.example");
-        fs::write(gateway.directory.join("own.key"), other.serialize_pem()).unwrap();
+        fs::write(gateway.directory.join("next.key"), other.serialize_pem()).unwrap();
         reload(&gateway);
         until("the reload is refused", || {
             gateway.stderr().contains("the private key belongs to another certificate")
@@ -141,12 +153,12 @@ fn a_demanded_certificate_is_shown_always_and_a_reload_takes_the_next() {
         let seen = std::mem::take(&mut point.state.lock().unwrap().shown);
         assert!(seen.iter().all(|one| *one == second), "{shown}");
         // One of somebody else ends it, although connections are still open.
-        Authority::new().equip(&gateway.directory);
+        Authority::new().equip_as(&gateway.directory, "next");
         reload(&gateway);
         until("nobody believes it", || all_answer(&gateway, 503));
         point.questions();
         refuses(&gateway, &point, &shown);
-        authority.equip(&gateway.directory);
+        authority.equip_as(&gateway.directory, "next");
         reload(&gateway);
         until("the third is taken", || all_answer(&gateway, 200));
         let written = gateway.everything_written();
@@ -165,9 +177,7 @@ fn without_the_demanded_certificate_nothing_is_permitted() {
         refuses(&gateway, &point, &format!("no certificate, {shown}"));
         // The same with one: that was all that was missing.
         authority.equip(&gateway.directory);
-        let path = gateway.directory.join("gateway.toml");
-        let toml = fs::read_to_string(&path).unwrap();
-        fs::write(&path, toml.replace(CA_FILE, &format!("{CA_FILE}{SHOWN}"))).unwrap();
+        rewrite(&gateway, CA_FILE, &format!("{CA_FILE}{SHOWN}"));
         reload(&gateway);
         until("it is believed", || all_answer(&gateway, 200));
     }
