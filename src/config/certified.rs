@@ -59,7 +59,13 @@ impl Certified {
                 let what = format!("{name}: the private key belongs to another certificate");
                 return CertifiedFault::Key(what);
             }
-            CertifiedFault::Certificate(format!("{name}: {error}"))
+            // In rustls' words it would be the peer's.
+            let what = if let rustls::Error::InvalidCertificate(why) = &error {
+                format!("{why:?}")
+            } else {
+                error.to_string()
+            };
+            CertifiedFault::Certificate(format!("{name}: its first certificate is invalid: {what}"))
         })?;
         Ok(Self(Arc::new(certified)))
     }
