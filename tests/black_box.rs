@@ -69,6 +69,8 @@ mod quota;
 mod pdp;
 #[path = "black_box/pdp_kept.rs"]
 mod pdp_kept;
+#[path = "black_box/pdp_trust.rs"]
+mod pdp_trust;
 #[path = "black_box/sessions.rs"]
 mod sessions;
 #[path = "black_box/shadows.rs"]

@@ -29,6 +29,8 @@ mod gateway;
 mod http;
 #[path = "interop/install.rs"]
 mod install;
+#[path = "interop/pdp.rs"]
+mod pdp;
 #[path = "interop/policy.rs"]
 mod policy;
 #[path = "interop/process.rs"]

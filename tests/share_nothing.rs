@@ -38,6 +38,7 @@ const HANDLES: &[(&str, usize, &str)] = &[
     ("audit/writer.rs", 5, "start"),
     ("authoring/mod.rs", 1, "per question of an author; no gateway runs"),
     ("bus.rs", 1, "start"),
+    ("config/certified.rs", 1, "per load of a configuration"),
     ("control/mod.rs", 1, "per published snapshot"),
     ("devtoken.rs", 1, "no handle; a command of its own"),
     ("judge/policy/compile.rs", 3, "policy, file, types: when a set is compiled"),

@@ -2,6 +2,7 @@
 //! it at once (`fault`). Holding a [`Config`] is the proof that it was checked; only `check` makes
 //! one.
 
+mod certified;
 mod check;
 mod fault;
 mod quota;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use crate::address::Network;
 use crate::limits::Limits;
 
+pub use self::certified::{Certified, CertifiedFault, certificates};
 pub use self::fault::{Fault, Faults};
 pub use self::quota::{Per, RateLimit};
 pub use self::source::{Environment, ProcessEnvironment, SecretFault};
@@ -389,10 +391,21 @@ pub struct AuthZen {
     pub permit_ttl_seconds: u64,
     /// PEM roots; `None` = webpki roots.
     pub ca_file: Option<PathBuf>,
+    /// Shown to it when it asks who we are.
+    pub client: Option<ClientCertificate>,
     /// Sent as a bearer token.
     pub bearer: Option<SecretSource>,
     /// It may live on loopback or a private network.
     pub trust_private_addresses: bool,
+}
+
+/// A chain that we show as a client of TLS, and where its key is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClientCertificate {
+    /// PEM chain, leaf first.
+    pub certificate: PathBuf,
+    /// PEM key.
+    pub private_key: SecretSource,
 }
 
 /// `[sessions]`

@@ -19,6 +19,14 @@ impl Folder {
         for (file, content) in FILES {
             std::fs::write(path.join(file), content).unwrap();
         }
+        for name in ["pdp", "other"] {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+            let certificate = params.self_signed(&key).unwrap().pem();
+            std::fs::write(path.join(format!("{name}.pem")), certificate).unwrap();
+            let key = key.serialize_pem();
+            std::fs::write(path.join(format!("credentials/{name}.key")), key).unwrap();
+        }
         Self(path)
     }
 
@@ -49,11 +57,15 @@ impl Environment for Variables {
     }
 }
 
-const FILES: [(&str, &str); 11] = [
+const FILES: [(&str, &str); 15] = [
     ("credentials/pdp.token", "t0ken\n"),
     ("GeoLite2-Country.mmdb", "countries"),
     ("fullchain.pem", "certificate"),
     ("internal-ca.pem", "certificate"),
+    ("torn.pem", "-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n"),
+    ("junk.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+    ("torn.key", "-----BEGIN PRIVATE KEY-----\n!!\n-----END PRIVATE KEY-----\n"),
+    ("junk.key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
     ("jwks.json", "{}"),
     ("empty", "\n"),
     ("two-lines", "one\ntwo\n"),
@@ -214,14 +226,15 @@ fn every_optional_key_of_the_example_is_accepted_where_it_is_built() {
     assert_eq!(config.policy.geoip, Some(folder.0.join("GeoLite2-Country.mmdb")));
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     // What stands for something else is accepted in its place.
-    let built = |line: &&str| !line.contains("pdp.pem") && !line.contains("pdp.key");
     let remote = uncommented(&["#|"]).replace("directory = \"policies\"", "");
-    let remote = remote.lines().filter(built).collect::<Vec<_>>().join("\n");
     let config = folder.parse(&remote).map_err(|faults| faults.to_string()).unwrap();
     let authzen = config.policy.authzen.as_ref().unwrap();
     assert_eq!(authzen.url.origin(), "https://pdp.example.com");
     assert_eq!((authzen.timeout_ms, authzen.in_flight_per_core_max), (1_000, 1_024));
-    assert!(authzen.bearer.is_some() && authzen.ca_file.is_some());
+    assert!(authzen.bearer.is_some());
+    let client = authzen.client.as_ref().unwrap();
+    assert_eq!(client.certificate, folder.0.join("pdp.pem"));
+    assert_eq!(client.private_key, SecretSource::Credential("pdp.key".to_owned()));
     // What is reserved is refused, one fault each.
     let faults = folder.parse(&uncommented(&["#!"])).err().unwrap();
     let keys: Vec<_> = faults.0.iter().map(|fault| fault.key.as_str()).collect();

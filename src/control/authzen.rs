@@ -37,7 +37,7 @@ pub struct DecisionPoint {
     pub permit_ttl: Duration,
 }
 
-/// Where questions go (§10.2).
+/// Where questions go (§9.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoints {
     /// Not known yet, or not to be believed.
@@ -215,15 +215,15 @@ pub fn read_one(body: &[u8]) -> Result<Answer, Bad> {
     answer(&json::object(body).map_err(|_| Bad)?)
 }
 
-/// Reads the answers to `count` questions (§7.2), in their order.
+/// Reads the answers to `count` questions (§7.2), in their order. A single `decision` beside them
+/// is about none of them and is ignored, as there: some decision points always write one.
 ///
 /// # Errors
-/// As [`read_one`] for each; another number of answers.
+/// As [`read_one`] for each; another number of answers, as of a decision point that stops early.
 pub fn read_many(body: &[u8], count: usize) -> Result<Vec<Answer>, Bad> {
     let all = json::object(body).map_err(|_| Bad)?;
     let answers = all.get("evaluations").and_then(Value::as_array).ok_or(Bad)?;
-    // Which of them a single decision beside them would be about, nobody could say.
-    if answers.len() != count || all.contains_key("decision") {
+    if answers.len() != count {
         return Err(Bad);
     }
     answers.iter().map(|one| answer(one.as_object().ok_or(Bad)?)).collect()
@@ -243,14 +243,16 @@ fn answer(members: &Map<String, Value>) -> Result<Answer, Bad> {
     Ok(Answer { permitted, credential })
 }
 
-/// Reads what the decision point publishes about itself (§10.2).
+/// Reads what the decision point publishes about itself (§9.2).
+///
+/// What is signed in there is not read, which §9.1.3 allows: TLS says whose document it is.
 ///
 /// # Errors
 /// It names another decision point than `url`, no endpoint, or one at another origin.
 pub fn read_metadata(body: &[u8], url: &UpstreamUrl) -> Result<Endpoints, Bad> {
     let members = json::object(body).map_err(|_| Bad)?;
     let origin = url.origin();
-    // §10.2.3: identical, or somebody else's metadata would be believed.
+    // §9.2.3: identical, or somebody else's metadata would be believed.
     if members.get("policy_decision_point").and_then(Value::as_str) != Some(origin.as_str()) {
         return Err(Bad);
     }
@@ -268,7 +270,7 @@ pub fn read_metadata(body: &[u8], url: &UpstreamUrl) -> Result<Endpoints, Bad> {
     })
 }
 
-/// Where the decision point publishes about itself (§10.1).
+/// Where the decision point publishes about itself (§9.2).
 pub const METADATA: &str = "/.well-known/authzen-configuration";
 /// Where single questions go if nothing else is published.
 const EVALUATION: &str = "/access/v1/evaluation";
@@ -382,6 +384,22 @@ mod tests {
         }
     }
 
+    /// Openid/authzen, `authorization-api-1_0.md`: §7.2, errors of single evaluations and the
+    /// decision beside them.
+    #[test]
+    fn each_answer_is_judged_by_its_own_decision() {
+        let error = r#"{"decision":false,"context":{"error":{"status":404,"message":"none"}}}"#;
+        for beside in ["", "\"decision\":true,", "\"decision\":false,", "\"page\":{},"] {
+            let text = format!("{{{beside}\"evaluations\":[{{\"decision\":true}},{error}]}}");
+            let read = read_many(text.as_bytes(), 2).unwrap();
+            let permitted: Vec<_> = read.iter().map(|one| one.permitted).collect();
+            assert_eq!(permitted, [true, false], "{text}");
+        }
+        // What is not known is ignored (§10.1.1), however it is arranged.
+        let text = br#"{"context":{"reason":{"en":"ok"},"x":[]},"y":null,"decision":true}"#;
+        assert!(read_one(text).unwrap().permitted);
+    }
+
     #[test]
     fn as_many_answers_as_questions() {
         let two = br#"{"evaluations":[{"decision":true},{"decision":false}]}"#;
@@ -393,7 +411,10 @@ mod tests {
             (br#"{"evaluations":[]}"#, 1),
             (br#"{"evaluations":{}}"#, 0),
             (br#"{"decision":true}"#, 1),
-            (br#"{"decision":true,"evaluations":[{"decision":true}]}"#, 1),
+            (br#"{"decision":true,"evaluations":[]}"#, 1),
+            (br#"{"decision":true,"evaluations":[{"decision":false},{}]}"#, 2),
+            (br#"{"evaluations":[{"decision":true},{"context":{"error":{"status":500}}}]}"#, 2),
+            (br#"{"evaluations":[{"decision":true},null]}"#, 2),
             (br#"{"evaluations":[true]}"#, 1),
             (br#"{"evaluations":[{"decision":true},{}]}"#, 2),
             (br#"{"evaluations":[{"decision":false}],"evaluations":[{"decision":true}]}"#, 1),

@@ -25,21 +25,27 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-/// Fetches `url` from one of `addresses`, which were resolved from its host and permitted.
+/// Fetches `url` from one of `addresses`, which were resolved from its host and permitted; `tls` is
+/// needed for https.
 ///
 /// # Errors
-/// As [`dial`]; [`Reject::UpstreamTimeout`] when `until` passes; [`Reject::UpstreamEof`] when the
+/// As [`dial`]; [`Reject::UpstreamTls`] for https without `tls`;
+/// [`Reject::UpstreamTimeout`] when `until` passes; [`Reject::UpstreamEof`] when the
 /// peer closes early; [`Reject::UpstreamMalformed`] when the answer is not HTTP, is coded, or its
 /// body is longer than `bytes_max`.
 pub async fn get(
     url: &UpstreamUrl,
     addresses: &[SocketAddr],
-    tls: &ClientTls,
+    tls: Option<&ClientTls>,
     bytes_max: usize,
     timers: &Timers,
     until: Monotonic,
 ) -> Result<Answer, Reject> {
-    let secure = url.tls.then_some((tls, url.host.as_str()));
+    let secure = match (url.tls, tls) {
+        (false, _) => None,
+        (true, Some(tls)) => Some((tls, url.host.as_str())),
+        (true, None) => return Err(Reject::UpstreamTls),
+    };
     let mut stream = dial(addresses, secure, timers, until).await?;
     let mut request = Vec::with_capacity(512);
     write::request_line("GET", url.target.as_bytes(), &mut request)?;

@@ -4,11 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, WantsVerifier};
 
+use crate::config::{Certified, CertifiedFault, certificates};
 use crate::secret::Secret;
 
 /// Keys of session tickets: one per process, kept over reloads, so that a new certificate does not
@@ -38,23 +37,10 @@ impl ServerTls {
     /// # Errors
     /// What is wrong, with the file's name; the key never appears in it.
     pub fn load(certificate: &Path, key: &Secret, ticketer: &Ticketer) -> Result<Self, String> {
-        let name = certificate.display();
-        let chain = certificates(certificate)?;
-        let key = PrivateKeyDer::from_pem_slice(key.expose()).map_err(|error| {
-            // Not the error itself: it quotes what it could not read.
-            let missing = matches!(error, pem::Error::NoItemsFound);
-            let what = if missing { "holds no PEM section" } else { "is not valid PEM" };
-            format!("the private key of {name} {what}")
-        })?;
+        let certified = Certified::load(certificate, key).map_err(CertifiedFault::into_words)?;
         let mut config = versions(ServerConfig::builder_with_provider(provider()))?
             .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .map_err(|error| {
-                if matches!(error, rustls::Error::InconsistentKeys(_)) {
-                    return format!("{name}: the private key belongs to another certificate");
-                }
-                format!("{name}: {error}")
-            })?;
+            .with_cert_resolver(certified.resolver());
         config.alpn_protocols = vec![HTTP_1_1.to_vec()];
         config.ticketer = Arc::clone(&ticketer.0);
         // Tickets only: a stateful cache would be a lock shared by all cores.
@@ -79,6 +65,15 @@ impl ClientTls {
     /// # Errors
     /// What is wrong, with the file's name.
     pub fn new(ca_file: Option<&Path>) -> Result<Self, String> {
+        Self::showing(ca_file, None)
+    }
+
+    /// As [`ClientTls::new`]; `own` is shown to a server that asks who we are (RFC 8446 §4.4.2),
+    /// and to no other.
+    ///
+    /// # Errors
+    /// As [`ClientTls::new`].
+    pub fn showing(ca_file: Option<&Path>, own: Option<&Certified>) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
         match ca_file {
             None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
@@ -88,16 +83,20 @@ impl ClientTls {
                 }
             }
         }
-        let mut config = versions(ClientConfig::builder_with_provider(provider()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config = versions(ClientConfig::builder_with_provider(provider()))?
+            .with_root_certificates(roots);
+        let mut config = match own {
+            None => config.with_no_client_auth(),
+            Some(own) => config.with_client_cert_resolver(own.resolver()),
+        };
         config.alpn_protocols = vec![HTTP_1_1.to_vec()];
         config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
         config.enable_early_data = false;
         Ok(Self(Arc::new(config)))
     }
 
-    /// The same trust with a memory of sessions of its own, so that no two cores share a lock.
+    /// The same trust and certificate with a memory of sessions of its own, so that no two cores
+    /// share a lock.
     #[must_use]
     pub fn for_core(&self) -> Self {
         let mut config = ClientConfig::clone(&self.0);
@@ -113,17 +112,6 @@ impl ClientTls {
     pub(super) fn config(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.0)
     }
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let name = path.display();
-    let pem = std::fs::read(path).map_err(|error| format!("{name}: {error}"))?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let found = found.map_err(|error| format!("{name}: not valid PEM: {error}"))?;
-    if found.is_empty() {
-        return Err(format!("{name}: holds no PEM section \"CERTIFICATE\""));
-    }
-    Ok(found)
 }
 
 fn versions<S: rustls::ConfigSide>(

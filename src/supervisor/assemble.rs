@@ -11,7 +11,9 @@ use zeroize::Zeroizing;
 
 use super::watch::steady;
 use crate::address::{Terms, permitted};
-use crate::config::{Config, ListenTls, SecretSource, Server};
+use crate::config::{
+    Certified, CertifiedFault, ClientCertificate, Config, ListenTls, SecretSource, Server,
+};
 use crate::control::authzen::{DecisionPoint, Endpoints};
 use crate::control::jwks::ProviderKeys;
 use crate::control::{Snapshot, Upstream};
@@ -185,7 +187,9 @@ fn decision_point(config: &Config) -> Result<Option<Arc<DecisionPoint>>, String>
     let named = |fault: String| format!("[policy.authzen] {fault}");
     let bearer = authzen.bearer.as_ref().map(SecretSource::read_for_header).transpose();
     let bearer = bearer.map_err(|fault| named(format!("bearer: {fault}")))?;
-    let tls = authzen.url.tls.then(|| ClientTls::new(authzen.ca_file.as_deref())).transpose();
+    let own = authzen.client.as_ref().map(client_certificate).transpose().map_err(named)?;
+    let trust = authzen.ca_file.as_deref();
+    let tls = authzen.url.tls.then(|| ClientTls::showing(trust, own.as_ref())).transpose();
     let url = &authzen.url;
     let literal = url.literal.map(|address| (address, url.port).into());
     let terms = Terms { trust_private: authzen.trust_private_addresses, tls: url.tls };
@@ -203,6 +207,12 @@ fn decision_point(config: &Config) -> Result<Option<Arc<DecisionPoint>>, String>
         in_flight_max: authzen.in_flight_per_core_max,
         permit_ttl: Duration::from_secs(authzen.permit_ttl_seconds),
     })))
+}
+
+/// Read once here, for questions and for what the decision point says of itself.
+fn client_certificate(files: &ClientCertificate) -> Result<Certified, String> {
+    let key = files.private_key.read().map_err(|fault| format!("private_key: {fault}"))?;
+    Certified::load(&files.certificate, &key).map_err(CertifiedFault::into_words)
 }
 
 fn countries(config: &Config) -> Result<Option<Arc<GeoDb>>, String> {

@@ -14,7 +14,6 @@ use crate::config::{AuthZen, UpstreamUrl};
 use crate::control::authzen::{Endpoints, METADATA, read_metadata};
 use crate::limits::PDP_METADATA_BYTES_MAX;
 use crate::net::client;
-use crate::net::tls::ClientTls;
 
 /// Runs for as long as the configuration is in force. `first_round` is dropped after the first
 /// look, whatever came of it.
@@ -70,9 +69,11 @@ async fn look(
     until: Monotonic,
 ) -> Option<Endpoints> {
     let url = UpstreamUrl { target: METADATA.to_owned(), ..authzen.url.clone() };
-    let tls = ClientTls::new(authzen.ca_file.as_deref()).ok()?;
+    // Loaded with the configuration: the same trust, and the same certificate of ours, as for
+    // questions.
+    let tls = control.state.borrow().assembly.pdp.as_ref()?.upstream.tls.clone();
     let (bytes_max, timers) = (PDP_METADATA_BYTES_MAX, &control.timers);
-    let answer = client::get(&url, addresses, &tls, bytes_max, timers, until).await;
+    let answer = client::get(&url, addresses, tls.as_deref(), bytes_max, timers, until).await;
     let endpoints = match answer.ok()? {
         answer if answer.status == 200 => read_metadata(&answer.body, &authzen.url).ok(),
         answer if answer.status == 404 => Some(Endpoints::of_the_standard()),

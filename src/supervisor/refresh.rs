@@ -278,7 +278,7 @@ impl KeyIo for Io<'_> {
         }
         let made = ClientTls::new(self.provider.ca_file.as_deref());
         let tls = made.map_err(|_| FetchFault::Unreachable)?;
-        let got = client::get(&url, &addresses, &tls, bytes_max, timers, until).await;
+        let got = client::get(&url, &addresses, Some(&tls), bytes_max, timers, until).await;
         let answer = got.map_err(|reject| {
             if reject == Reject::UpstreamTimeout {
                 FetchFault::Timeout

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::assemble::Assembly;
-use crate::config::Config;
+use crate::config::{AuthZen, Config};
 use crate::control::jwks::ProviderKeys;
 use crate::control::{Snapshot, Upstream};
 
@@ -57,10 +57,17 @@ impl State {
                 upstream.refused = known.refused;
             }
         }
-        if config.policy.authzen == self.config.policy.authzen
+        let same = |old: &AuthZen, new: &AuthZen| {
+            old.url == new.url
+                && old.ca_file == new.ca_file
+                && old.trust_private_addresses == new.trust_private_addresses
+        };
+        if let (Some(old), Some(new)) = (&self.config.policy.authzen, &config.policy.authzen)
+            && same(old, new)
             && let (Some(new), Some(old)) = (&mut assembly.pdp, &self.assembly.pdp)
         {
-            // What is known of it goes on, so that a reload costs no 503.
+            // What the same point said of itself goes on, so that a reload costs no 503, whatever
+            // we show it from now on.
             let new = Arc::make_mut(new);
             new.endpoints = old.endpoints.clone();
             new.upstream.addresses = Arc::clone(&old.upstream.addresses);

@@ -4,9 +4,13 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 use super::client::{Client, Way, find, text};
@@ -20,6 +24,7 @@ const BEARER: &str = "CANARY-pdp-token";
 #[derive(Clone)]
 pub(super) struct Point {
     pub(super) port: u16,
+    tls: Option<Arc<ServerConfig>>,
     pub(super) state: Arc<Mutex<State>>,
 }
 
@@ -33,25 +38,42 @@ pub(super) struct State {
     /// Who may not do what.
     pub(super) denied: Vec<(&'static str, &'static str)>,
     questions: Vec<(String, Value)>,
-    connections: usize,
+    pub(super) connections: usize,
+    /// What it says of itself, instead of the truth: the whole answer.
+    pub(super) says: Option<String>,
+    /// How often that was asked for.
+    pub(super) looks: usize,
+    /// Whose certificate each request came with.
+    pub(super) shown: Vec<Vec<u8>>,
 }
 
 impl Point {
     pub(super) fn start(batches: bool) -> Self {
+        Self::start_with(batches, None)
+    }
+
+    pub(super) fn start_with(batches: bool, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (does, denied, credential) = ("right", Vec::new(), None);
-        let state = State { batches, does, credential, denied, questions: vec![], connections: 0 };
-        let point = Self { port, state: Arc::new(Mutex::new(state)) };
+        let (questions, shown, connections, says, looks) = (vec![], vec![], 0, None, 0);
+        let state =
+            State { batches, does, credential, denied, questions, connections, says, looks, shown };
+        let point = Self { port, tls, state: Arc::new(Mutex::new(state)) };
         let own = point.clone();
         std::thread::spawn(move || {
             for socket in listener.incoming().map_while(Result::ok) {
                 own.state.lock().unwrap().connections += 1;
                 let own = own.clone();
-                std::thread::spawn(move || own.serve(socket));
+                std::thread::spawn(move || own.welcome(socket));
             }
         });
         point
+    }
+
+    pub(super) fn origin(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
     pub(super) fn does(&self, what: &'static str) {
@@ -62,10 +84,21 @@ impl Point {
         std::mem::take(&mut self.state.lock().unwrap().questions)
     }
 
-    fn serve(&self, mut socket: TcpStream) {
+    fn welcome(&self, mut socket: TcpStream) {
         socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let Some(tls) = &self.tls else { return self.serve(socket, &[]) };
+        let mut session = ServerConnection::new(Arc::clone(tls)).unwrap();
+        // Whoever shows no certificate that it believes in gets no further.
+        if session.complete_io(&mut socket).is_ok() {
+            let shown = session.peer_certificates().unwrap()[0].to_vec();
+            self.serve(StreamOwned::new(session, socket), &shown);
+        }
+    }
+
+    fn serve(&self, mut socket: impl Read + Write, shown: &[u8]) {
         let mut input = Vec::new();
         while let Some((head, body)) = request(&mut socket, &mut input) {
+            self.state.lock().unwrap().shown.push(shown.to_vec());
             let Some(answer) = self.answer(&head, &body) else { return };
             let closes = answer.starts_with(b"HTTP/1.1 200 closing");
             if socket.write_all(&answer).is_err() || closes {
@@ -77,18 +110,17 @@ impl Point {
     /// `None`: the connection ends instead.
     fn answer(&self, head: &str, body: &[u8]) -> Option<Vec<u8>> {
         let mut state = self.state.lock().unwrap();
-        let own = format!("http://127.0.0.1:{}", self.port);
+        let own = self.origin();
         let path = head.split(' ').nth(1).unwrap().to_owned();
         if path == "/.well-known/authzen-configuration" {
+            state.looks += 1;
+            if let Some(says) = &state.says {
+                return Some(says.clone().into_bytes());
+            }
             if !state.batches {
                 return Some(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec());
             }
-            let document = json!({
-                "policy_decision_point": own,
-                "access_evaluation_endpoint": format!("{own}/one"),
-                "access_evaluations_endpoint": format!("{own}/many"),
-            });
-            return Some(answered("200 OK", "", &document.to_string()));
+            return Some(answered("200 OK", "", &document(&own).to_string()));
         }
         assert!(head.contains(&format!("\r\nauthorization: Bearer {BEARER}\r\n")), "{head}");
         assert!(head.contains("\r\ncontent-type: application/json\r\n"), "{head}");
@@ -103,6 +135,7 @@ impl Point {
             "right" => answered("200 OK", "", &right),
             "echo" => answered("200 OK", &format!("X-Request-ID: {id}\r\n"), &right),
             "closes" => answered("200 closing", "Connection: close\r\n", &right),
+            "adorned" => adorned(id, &right),
             "fails on items" if body.windows(7).any(|part| part == b"\"other\"") => {
                 answered("500 Broken", "", &right)
             }
@@ -122,9 +155,23 @@ impl Point {
             "403" => answered("403 No", "", &right),
             "201" => answered("201 Created", "", &right),
             "204" => b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),
+            "302" => answered("302 Found", &format!("Location: {own}/one\r\n"), &right),
+            "404" => answered("404 Absent", "", &right),
+            "429" => answered("429 Slower", "Retry-After: 1\r\n", &right),
+            "503" => answered("503 Later", "", &right),
+            "206" => answered("206 Part", "", &right),
             "moved" => answered("307 Moved", &format!("Location: {own}/one\r\n"), &right),
             "another id" => answered("200 OK", "X-Request-ID: 0-0\r\n", &right),
             "text" => right_as("text/plain", &right),
+            "a problem" => right_as("application/problem+json", &right),
+            "no type" => {
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", right.len());
+                format!("{head}{right}").into_bytes()
+            }
+            "an error alone" => {
+                let error = r#"{"context":{"error":{"status":500,"message":"lost"}}"#;
+                answered("200 OK", "", &right.replacen("{\"decision\":true", error, 1))
+            }
             "packed" => answered("200 OK", "Content-Encoding: gzip\r\n", &right),
             "no JSON" => answered("200 OK", "", "yes"),
             "nothing" => answered("200 OK", "", ""),
@@ -167,7 +214,11 @@ impl State {
             let permitted = !self.denied.iter().any(hit);
             match self.credential.filter(|_| permitted && action != "connect") {
                 Some(name) => json!({"decision": permitted, "context": {"credential": name}}),
-                None => json!({ "decision": permitted }),
+                None if permitted => json!({ "decision": true }),
+                // As §7.2.1 has it for one that fails among others.
+                None => json!({
+                    "decision": false, "context": {"error": {"status": 404, "message": "no such"}},
+                }),
             }
         };
         match asked.get("evaluations").and_then(Value::as_array) {
@@ -191,7 +242,39 @@ fn right_as(kind: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-fn request(socket: &mut TcpStream, input: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
+/// With whatever an answer may hold besides what it must (Openid/authzen, §7.2, §10.1.1, §10.1.3).
+fn adorned(id: &str, right: &str) -> Vec<u8> {
+    let mut body: Value = serde_json::from_str(right).unwrap();
+    body["more"] = json!({"decision": false});
+    body["page"] = json!(null);
+    if body.get("evaluations").is_some() {
+        // About none of them.
+        body["decision"] = json!(false);
+    }
+    let body = format!(" {body}\r\n");
+    let fields = "Content-Type: Application/JSON;charset=\"utf-8\"\r\nDate: today";
+    let head = format!("HTTP/1.1 200 Fine\r\n{fields}\r\nx-REQUEST-id:{id}\r\n");
+    format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
+
+/// What it says of itself (§9.1): at paths of its own choice, with more than we use, and signed by
+/// nobody that we know, which may be ignored.
+pub(super) fn document(own: &str) -> Value {
+    let elsewhere = json!({"access_evaluation_endpoint": "http://127.0.0.1:1/elsewhere"});
+    let elsewhere = URL_SAFE_NO_PAD.encode(elsewhere.to_string());
+    json!({
+        "access_evaluations_endpoint": format!("{own}/many"),
+        "capabilities": ["urn:ietf:params:authzen:capability:more"],
+        "search_subject_endpoint": format!("{own}/subjects"),
+        "search_resource_endpoint": "https://other.example/resources",
+        "signed_metadata": format!("eyJhbGciOiJFUzI1NiJ9.{elsewhere}.c2lnbmVk"),
+        "policy_decision_point": own,
+        "access_evaluation_endpoint": format!("{own}/one"),
+        "more": {"policy_decision_point": "https://other.example"},
+    })
+}
+
+fn request(socket: &mut impl Read, input: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
     let mut buffer = [0; 4096];
     loop {
         if let Some(end) = find(input, b"\r\n\r\n") {
@@ -211,6 +294,19 @@ fn request(socket: &mut TcpStream, input: &mut Vec<u8>) -> Option<(String, Vec<u
     }
 }
 
+/// Has the gateway ask `point`; `more` is appended to what says so.
+pub(super) fn write(directory: &Path, point: &Point, more: &str) {
+    fs::write(directory.join("pdp.token"), BEARER).unwrap();
+    let path = directory.join("gateway.toml");
+    let toml = fs::read_to_string(&path).unwrap();
+    let remote = format!(
+        "[policy.authzen]\nurl = \"{}\"\ntrust_private_addresses = true\n\
+         bearer = \"file:pdp.token\"\ntimeout_ms = 500\n{more}",
+        point.origin()
+    );
+    fs::write(path, toml.replace("[policy]\ndirectory = \"policies\"\n", &remote)).unwrap();
+}
+
 fn start(driver: Driver, point: &Point) -> Gateway {
     start_with(driver, point, |toml| toml)
 }
@@ -222,15 +318,9 @@ pub(super) fn start_with(
     change: impl FnOnce(String) -> String,
 ) -> Gateway {
     let gateway = Gateway::start_with(driver, "", |directory| {
-        fs::write(directory.join("pdp.token"), BEARER).unwrap();
+        write(directory, point, "");
         let path = directory.join("gateway.toml");
         let toml = fs::read_to_string(&path).unwrap();
-        let remote = format!(
-            "[policy.authzen]\nurl = \"http://127.0.0.1:{}\"\ntrust_private_addresses = true\n\
-             bearer = \"file:pdp.token\"\ntimeout_ms = 500\n",
-            point.port
-        );
-        let toml = toml.replace("[policy]\ndirectory = \"policies\"\n", &remote);
         fs::write(path, change(toml)).unwrap();
     });
     let good = Post::new(&gateway).bytes();
@@ -313,7 +403,7 @@ fn asked_rightly(questions: &[(String, Value)], batches: bool, shown: &str) {
 /// F01: whatever is no answer of the standard is a refusal, and the next question is asked anew.
 #[test]
 fn f01_every_trouble_of_it_is_a_refusal() {
-    const TROUBLES: [&str; 23] = [
+    const TROUBLES: [&str; 31] = [
         "gone",
         "silent",
         "head only",
@@ -323,9 +413,17 @@ fn f01_every_trouble_of_it_is_a_refusal() {
         "403",
         "201",
         "204",
+        "302",
+        "404",
+        "429",
+        "503",
+        "206",
         "moved",
         "another id",
         "text",
+        "a problem",
+        "no type",
+        "an error alone",
         "packed",
         "no JSON",
         "nothing",
@@ -356,11 +454,11 @@ fn f01_every_trouble_of_it_is_a_refusal() {
                 assert!(answer.header("retry-after").is_some(), "{shown}");
                 assert_eq!(gateway.upstream.heard(), heard, "{shown}: something was forwarded");
                 // An honest answer counts at once, over a connection that is sound.
-                for honest in ["right", "echo", "closes"] {
+                for honest in ["right", "echo", "adorned", "closes"] {
                     point.does(honest);
                     assert_eq!(gateway.ask(&call).status, 200, "{shown}, then {honest}");
                 }
-                wanted.extend(["policy_unavailable", "ok", "ok", "ok"]);
+                wanted.extend(["policy_unavailable", "ok", "ok", "ok", "ok"]);
             }
             let records = turn.records(&gateway, wanted.len());
             for (record, reason) in records.iter().zip(&wanted) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::install::Tools;
+use crate::pdp::Point;
 use crate::process::{Running, finish};
 
 /// A running gateway with one server, `everything`.
@@ -30,8 +31,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) issuer: Option<&'a str>,
     /// Cedar text.
     pub(crate) policies: &'a str,
-    /// Port of the decision point that decides instead.
-    pub(crate) decides: Option<u16>,
+    /// The decision point that decides instead.
+    pub(crate) decides: Option<&'a Point>,
 }
 
 /// Everybody may do everything: the gateway must change nothing.
@@ -120,10 +121,12 @@ fn configuration(setup: &Setup<'_>, port: u16) -> String {
         None => "jwks_file = \"keys/jwks.json\"",
     };
     let upstream = &setup.upstream;
-    let policy = setup.decides.map_or("[policy]\ndirectory = \"policies\"".to_owned(), |port| {
+    let policy = setup.decides.map_or("[policy]\ndirectory = \"policies\"".to_owned(), |point| {
+        let (port, paper) = (point.port, point.paper.display());
         format!(
-            "[policy.authzen]\nurl = \"http://127.0.0.1:{port}\"\nbearer = \"file:pdp.token\"\n\
-             trust_private_addresses = true"
+            "[policy.authzen]\nurl = \"https://127.0.0.1:{port}\"\nbearer = \"file:pdp.token\"\n\
+             ca_file = \"{paper}/ca.pem\"\ncertificate = \"{paper}/own.pem\"\n\
+             private_key = \"file:{paper}/own.key\"\ntrust_private_addresses = true"
         )
     });
     format!(

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::gateway::{BINARY, Gateway, PDP_TOKEN, Setup, USER};
+use crate::gateway::{BINARY, Gateway, Setup, USER};
 use crate::install::tools;
+use crate::pdp::Point;
 use crate::process::{Running, eventually, finish};
 use crate::{
     DENIED, Sdk, client, client_with, ends_with_a_true_record, everything, node, observed,
-    oidc_token, permit_all, python, reference, serial, status, upstream_saw_no_token,
+    oidc_token, permit_all, reference, serial, status, upstream_saw_no_token,
 };
 
 const FILTERED: &str = r#"
@@ -236,17 +237,16 @@ fn the_sdks_take_a_step_up_from_a_real_provider() {
     upstream_saw_no_token(port);
 }
 
-/// The same with a decision point on an independent engine behind the standard's API: what the
-/// clients see and may call is what it decides, and nothing once it is gone.
+/// The same with a decision point on an independent engine behind the standard's API, which knows
+/// the gateway by its certificate and its token: what the clients see and may call is what it
+/// decides, and nothing once it is gone.
 #[test]
 fn the_sdks_get_what_an_independent_decision_point_permits() {
     let _one = serial();
     let Some(tools) = tools() else { return };
     let (_upstream, port) = everything(tools);
-    let mut command = python(tools, "pdp.py");
-    let mut point =
-        Running::start("pdp", &tools.runs, command.arg("0").env("PDP_TOKEN", PDP_TOKEN));
-    let setup = Setup { decides: Some(point.port()), ..permit_all("remote", port) };
+    let mut point = Point::start(tools, "pdp");
+    let setup = Setup { decides: Some(&point), ..permit_all("remote", port) };
     let gateway = Gateway::start(tools, &setup);
     let token = gateway.token(USER);
     eventually("it is found", || (status(&gateway, &token) == 200).then_some(()));
@@ -278,7 +278,7 @@ fn the_sdks_get_what_an_independent_decision_point_permits() {
     assert_eq!(status(&gateway, &gateway.token("eve@example.com")), 403, "it permits one user");
     let seen = || crate::observed(port)["requests"].as_u64().unwrap();
     let before = seen();
-    point.terminate();
+    point.running.terminate();
     assert_eq!(status(&gateway, &token), 503, "nobody decides any more");
     assert_eq!(seen(), before, "nothing was forwarded");
     upstream_saw_no_token(port);

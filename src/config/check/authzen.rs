@@ -3,15 +3,14 @@
 use super::Checker;
 use crate::config::raw;
 use crate::config::reader::At;
-use crate::config::{AuthZen, SecretSource, UpstreamUrl};
+use crate::config::{
+    AuthZen, Certified, CertifiedFault, ClientCertificate, SecretSource, UpstreamUrl,
+};
 
 impl Checker<'_> {
     pub(super) fn authzen(&mut self, raw: &raw::AuthZen) -> Option<AuthZen> {
         let private = raw.trust_private_addresses.as_ref().is_some_and(|it| it.value);
         let url = self.authzen_url(raw, private);
-        for identity in [&raw.certificate, &raw.private_key].into_iter().flatten() {
-            self.not_built(&identity.place, "a client certificate");
-        }
         let timeout_ms = self.number(&raw.timeout_ms, TIMEOUT_MS_DEFAULT, 50, 5_000);
         let permit_ttl = self.number(&raw.permit_ttl_seconds, 0, 0, PERMIT_TTL_SECONDS_MAX);
         let in_flight = self.number(&raw.in_flight_per_core_max, IN_FLIGHT_DEFAULT, 1, 65_536);
@@ -23,9 +22,15 @@ impl Checker<'_> {
             Some(text) => self.bearer(text).map(Some),
             None => Some(None),
         };
+        let client = self.client_certificate(raw);
         let url = url?;
-        if let (false, Some(text)) = (url.tls, &raw.ca_file) {
-            self.fault(&text.place, "plain http with a ca_file", "write https:// in url");
+        for (text, what) in [
+            (&raw.ca_file, "plain http with a ca_file"),
+            (&raw.certificate, "plain http with a client certificate"),
+        ] {
+            if let (false, Some(text)) = (url.tls, text) {
+                self.fault(&text.place, what, "write https:// in url");
+            }
         }
         Some(AuthZen {
             url,
@@ -33,9 +38,50 @@ impl Checker<'_> {
             in_flight_per_core_max: usize::try_from(in_flight?).ok()?,
             permit_ttl_seconds: permit_ttl?,
             ca_file: ca_file?,
+            client: client?,
             bearer: bearer?,
             trust_private_addresses: private,
         })
+    }
+
+    /// Both or neither, and fit for use as they are now.
+    fn client_certificate(&mut self, raw: &raw::AuthZen) -> Option<Option<ClientCertificate>> {
+        let (certificate, private_key) = match (&raw.certificate, &raw.private_key) {
+            (None, None) => return Some(None),
+            (Some(certificate), Some(private_key)) => (certificate, private_key),
+            (None, Some(_)) => {
+                let cure = "name a PEM file with the chain that private_key is the key of";
+                self.report.missing(&raw.place, "certificate", cure);
+                return None;
+            }
+            (Some(_), None) => {
+                let cure = "write \"credential:NAME\" or \"file:PATH\"";
+                self.report.missing(&raw.place, "private_key", cure);
+                return None;
+            }
+        };
+        let path = self.file(certificate);
+        let source = self.secret_source(private_key).and_then(|source| {
+            match source.read_with(self.environment) {
+                Ok(key) => Some((source, key)),
+                Err(fault) => {
+                    self.secret_fault(&private_key.place, fault);
+                    None
+                }
+            }
+        });
+        let (path, (source, key)) = (path?, source?);
+        match Certified::load(&path, &key) {
+            Ok(_) => Some(Some(ClientCertificate { certificate: path, private_key: source })),
+            Err(CertifiedFault::Certificate(what)) => {
+                self.fault(&certificate.place, what, "name a PEM file with the chain, leaf first");
+                None
+            }
+            Err(CertifiedFault::Key(what)) => {
+                self.fault(&private_key.place, what, "name the PEM key of certificate");
+                None
+            }
+        }
     }
 
     /// A secret that can be read now, and can stand in a header.

@@ -245,7 +245,7 @@ impl Checker<'_> {
         let keys = keys.chain(file.sessions.iter().flat_map(|s| [&s.key, &s.previous_key]));
         let keys = keys.chain(file.credential.iter().map(|credential| &credential.secret));
         let authzen = file.policy.as_ref().and_then(|policy| policy.authzen.as_ref());
-        let keys = keys.chain(authzen.map(|authzen| &authzen.bearer));
+        let keys = keys.chain(authzen.iter().flat_map(|it| [&it.private_key, &it.bearer]));
         for text in keys.flatten().filter(|text| text.value.starts_with("env:")) {
             let cure = "use credential: or file:, or listen on loopback only";
             self.report.fault(&text.place, "env: is for loopback listeners only", cure);

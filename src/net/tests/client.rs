@@ -3,7 +3,6 @@ use std::io::{Read, Write};
 use super::*;
 use crate::config::UpstreamUrl;
 use crate::net::client::{Answer, get};
-use crate::net::tls::ClientTls;
 use crate::reject::Reject;
 
 /// Serves `answer` once from a thread; gives back the request.
@@ -35,7 +34,6 @@ fn serve(answer: Vec<u8>) -> (UpstreamUrl, SocketAddr, std::thread::JoinHandle<S
 #[test]
 fn a_get_gives_status_body_and_how_long_it_is_fresh() {
     on_every_driver(|timers| async move {
-        let tls = ClientTls::new(None).unwrap();
         let fixed =
             "HTTP/1.1 200 OK\r\nCache-Control: max-age=90\r\nContent-Length: 5\r\n\r\nhello";
         let interim = format!("HTTP/1.1 103 Early Hints\r\nA: b\r\n\r\n{fixed}");
@@ -44,7 +42,7 @@ fn a_get_gives_status_body_and_how_long_it_is_fresh() {
         let open = "HTTP/1.1 200 OK\r\nCache-Control: max-age=90\r\n\r\nhello";
         for answer in [fixed, &interim, chunked, open] {
             let (url, address, server) = serve(answer.as_bytes().to_vec());
-            let got = get(&url, &[address], &tls, 5, &timers, soon(&timers)).await;
+            let got = get(&url, &[address], None, 5, &timers, soon(&timers)).await;
             let expected = Answer {
                 status: 200,
                 cache_control: Some("max-age=90".to_owned()),
@@ -61,7 +59,6 @@ fn a_get_gives_status_body_and_how_long_it_is_fresh() {
 #[test]
 fn f05_long_coded_torn_and_moved_answers_are_not_taken_for_keys() {
     on_every_driver(|timers| async move {
-        let tls = ClientTls::new(None).unwrap();
         let long_head = format!("HTTP/1.1 200 OK\r\nA: {}", "a".repeat(40_000));
         for (answer, expected) in [
             ("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello!", Reject::UpstreamMalformed),
@@ -80,23 +77,26 @@ fn f05_long_coded_torn_and_moved_answers_are_not_taken_for_keys() {
             ("ICY 200 OK\r\n\r\n", Reject::UpstreamMalformed),
         ] {
             let (url, address, server) = serve(answer.as_bytes().to_vec());
-            let got = get(&url, &[address], &tls, 5, &timers, soon(&timers)).await;
+            let got = get(&url, &[address], None, 5, &timers, soon(&timers)).await;
             assert_eq!(got, Err(expected), "{}", answer.get(..80).unwrap_or(answer));
             server.join().unwrap();
         }
         let moved =
             "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1/\r\nContent-Length: 0\r\n\r\n";
         let (url, address, server) = serve(moved.as_bytes().to_vec());
-        let got = get(&url, &[address], &tls, 5, &timers, soon(&timers)).await;
+        let got = get(&url, &[address], None, 5, &timers, soon(&timers)).await;
         assert_eq!(got.map(|answer| answer.status), Ok(302), "told, not followed");
         server.join().unwrap();
+        let (url, address, _) = serve(Vec::new());
+        let url = UpstreamUrl { tls: true, ..url };
+        let got = get(&url, &[address], None, 5, &timers, soon(&timers)).await;
+        assert_eq!(got, Err(Reject::UpstreamTls), "never in the clear instead");
     });
 }
 
 #[test]
 fn a_get_ends_at_its_deadline_however_slowly_bytes_drip() {
     on_every_driver(|timers| async move {
-        let tls = ClientTls::new(None).unwrap();
         let (listener, address) = loopback();
         let dripping = std::thread::spawn(move || {
             let (mut tcp, _) = listener.accept().unwrap();
@@ -111,7 +111,7 @@ fn a_get_ends_at_its_deadline_however_slowly_bytes_drip() {
         url.port = address.port();
         let begin = timers.exact();
         let until = begin.after(Duration::from_millis(200));
-        let got = get(&url, &[address], &tls, 60_000, &timers, until).await;
+        let got = get(&url, &[address], None, 60_000, &timers, until).await;
         assert_eq!(got, Err(Reject::UpstreamTimeout));
         assert!(timers.exact().micros_since(begin) < 2_000_000);
         // The ring closes the socket in its own time; the thread ends with it.

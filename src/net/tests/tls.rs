@@ -599,13 +599,22 @@ fn s06_a_broken_certificate_is_named_in_words() {
     let torn = paper.directory.join("torn.pem");
     std::fs::write(&torn, "-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n").unwrap();
     let missing = paper.directory.join("missing.pem");
+    let junk = paper.directory.join("junk.pem");
+    std::fs::write(&junk, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+        .unwrap();
     let no_key = Secret::new(b"secret words".to_vec());
+    let pem = |of| format!("-----BEGIN PRIVATE KEY-----\n{of}\n-----END PRIVATE KEY-----\n");
+    let torn_key = Secret::new(pem("secret words!").into_bytes());
+    let junk_key = Secret::new(pem("AAAA").into_bytes());
     for (path, key, word) in [
         (&missing, &key, "missing.pem"),
         (&empty, &key, "holds no PEM section"),
         (&torn, &key, "torn.pem: not valid PEM"),
         (&leaf, &other, "the private key belongs to another certificate"),
+        (&junk, &key, "junk.pem: its first certificate is invalid: BadEncoding"),
         (&leaf, &no_key, "leaf.pem holds no PEM section"),
+        (&leaf, &torn_key, "leaf.pem is not valid PEM"),
+        (&leaf, &junk_key, "leaf.pem is of no supported kind"),
     ] {
         let error = ServerTls::load(path, key, &tickets).err().unwrap();
         assert!(error.contains(word), "{error}");
