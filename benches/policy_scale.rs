@@ -105,8 +105,15 @@ fn with_ask(then: &mut dyn FnMut(&Ask<'_>)) {
 fn load(_criterion: &mut Criterion) {
     let clock = Clock::start();
     for _ in 0..3 {
+        let sources = scale::sources(|_| 100);
         let began = clock.monotonic();
-        let set = scale::compile(None, scale::sources(|_| 100));
+        let (mut last, mut longest) = (began, 0);
+        let mut pause = || {
+            let now = clock.monotonic();
+            longest = now.micros_since(last).max(longest);
+            last = now;
+        };
+        let set = scale::compile_with(None, sources, &mut pause);
         let loaded = clock.monotonic();
         let mut changed = scale::sources(|_| 100);
         if let Some(file) = changed.enforced.last_mut() {
@@ -120,7 +127,7 @@ fn load(_criterion: &mut Criterion) {
         let _ = writeln!(
             io::stdout(),
             "policy_scale/load: {} policies in {cold} ms, one file of 100 changed in {one} ms, \
-             peak {} KiB",
+             longest without a yield {longest} µs, peak {} KiB",
             next.len(),
             peak_kib()
         );

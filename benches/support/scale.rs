@@ -57,6 +57,15 @@ pub(crate) fn candidates(sources: &mut Sources, count: usize) {
 
 /// Compiles, as a reload would.
 pub(crate) fn compile(before: Option<&PolicySet>, sources: Sources) -> PolicySet {
+    compile_with(before, sources, &mut || {})
+}
+
+/// The same; `pause` is called where the policy thread would let others run.
+pub(crate) fn compile_with(
+    before: Option<&PolicySet>,
+    sources: Sources,
+    pause: &mut dyn FnMut(),
+) -> PolicySet {
     let names: Vec<String> = (0..SERVERS).map(|at| format!("s{at}")).collect();
     let servers: Vec<&str> = names.iter().map(String::as_str).collect();
     let setting = Setting {
@@ -67,7 +76,7 @@ pub(crate) fn compile(before: Option<&PolicySet>, sources: Sources) -> PolicySet
         timezone: "UTC",
         geoip: false,
     };
-    match PolicySet::compile_after(before, sources, Path::new("."), &setting, &mut || {}) {
+    match PolicySet::compile_after(before, sources, Path::new("."), &setting, pause) {
         Ok(set) => set,
         Err(_) => std::process::abort(),
     }
