@@ -17,8 +17,8 @@ use portcullis::quota::{Asker, Exact, Quota};
 #[path = "support/counting.rs"]
 mod counting;
 
-/// So wide that nothing is refused, also when the core beside is ahead by millions of requests, each
-/// of them a microsecond.
+/// So wide that nothing is refused, also when the core beside is ahead by millions of requests,
+/// each of them a microsecond.
 fn limit(exact: bool) -> [RateLimit; 1] {
     [RateLimit {
         name: "calls".to_owned(),
