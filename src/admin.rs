@@ -320,7 +320,7 @@ fn process(out: &mut Exposition, status: &Status<'_>) {
     let records = status.process.audit_records();
     labelled(out, "outcome", records.map(|(outcome, count)| (outcome.as_str(), count)));
     let compile = &status.process.policy_compile;
-    let help = "Time in which policies were read and compiled, per reload.";
+    let help = "Time in which policies were read and compiled, each time that they were.";
     histogram(out, "policy_compile_seconds", help, [compile].into_iter());
     let help = "Reloads of policies, alone or with the configuration.";
     out.family("policy_reloads_total", Type::Counter, help);
@@ -329,8 +329,8 @@ fn process(out: &mut Exposition, status: &Status<'_>) {
             out.sample(&[("trigger", trigger.as_str()), ("outcome", outcome)], count);
         }
     }
-    let help = "1 when the last reload of the configuration, and any of policies alone since, \
-                was taken (or none happened), else 0.";
+    let help = "1 when the last reload was taken, and so was the last one that was not of policies \
+                alone (or none happened), else 0.";
     out.family("config_last_reload_successful", Type::Gauge, help);
     out.sample(&[], u64::from(status.process.reload_successful()));
     out.family("policy_epoch", Type::Gauge, "The policy epoch in force.");

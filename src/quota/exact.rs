@@ -45,7 +45,8 @@ struct Set {
     changing: AtomicBool,
 }
 
-/// One caller. `who` and `interval` change only while `paid_until` is [`CHANGING`].
+/// One caller. `who` and `interval` change only while `paid_until` is [`CHANGING`]. Whoever sees a
+/// new `who` sees `paid_until` from that on, and who sees a new time sees whose it is.
 #[derive(Default)]
 struct Place {
     who: AtomicU64,
@@ -53,6 +54,16 @@ struct Place {
     paid_until: AtomicU64,
     /// Nanoseconds that one request of its limit pays for; 0 in an empty one.
     interval: AtomicU64,
+}
+
+/// What a look at a set finds of a caller.
+enum Found<'a> {
+    /// Its place, and up to when it has paid.
+    At(&'a Place, u64),
+    /// It has none.
+    Nowhere,
+    /// Another core wrote to its place meanwhile.
+    Torn,
 }
 
 /// What came of one attempt to count.
@@ -90,10 +101,18 @@ impl Exact {
         }
     }
 
-    /// Up to when a caller has paid; 0 for one that is not known. Counts nothing.
+    /// Up to when a caller has paid; 0 for one that is not known, or that other cores count each
+    /// time that it is looked at. Counts nothing: [`Self::take`] decides.
     pub(super) fn paid_until(&self, who: [u64; 2]) -> u64 {
-        let found = self.set(who).and_then(|set| set.find(who));
-        found.map_or(0, |(_, paid_until)| paid_until)
+        let Some(set) = self.set(who) else { return 0 };
+        for _ in 0..EXACT_TRIES_MAX {
+            match set.find(who) {
+                Found::At(_, paid_until) => return paid_until,
+                Found::Nowhere => return 0,
+                Found::Torn => spin_loop(),
+            }
+        }
+        0
     }
 
     /// Counts one request of the caller of `bucket`; answers up to when it has paid then.
@@ -124,8 +143,9 @@ impl Exact {
         let Some(set) = self.set(bucket.who) else { return };
         for _ in 0..EXACT_TRIES_MAX {
             if set.changing.compare_exchange(false, true, Acquire, Relaxed).is_ok() {
-                let found = set.find(bucket.who).filter(|(_, paid)| *paid == bucket.paid_until);
-                if let Some((place, paid)) = found {
+                if let Found::At(place, paid) = set.find(bucket.who)
+                    && paid == bucket.paid_until
+                {
                     let before = paid.saturating_sub(bucket.interval);
                     let _ = place.paid_until.compare_exchange(paid, before, Release, Relaxed);
                 }
@@ -143,19 +163,32 @@ impl Exact {
 }
 
 impl Set {
-    /// The caller's place, and up to when it has paid. The time is read first: if the place is
-    /// somebody else's by the time that it is written to, it is another one.
-    fn find(&self, who: [u64; 2]) -> Option<(&Place, u64)> {
+    /// The time is read before the name and after it, so that nobody is judged by the time of who
+    /// had the place before. If it is somebody else's by the time that it is written to, the time
+    /// is another one again; unless both have paid up to the same nanosecond. Then the other one is
+    /// charged, and the request is one that whoever is new would be granted.
+    fn find(&self, who: [u64; 2]) -> Found<'_> {
         let [_, name] = who;
-        self.places.iter().find_map(|place| {
+        for place in &self.places {
             let paid_until = place.paid_until.load(Acquire);
-            let known = paid_until != CHANGING && place.who.load(Relaxed) == name;
-            known.then_some((place, paid_until))
-        })
+            // With the release of the same in `replace`: the next load is not older than this.
+            if paid_until == CHANGING || place.who.load(Acquire) != name {
+                continue;
+            }
+            if place.paid_until.load(Relaxed) != paid_until {
+                return Found::Torn;
+            }
+            return Found::At(place, paid_until);
+        }
+        Found::Nowhere
     }
 
     fn count(&self, bucket: Bucket, tolerance: u64, now: u64) -> Attempt {
-        let Some((place, paid_until)) = self.find(bucket.who) else { return Attempt::Unknown };
+        let (place, paid_until) = match self.find(bucket.who) {
+            Found::At(place, paid_until) => (place, paid_until),
+            Found::Nowhere => return Attempt::Unknown,
+            Found::Torn => return Attempt::Lost,
+        };
         let from = paid_until.max(now);
         let wait = from.saturating_sub(now.saturating_add(tolerance));
         if wait > 0 {
@@ -175,8 +208,8 @@ impl Set {
         }
         // It may have come in on another core meanwhile; twice in a set, it would be granted twice.
         let entered = match self.find(bucket.who) {
-            Some(_) => Attempt::Lost,
-            None => self.replace(bucket, now),
+            Found::At(..) | Found::Torn => Attempt::Lost,
+            Found::Nowhere => self.replace(bucket, now),
         };
         self.changing.store(false, Release);
         entered
@@ -189,13 +222,14 @@ impl Set {
             owes(*paid_until, place.interval.load(Relaxed), now)
         };
         let Some((place, paid_until)) = seen.min_by_key(debt) else { return Attempt::Lost };
-        let taken = place.paid_until.compare_exchange(paid_until, CHANGING, Acquire, Relaxed);
+        let taken = place.paid_until.compare_exchange(paid_until, CHANGING, Relaxed, Relaxed);
         if taken.is_err() {
             // Its caller was just counted: it may owe more than another one now.
             return Attempt::Lost;
         }
         let ([_, name], next) = (bucket.who, next(now, bucket.interval));
-        place.who.store(name, Relaxed);
+        // Release: the processor may hold back CHANGING, but not behind this.
+        place.who.store(name, Release);
         place.interval.store(bucket.interval, Relaxed);
         place.paid_until.store(next, Release);
         Attempt::Granted(next)
@@ -266,6 +300,30 @@ mod tests {
         assert_eq!(exact.paid_until([1, 1]), 20, "nothing is taken back beside the others");
         set.changing.store(false, Relaxed);
         assert_eq!(exact.take(bucket(2), 100, 0), Ok(10));
+    }
+
+    /// Two cores ask once each for the same names, of which two are granted: nobody is ever refused
+    /// for what he owes, although each place just belonged to somebody who used up everything.
+    #[test]
+    fn who_comes_in_is_not_counted_with_the_time_of_who_went_out() {
+        let (exact, start) = (prepared(WAYS), std::sync::Barrier::new(2));
+        let day = 86_400 * NANOS;
+        let ask = || -> Vec<u64> {
+            let refused = |name: &u64| {
+                let bucket = Bucket { interval: day, ..bucket(*name) };
+                // A second: the other one stood still with the flag.
+                exact.take(bucket, day, NANOS).is_err_and(|wait| wait != NANOS)
+            };
+            let rounds = (0..500).flat_map(|round| {
+                start.wait();
+                round * 1_000 + 1..=round * 1_000 + 1_000
+            });
+            rounds.filter(refused).collect()
+        };
+        let refused = std::thread::scope(|scope| {
+            [scope.spawn(ask), scope.spawn(ask)].map(|it| it.join().unwrap())
+        });
+        assert_eq!(refused, [[0; 0]; 2]);
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub struct Exceeded {
 }
 
 struct State {
-    /// Empty until the first limit is asked.
+    /// Empty until the first limit that this core counts alone is asked.
     sets: Vec<[Bucket; WAYS]>,
     callers: usize,
     hashers: [RandomState; 2],
@@ -77,7 +77,8 @@ struct Bucket {
 }
 
 impl Quota {
-    /// Remembers about `callers` for itself; their memory is asked for with the first of them.
+    /// Remembers about `callers` for itself; their memory is asked for with the first of them
+    /// under a limit that is not exact.
     #[must_use]
     pub fn new(callers: usize, exact: Arc<Exact>) -> Self {
         let hashers = [RandomState::new(), RandomState::new()];
@@ -111,7 +112,7 @@ impl State {
         exact: &Exact,
         now: u64,
     ) -> Result<(), Exceeded> {
-        if self.sets.is_empty() {
+        if self.sets.is_empty() && limits.iter().any(|rate| !rate.exact && rate.covers(asker)) {
             self.sets = vec![[Bucket::default(); WAYS]; self.callers.div_ceil(WAYS).max(1)];
         }
         // The configuration has no more than these; one beyond them would be unlimited.
@@ -231,9 +232,9 @@ impl RateLimit {
         server && tool && (asker.tool.is_some() || !self.per.tool)
     }
 
-    /// Nanoseconds that one request pays for.
+    /// Nanoseconds that one request pays for; rounded up, so that never more than the limit passes.
     fn interval(&self) -> u64 {
-        (self.seconds.saturating_mul(NANOS) / self.requests.max(1)).max(1)
+        self.seconds.saturating_mul(NANOS).div_ceil(self.requests.max(1)).max(1)
     }
 
     /// How far ahead may be paid, so that a burst passes at once.

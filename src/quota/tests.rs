@@ -212,6 +212,17 @@ fn newcomers_of_a_fast_limit_do_not_push_out_who_used_up_a_slow_one() {
     assert!(quota.admit(&limits, &listing, at(0)).is_err());
 }
 
+/// A request of the fastest limits costs no part of a nanosecond: it is rounded up.
+#[test]
+fn a_rate_that_does_not_divide_a_second_is_rounded_against_the_caller() {
+    for (requests, passing) in [(700_000_000, 500), (999_999, 0), (1_000_000_000, 1_000)] {
+        let (quota, limits) = (fresh(64), [limit(USER, requests, 1, 1_000)]);
+        let ask = |micros: u64| quota.admit(&limits, &ann(), Monotonic(micros)).is_ok();
+        assert_eq!((0..2_000).filter(|_| ask(0)).count(), 1_000);
+        assert_eq!((0..2_000).filter(|_| ask(1)).count(), passing, "{requests} per second");
+    }
+}
+
 #[test]
 fn the_largest_and_smallest_limits_hold() {
     let most = limit(USER, 1_000_000_000, 1, 1_000_000_000);

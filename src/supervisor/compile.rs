@@ -41,6 +41,17 @@ pub(super) struct Order {
     pub(super) number: u64,
 }
 
+impl Order {
+    /// One order for both: what is more, with who wants that, and the number of the newest.
+    const fn and(self, newest: Self) -> Self {
+        match (self.what, newest.what) {
+            (What::Everything, What::Policies) => Self { number: newest.number, ..self },
+            (What::Everything | What::Policies, What::Everything)
+            | (What::Policies, What::Policies) => newest,
+        }
+    }
+}
+
 /// What the thread is told.
 enum Word {
     /// Make this.
@@ -203,9 +214,7 @@ impl Thread {
     fn hear(&mut self, word: Word, order: &mut Option<Order>) {
         match word {
             Word::Make(newest) => {
-                let before = order.filter(|before| before.what == What::Everything);
-                let what = before.map_or(newest.what, |before| before.what);
-                *order = Some(Order { what, ..newest });
+                *order = Some(order.map_or(newest, |before| before.and(newest)));
             }
             Word::InForce(InForce { config, generation, seen }) => {
                 self.config = config;
@@ -315,3 +324,22 @@ fn pauses(clock: Clock) -> impl FnMut() {
 
 /// Nice values go from -20 to 19 (setpriority(2)).
 const LOWEST_PRIORITY: i32 = 19;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_that_are_one_count_for_who_wanted_the_most() {
+        let order = |what, trigger, number| Order { what, trigger, number };
+        let parts = |order: Order| (order.what, order.trigger, order.number);
+        let seen = order(What::Policies, ReloadTrigger::Watch, 0);
+        let anew = order(What::Policies, ReloadTrigger::Watch, 3);
+        let asked = order(What::Everything, ReloadTrigger::Signal, 2);
+        let both = parts(seen.and(asked).and(anew));
+        assert_eq!(both, (What::Everything, ReloadTrigger::Signal, 3));
+        assert_eq!(parts(seen.and(anew)), parts(anew));
+        let later = order(What::Everything, ReloadTrigger::Request, 4);
+        assert_eq!(parts(asked.and(later)), parts(later));
+    }
+}

@@ -174,7 +174,7 @@ async fn drive(setup: Setup, signals: Signals, finished: UnixStream) -> Result<b
         made: made_in,
         bell,
     })?;
-    let reloads = Reloads::new(compiler, &setup.assembly.policy);
+    let reloads = Reloads::new(compiler);
     let state = State {
         keys: setup.config.trust_providers.iter().map(|_| ProviderKeys::none()).collect(),
         wanted_keys: vec![false; setup.config.trust_providers.len()],

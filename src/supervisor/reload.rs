@@ -1,6 +1,6 @@
 //! A reload: the new configuration or the new policies whole, or the old ones as they were.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,14 +21,10 @@ use crate::metrics::ReloadTrigger;
 use crate::net::{Either, first};
 use crate::worker::Report;
 
-/// Reloads under way, and what came of the last one.
+/// Reloads under way.
 pub(super) struct Reloads {
     compiler: Compiler,
-    /// Number of the last order.
-    ordered: Cell<u64>,
-    /// Orders up to this one are answered.
-    answered: Cell<u64>,
-    last: RefCell<Result<Reloaded, Vec<String>>>,
+    orders: RefCell<Orders>,
     /// The last reload of everything was refused. New policies alone do not mend that: what else
     /// was to be read with it, certificates say, is not in force.
     whole_refused: Cell<bool>,
@@ -36,8 +32,49 @@ pub(super) struct Reloads {
     told: Event,
 }
 
+/// What came of a reload; the faults when it is refused.
+type Outcome = Result<Reloaded, Vec<String>>;
+
+/// Who ordered what, and who waits for it.
+#[derive(Default)]
+struct Orders {
+    /// Number of the last order.
+    last: u64,
+    /// Number of the last order of everything.
+    last_whole: u64,
+    /// Each order that somebody waits for. It is answered, so that nothing stays here.
+    waiting: Vec<(u64, Rc<OnceCell<Outcome>>)>,
+}
+
+impl Orders {
+    /// The number of a new order.
+    const fn next(&mut self, what: What) -> u64 {
+        self.last += 1;
+        if matches!(what, What::Everything) {
+            self.last_whole = self.last;
+        }
+        self.last
+    }
+
+    /// Where the outcome of the next order will be.
+    fn outcome_of_next(&mut self) -> Rc<OnceCell<Outcome>> {
+        let outcome = Rc::default();
+        self.waiting.push((self.last + 1, Rc::clone(&outcome)));
+        outcome
+    }
+
+    /// Answers the orders up to `number` that had no answer before. True when no order of
+    /// everything is left, and this was the last.
+    fn answer(&mut self, what: What, number: u64, outcome: &Outcome) -> bool {
+        for (_, waits) in self.waiting.extract_if(.., |(waited, _)| *waited <= number) {
+            let _ = waits.set(outcome.clone());
+        }
+        what == What::Everything && self.last_whole <= number
+    }
+}
+
 /// What is in force after a reload.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reloaded {
     pub(super) epoch: u64,
     /// Policies that decide.
@@ -53,13 +90,11 @@ impl Reloaded {
 }
 
 impl Reloads {
-    pub(super) fn new(compiler: Compiler, first: &PolicySet) -> Self {
+    pub(super) fn new(compiler: Compiler) -> Self {
         Self {
             compiler,
-            ordered: Cell::new(0),
-            answered: Cell::new(0),
+            orders: RefCell::default(),
             whole_refused: Cell::new(false),
-            last: RefCell::new(Ok(Reloaded::of(first))),
             told: Event::default(),
         }
     }
@@ -71,34 +106,34 @@ impl Reloads {
 }
 
 impl Control {
-    /// Orders a reload of everything; its number.
-    pub(super) fn order_reload(&self, trigger: ReloadTrigger) -> u64 {
+    /// Orders a reload of everything.
+    pub(super) fn order_reload(&self, trigger: ReloadTrigger) {
         if let Some(writer) = self.writer.borrow().as_ref() {
             writer.reopen();
         }
         notify::say("RELOADING=1");
-        self.order(What::Everything, trigger)
+        self.order(What::Everything, trigger);
     }
 
-    fn order(&self, what: What, trigger: ReloadTrigger) -> u64 {
-        let number = self.reloads.ordered.get() + 1;
-        self.reloads.ordered.set(number);
+    fn order(&self, what: What, trigger: ReloadTrigger) {
+        let number = self.reloads.orders.borrow_mut().next(what);
         if !self.reloads.compiler.make(Order { what, trigger, number }) {
-            self.refused(&["the policy thread is gone".to_owned()]);
-            self.answered(number, Err(vec!["the policy thread is gone".to_owned()]));
+            let faults = vec!["the policy thread is gone".to_owned()];
+            self.refused(&faults);
+            self.answered(what, number, &Err(faults));
         }
-        number
     }
 
     /// Reloads everything, and waits for what comes of it. `None` when it takes too long; it goes
     /// on all the same.
-    pub(super) async fn reload_and_wait(&self) -> Option<Result<Reloaded, Vec<String>>> {
-        let number = self.order_reload(ReloadTrigger::Request);
+    pub(super) async fn reload_and_wait(&self) -> Option<Outcome> {
+        let outcome = self.reloads.orders.borrow_mut().outcome_of_next();
+        self.order_reload(ReloadTrigger::Request);
         let until = self.timers.now().after(RELOAD_WITHIN);
         loop {
             let seen = self.reloads.told.version();
-            if self.reloads.answered.get() >= number {
-                return Some(self.reloads.last.borrow().clone());
+            if let Some(outcome) = outcome.get() {
+                return Some(outcome.clone());
             }
             match first(self.reloads.told.changed(seen), self.timers.sleep_until(until)).await {
                 Either::Left(()) => {}
@@ -114,12 +149,13 @@ impl Control {
             self.process.policy_compile.record(micros);
         }
         let current = self.state.borrow().config_generation;
+        // Indexes of servers and credentials are those of a configuration that is gone, and so may
+        // be the faults.
+        if what == What::Policies && generation != current {
+            self.order(What::Policies, trigger);
+            return;
+        }
         let outcome = match result {
-            // Indexes of servers and credentials are those of a configuration that is gone.
-            Ok(Product::Policies(_)) if generation != current => {
-                self.order(What::Policies, trigger);
-                return;
-            }
             Ok(Product::Everything(whole)) => {
                 let (config, assembly, seen) = *whole;
                 Ok(self.take(config, assembly, seen))
@@ -134,16 +170,13 @@ impl Control {
             }
         };
         self.process.count_reload(trigger, outcome.is_ok());
-        self.answered(number, outcome);
-        if what == What::Everything && self.reloads.ordered.get() <= number {
-            notify::say("READY=1");
-        }
+        self.answered(what, number, &outcome);
     }
 
-    fn answered(&self, number: u64, outcome: Result<Reloaded, Vec<String>>) {
-        let before = self.reloads.answered.get();
-        self.reloads.answered.set(before.max(number));
-        *self.reloads.last.borrow_mut() = outcome;
+    fn answered(&self, what: What, number: u64, outcome: &Outcome) {
+        if self.reloads.orders.borrow_mut().answer(what, number, outcome) {
+            notify::say("READY=1");
+        }
         self.reloads.told.ring();
     }
 
@@ -224,3 +257,53 @@ pub(super) async fn listen_to_compiler(
 
 /// How long a request for a reload waits for its answer.
 const RELOAD_WITHIN: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(epoch: u64) -> Outcome {
+        Ok(Reloaded { epoch, policies: 1, shadows: 0 })
+    }
+
+    /// Both results are handled before whoever waits runs.
+    #[test]
+    fn who_waits_gets_what_came_of_his_order_not_of_a_later_one() {
+        let mut orders = Orders::default();
+        let first = orders.outcome_of_next();
+        assert_eq!(orders.next(What::Everything), 1);
+        let second = orders.outcome_of_next();
+        assert_eq!(orders.next(What::Everything), 2);
+        // Seen by a look, ordered by nobody.
+        orders.answer(What::Policies, 0, &taken(7));
+        assert!(first.get().is_none());
+        let refused: Outcome = Err(vec!["a fault".to_owned()]);
+        assert!(!orders.answer(What::Everything, 1, &refused), "another one is under way");
+        assert!(orders.answer(What::Everything, 2, &taken(9)));
+        assert_eq!((first.get(), second.get()), (Some(&refused), Some(&taken(9))));
+        assert!(orders.waiting.is_empty());
+    }
+
+    #[test]
+    fn one_result_answers_all_that_it_was_made_for() {
+        let mut orders = Orders::default();
+        let waiting = [(); 3].map(|()| {
+            let outcome = orders.outcome_of_next();
+            orders.next(What::Everything);
+            outcome
+        });
+        assert!(orders.answer(What::Everything, 3, &taken(2)));
+        assert!(waiting.iter().all(|outcome| outcome.get() == Some(&taken(2))));
+    }
+
+    /// The end of the last reload of everything is told, although policies are made anew after it.
+    #[test]
+    fn policies_ordered_after_everything_do_not_keep_its_end_from_being_told() {
+        let mut orders = Orders::default();
+        let [first, second] = [(); 2].map(|()| orders.next(What::Everything));
+        assert!(!orders.answer(What::Everything, first, &taken(2)));
+        let anew = orders.next(What::Policies);
+        assert!(orders.answer(What::Everything, second, &taken(4)));
+        assert!(!orders.answer(What::Policies, anew, &taken(5)), "told once");
+    }
+}

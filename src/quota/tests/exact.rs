@@ -186,6 +186,56 @@ fn an_exact_limit_and_one_of_the_core_count_both_or_neither() {
     }
 }
 
+#[test]
+fn exact_limits_alone_take_no_memory_of_the_core() {
+    let own = RateLimit { server: Some("jira".to_owned()), ..limit(USER, 2, 60, 2) };
+    let limits = [exact(2, 60, 2), own];
+    let [core, ..] = cores(&limits);
+    let bytes = |core: &Quota| core.state.with(|state| state.sets.len());
+    core.admit(&limits, &ann(), at(0)).unwrap();
+    assert_eq!(bytes(&core), 0);
+    core.admit(&limits, &Asker { server: "jira", ..ann() }, at(0)).unwrap();
+    assert_eq!(bytes(&core), 1_024);
+}
+
+/// Who uses up a limit on all cores stays with what he owes while newcomers come and go beside him:
+/// four of five places are theirs.
+#[test]
+fn debtors_are_granted_no_more_than_the_burst_while_newcomers_push_each_other_out() {
+    const BURST: u64 = 2_000;
+    let limits = [exact(BURST, 86_400, BURST)];
+    let memory = Exact::with_callers(5);
+    memory.prepare(&limits);
+    let (memory, start) = (Arc::new(memory), Barrier::new(CORES));
+    let debtors = ["ann", "bob", "carol", "dave"].map(|user| Asker { user: Some(user), ..ann() });
+    let granted = debtors.map(|_| AtomicU64::new(0));
+    let ask = |quota: &Quota| {
+        for (debtor, granted) in debtors.iter().zip(&granted) {
+            let passed = quota.admit(&limits, debtor, at(0)).is_ok();
+            granted.fetch_add(u64::from(passed), Relaxed);
+        }
+    };
+    // They owe more than a newcomer before the first one comes.
+    let first = Quota::new(64, Arc::clone(&memory));
+    (0..10).for_each(|_| ask(&first));
+    thread::scope(|scope| {
+        for core in 0..CORES {
+            let (quota_of, start, limits, ask) = (Arc::clone(&memory), &start, &limits, &ask);
+            scope.spawn(move || {
+                let quota = Quota::new(64, quota_of);
+                start.wait();
+                for number in 0..BURST {
+                    ask(&quota);
+                    let name = format!("made-up-{core}-{number}");
+                    // Refused when the others were in between each time: not what is tested.
+                    let _ = quota.admit(limits, &Asker { user: Some(&name), ..ann() }, at(0));
+                }
+            });
+        }
+    });
+    assert_eq!(granted.map(AtomicU64::into_inner), [BURST; 4]);
+}
+
 /// As in the table of one core: whoever owes more stays.
 #[test]
 fn newcomers_do_not_push_out_who_owes_most() {
@@ -230,7 +280,7 @@ fn any_mix_of_limits_grants_what_the_model_grants() {
             let mut conforms = true;
             for (at, rate) in limits.iter().enumerate() {
                 let key = (at, (!rate.exact).then_some(core), user);
-                let increment = rate.seconds * 1_000_000_000 / rate.requests;
+                let increment = (rate.seconds * 1_000_000_000).div_ceil(rate.requests);
                 let arrival = arrivals.get(&key).copied().unwrap_or(0).max(now * 1_000);
                 conforms &= now * 1_000 + increment * (rate.burst - 1) >= arrival;
                 next.push((key, arrival + increment));
