@@ -1,7 +1,10 @@
 //! Panics on demand, for tests: a request that carries the header of this file panics at the stage
 //! it names; another header moves the monotonic clock. Only with the cargo feature
 //! `fault-injection`; without it every function here is empty, and the binary holds no trace of the
-//! headers.
+//! headers. A build without debug assertions, as what is shipped is, does not take the feature.
+
+#[cfg(all(feature = "fault-injection", not(debug_assertions)))]
+compile_error!("fault-injection lets any request panic: it is for tests, never for a release");
 
 /// Where a panic can be asked for; the header's value is the variant in lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

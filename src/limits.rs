@@ -245,6 +245,10 @@ pub const POLICY_CASES_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const POLICY_CASES_MAX: usize = 100_000;
 /// Tools of one server that `policy schema` writes.
 pub const SCHEMA_TOOLS_MAX: usize = 10_000;
+/// Arguments of one tool that it writes, nested ones included.
+pub const SCHEMA_PROPERTIES_MAX: usize = 2_000;
+/// Bytes that it prints: what the gateway reads of one file.
+pub const SCHEMA_TEXT_BYTES_MAX: usize = POLICY_FILE_BYTES_MAX;
 /// Pages of one server's `tools/list` that it asks for.
 pub const SCHEMA_PAGES_MAX: usize = 256;
 /// Bytes of all of them, as they are answered; one page has [`LIST_BYTES_MAX`].

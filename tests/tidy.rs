@@ -69,7 +69,7 @@ const EXPOSED: &[(&str, usize)] = &[
     ("config/check/server.rs", 1), // may it stand in a header
     ("config/check/state.rs", 1),  // is a session key 32 bytes
     ("config/source.rs", 1),       // may it stand in a header
-    ("credential/upstream.rs", 3), // checked once, written once into a header or a query
+    ("credential/upstream.rs", 4), // checked, written into a header or a query, looked for
     ("net/ask.rs", 1),             // written once, into Authorization
     ("supervisor/assemble.rs", 1), // the session keys, into their derivation
 ];

@@ -320,3 +320,31 @@ fn what_is_no_whole_list_of_tools_makes_no_types() {
         tools::schema(minimal().config(), "github", &deep).unwrap().contains("nested too deep")
     );
 }
+
+#[test]
+fn tools_of_one_name_in_cedar_get_names_of_their_own() {
+    let tools = r#"{"tools":[{"name":"a!"},{"name":"a?"},{"name":"a__2"},{"name":"a%"}]}"#;
+    let text = tools::schema(minimal().config(), "github", tools).unwrap();
+    for (tool, name) in [("a!", "a_"), ("a%", "a__2"), ("a?", "a__3"), ("a__2", "a__2_2")] {
+        let expected = format!("@tool(\"github/{tool}\")\ntype Of_{name} = ");
+        assert!(text.contains(&expected), "{expected}: {text}");
+    }
+}
+
+#[test]
+fn types_of_more_than_their_bounds_are_a_fault() {
+    let of = |properties: &str| {
+        let tool = format!(r#"{{"name":"a","inputSchema":{{"properties":{{{properties}}}}}}}"#);
+        tools::schema(minimal().config(), "github", &format!("{{\"tools\":[{tool}]}}"))
+    };
+    let nested = |count: usize| {
+        let fields: Vec<_> = (0..count).map(|at| format!("\"p{at}\":{{}}")).collect();
+        format!("\"o\":{{\"type\":\"object\",\"properties\":{{{}}}}}", fields.join(","))
+    };
+    of(&nested(crate::limits::SCHEMA_PROPERTIES_MAX - 1)).unwrap();
+    let faults = of(&nested(crate::limits::SCHEMA_PROPERTIES_MAX)).unwrap_err();
+    assert_eq!(faults, ["tool \"a\" has more than 2000 arguments"]);
+    let long = "x".repeat(crate::limits::SCHEMA_TEXT_BYTES_MAX);
+    let faults = of(&format!("\"{long}\":{{\"type\":\"string\"}}")).unwrap_err();
+    assert_eq!(faults, ["types of more than 4194304 bytes"]);
+}

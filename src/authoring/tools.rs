@@ -4,7 +4,7 @@
 //! argument that then has another form is one that policies cannot hold, and denies where one asks
 //! for it. Its words stand in comments, on one line, and are marked as its own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -13,7 +13,9 @@ use serde_json::{Map, Value};
 
 use crate::config::Config;
 use crate::judge::policy::{PolicySet, Setting, Source, Sources};
-use crate::limits::{ARGUMENT_DEPTH_MAX, SCHEMA_TOOLS_MAX};
+use crate::limits::{
+    ARGUMENT_DEPTH_MAX, SCHEMA_PROPERTIES_MAX, SCHEMA_TEXT_BYTES_MAX, SCHEMA_TOOLS_MAX,
+};
 
 /// A page of `tools/list`, as an answer or its result alone.
 #[derive(Deserialize)]
@@ -56,9 +58,17 @@ pub fn schema(config: &Config, server: &str, answers: &str) -> Result<String, Ve
          // A policy that names another tool of the server is a fault.\n\
          @complete({server:?})\ntype AllTools = {{}};\n"
     );
-    let mut names = BTreeSet::from(["AllTools".to_owned()]);
+    let mut names = Names::default();
     for tool in &tools {
+        if count(&tool.input) > SCHEMA_PROPERTIES_MAX {
+            let words =
+                format!("tool {:?} has more than {SCHEMA_PROPERTIES_MAX} arguments", tool.name);
+            return Err(one(short(&words)));
+        }
         write_tool(server, tool, &mut names, &mut text);
+        if text.len() > SCHEMA_TEXT_BYTES_MAX {
+            return Err(one(format!("types of more than {SCHEMA_TEXT_BYTES_MAX} bytes")));
+        }
     }
     sound(&servers, server, &text)?;
     Ok(text)
@@ -104,13 +114,13 @@ fn read(answers: &str) -> Result<Vec<Tool>, String> {
     }
 }
 
-fn write_tool(server: &str, tool: &Tool, names: &mut BTreeSet<String>, text: &mut String) {
+fn write_tool(server: &str, tool: &Tool, names: &mut Names, text: &mut String) {
     let id = format!("{server}/{}", tool.name);
     text.push('\n');
     if let Some(words) = &tool.description {
         let _ = writeln!(text, "// In the server's own words: {}", comment(words));
     }
-    let (name, fields) = (type_name(&tool.name, names), properties(&tool.input));
+    let (name, fields) = (names.name(&tool.name), properties(&tool.input));
     let _ = write!(text, "@tool({id:?})\ntype {name} = ");
     match fields {
         Some(fields) => write_record(fields, 1, text),
@@ -120,16 +130,40 @@ fn write_tool(server: &str, tool: &Tool, names: &mut BTreeSet<String>, text: &mu
     text.push_str(";\n");
 }
 
-/// A name in Cedar's grammar, that no other tool has.
-fn type_name(tool: &str, names: &mut BTreeSet<String>) -> String {
-    let fit = |one: char| if one.is_ascii_alphanumeric() { one } else { '_' };
-    // A word of Cedar's own (`Set`, `Long`) would be taken for that.
-    let plain = format!("Of_{}", tool.chars().take(TYPE_NAME_CHARS).map(fit).collect::<String>());
-    let numbered = (2..).map(|number| format!("{plain}_{number}"));
-    let mut free = std::iter::once(plain.clone()).chain(numbered);
-    let name = free.find(|name| !names.contains(name)).unwrap_or(plain);
-    names.insert(name.clone());
-    name
+/// Names of types that are given.
+#[derive(Default)]
+struct Names {
+    given: BTreeSet<String>,
+    /// The number to go on with, by the name without one: many tools may have the same.
+    next: BTreeMap<String, usize>,
+}
+
+impl Names {
+    /// A name in Cedar's grammar, that no other tool has.
+    fn name(&mut self, tool: &str) -> String {
+        let fit = |one: char| if one.is_ascii_alphanumeric() { one } else { '_' };
+        // A word of Cedar's own (`Set`, `Long`) would be taken for that, and one of ours for ours.
+        let plain = tool.chars().take(TYPE_NAME_CHARS).map(fit).collect::<String>();
+        let plain = format!("Of_{plain}");
+        let next = self.next.entry(plain.clone()).or_insert(1);
+        let mut name = plain.clone();
+        loop {
+            if *next > 1 {
+                name = format!("{plain}_{next}");
+            }
+            *next += 1;
+            if self.given.insert(name.clone()) {
+                return name;
+            }
+        }
+    }
+}
+
+/// Properties of a schema, nested ones too; serde_json bounds how deep they nest.
+fn count(schema: &Value) -> usize {
+    let items = schema.get("items").map_or(0, count);
+    let of = |fields: &Map<String, Value>| fields.values().map(|field| 1 + count(field)).sum();
+    items + properties(schema).map_or(0, of)
 }
 
 fn properties(schema: &Value) -> Option<&Map<String, Value>> {
@@ -192,14 +226,19 @@ fn write_type(schema: &Value, depth: usize, text: &mut String) -> Result<(), &'s
 
 /// Foreign words as a comment: one line, and not a long one.
 pub(super) fn comment(words: &str) -> String {
-    let plain = |one: char| if one.is_control() || one.is_whitespace() { ' ' } else { one };
     words.chars().take(COMMENT_CHARS).map(plain).collect()
 }
 
 /// A fault that may quote the server: one line, and not megabytes of it.
 fn short(fault: &str) -> String {
-    let plain = |one: char| if one.is_control() { ' ' } else { one };
     fault.chars().take(FAULT_CHARS).map(plain).collect()
+}
+
+/// A character as a terminal may show it: none that steers it, turns the direction of what follows
+/// (U+202E) or cannot be seen (U+200B). Rust escapes those and, for literals, three more.
+fn plain(one: char) -> char {
+    let shown = matches!(one, '\'' | '"' | '\\') || one.escape_debug().len() == 1;
+    if shown { one } else { ' ' }
 }
 
 /// What is printed loads: it is read as the gateway would read it.

@@ -2,7 +2,8 @@
 //! addresses, its roots, its credential, its time limits. No redirect is followed.
 //!
 //! The server is another party: what it answers is bounded in bytes and time, and its words are
-//! repeated only where no credential of ours was in the question, which it might say back.
+//! repeated only where no credential of ours was in the question, which it might say back. An
+//! answer that does is refused.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -234,7 +235,8 @@ impl<'a> Upstream<'a> {
             // Its words matter less than its status: a body that is none of ours is left alone.
             let message = if json && !coded {
                 let text = self.whole(&mut reply, what).await;
-                text.ok().and_then(|text| Message::read(text, id).ok().flatten())
+                let message = text.ok().and_then(|text| Message::read(text, id).ok().flatten());
+                message.filter(|message| !self.said_back(message))
             } else {
                 None
             };
@@ -248,16 +250,33 @@ impl<'a> Upstream<'a> {
         } else if events {
             self.event(&mut reply, what, id).await?
         } else {
-            let kind = comment(&String::from_utf8_lossy(kind));
+            // Even there a credential might be said back.
+            let kind = match &self.credential {
+                Some(_) => "another type".to_owned(),
+                None => format!("the type \"{}\"", comment(&String::from_utf8_lossy(kind))),
+            };
             return Err(format!(
-                "it answers {what} with content of the type \"{kind}\", which is not MCP: is the \
-                 path of url right?"
+                "it answers {what} with content of {kind}, which is not MCP: is the path of url \
+                 right?"
             ));
         };
-        if message.is_none() {
+        let Some(known) = &message else {
             return Err(format!("it answers {what} with another message than its answer"));
+        };
+        if self.said_back(known) {
+            return Err(format!(
+                "it says the secret of its credential back in its answer to {what} (or that is so \
+                 short that it stands there anyway), and nothing of it is shown. Save what it \
+                 answers, without the secret, and read that with --tools"
+            ));
         }
         Ok(Heard { status, session, message })
+    }
+
+    /// Whether a message holds the secret that was sent: as bytes, or in a text that it escapes.
+    fn said_back(&self, message: &Message) -> bool {
+        let Some((_, credential)) = &self.credential else { return false };
+        credential.stands_in(message.text.as_bytes()) || holds(&message.value, credential)
     }
 
     /// A whole body.
@@ -368,6 +387,18 @@ impl Message {
     /// Its result; `None` for an error.
     pub(super) fn result(&self) -> Option<&Value> {
         self.value.get("result").filter(|result| result.is_object())
+    }
+}
+
+/// In a text or a name of it; serde_json bounds how deep a value nests.
+fn holds(value: &Value, credential: &UpstreamCredential) -> bool {
+    match value {
+        Value::String(text) => credential.stands_in(text.as_bytes()),
+        Value::Array(items) => items.iter().any(|item| holds(item, credential)),
+        Value::Object(fields) => fields
+            .iter()
+            .any(|(name, field)| credential.stands_in(name.as_bytes()) || holds(field, credential)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 

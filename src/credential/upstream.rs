@@ -1,5 +1,7 @@
 //! One credential, ready to be written. The secret leaves its type here and nowhere else.
 
+use zeroize::Zeroizing;
+
 use crate::config::{ApiKeyPlace, Credential, CredentialKind};
 use crate::reject::Reject;
 use crate::secret::Secret;
@@ -93,6 +95,20 @@ impl UpstreamCredential {
         out.push(b'=');
         percent_encode(self.secret.expose(), out);
         Ok(())
+    }
+
+    /// True when `bytes` hold the secret, as it is or as a query has it, or what stands in it
+    /// behind a scheme (`Bearer`). For what came back from a server: it may say what it was sent.
+    #[must_use]
+    pub fn stands_in(&self, bytes: &[u8]) -> bool {
+        let secret = self.secret.expose();
+        let mut encoded = Zeroizing::new(Vec::with_capacity(3 * secret.len()));
+        percent_encode(secret, &mut encoded);
+        let behind = secret.iter().rposition(|byte| byte.is_ascii_whitespace());
+        let behind = behind.and_then(|at| secret.get(at + 1..));
+        [Some(secret), Some(encoded.as_slice()), behind].into_iter().flatten().any(|wanted| {
+            !wanted.is_empty() && bytes.windows(wanted.len()).any(|piece| piece == wanted)
+        })
     }
 
     /// Bytes that a write may append, for a buffer of fixed size.

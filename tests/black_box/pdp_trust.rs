@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
@@ -247,4 +248,70 @@ fn what_it_says_of_itself_is_believed_only_of_itself() {
     assert!(questions.iter().all(|(path, _)| path == "/many"), "{questions:?}");
     let warned = text(gateway.stderr().as_bytes());
     assert!(warned.contains("says of itself is not its own"), "{warned}");
+}
+
+fn says(point: &Point, what: Option<&str>) -> usize {
+    let mut state = point.state.lock().unwrap();
+    let empty = |status| format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+    state.says = what.map(empty);
+    state.looks
+}
+
+/// As `until`, for what a second or third look brings: they are 5 s apart.
+fn until_later(what: &str, mut holds: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < Duration::from_secs(30), "{what}: not within 30 s");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+fn looks(point: &Point) -> usize {
+    point.state.lock().unwrap().looks
+}
+
+/// Once for all looks that end alike; and that it is over.
+#[test]
+fn trouble_with_it_is_logged_when_it_changes() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let point = authority.point(VERSIONS[1]);
+    let gateway = other.start(Driver::Epoll, &point, "");
+    let place = format!("[policy.authzen] 127.0.0.1:{}: ", point.port);
+    let wrong = format!("{place}no TLS with it: its certificate is not one to believe");
+    until("a wrong authority is logged", || gateway.stderr().contains(&wrong));
+
+    let point = Point::start(true);
+    says(&point, Some("500 Broken"));
+    let gateway = Gateway::start_with(Driver::Epoll, "", |directory| write(directory, &point, ""));
+    until_later("it looked three times", || looks(&point) >= 3);
+    let place = format!("[policy.authzen] 127.0.0.1:{}: ", point.port);
+    let logged = gateway.stderr();
+    assert_eq!(logged.matches(&place).count(), 1, "{logged}");
+    assert!(logged.contains(&format!("{place}it answers 500 where it says")), "{logged}");
+    says(&point, None);
+    until_later("that is over", || gateway.stderr().contains(&format!("{place}it is well again")));
+    assert_silent(&gateway.everything_written(), "audit, logs and admin pages");
+}
+
+/// One that has just started may not say anything of itself yet, nor one that is about to end.
+#[test]
+fn a_404_neither_settles_nor_undoes_what_it_said_of_itself() {
+    let point = Point::start(true);
+    says(&point, Some("404 Absent"));
+    let gateway = Gateway::start_with(Driver::Epoll, "", |directory| write(directory, &point, ""));
+    until("the standard's endpoint", || all_answer(&gateway, 200));
+    let questions = point.questions();
+    assert!(questions.iter().all(|(path, _)| path != "/many"), "{questions:?}");
+    says(&point, None);
+    let only_many = || {
+        point.questions();
+        let right = all_answer(&gateway, 200);
+        let questions = point.questions();
+        right && !questions.is_empty() && questions.iter().all(|(path, _)| path == "/many")
+    };
+    until_later("its own endpoint, without a reload", only_many);
+    let before = says(&point, Some("404 Absent"));
+    reload(&gateway);
+    until_later("it looked twice", || looks(&point) >= before + 2);
+    assert!(only_many(), "what it said before holds");
 }

@@ -371,11 +371,88 @@ fn refusals_say_what_to_do() {
     };
     let said = with_key(&Upstream::start(|_, peer| upstream::status(peer, "401 No", "")));
     assert!(said.contains("it refuses the credential key (401): is its secret right?"), "{said}");
-    // It might say the key back.
+    // Its words stay away, and those that say the key back take the whole message along.
     let said = with_key(&Upstream::start(|seen, peer| {
-        upstream::json(peer, &error(seen, -32600, header(&seen.head, "x-api-key").unwrap()))
+        upstream::json(peer, &error(seen, -32600, "own words"))
     }));
-    assert!(said.contains("it answers initialize with error -32600"), "{said}");
+    assert!(said.ends_with("it answers initialize with error -32600\n"), "{said}");
+    let said = with_key(&Upstream::start(|seen, peer| {
+        let words = error(seen, -32600, header(&seen.head, "x-api-key").unwrap());
+        with_status(peer, "400 Bad Request", "", &words)
+    }));
+    assert!(said.ends_with("it answers initialize with 400\n"), "{said}");
+}
+
+/// The fault of a server of 2026-07-28 that is shown `secret` and answers `tools/list` with `list`.
+fn said_back(secret: &str, list: &'static str) -> String {
+    let upstream = modern(move |seen, peer| {
+        let id = message(seen)["id"].to_string();
+        let body = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{{list}}}}}");
+        upstream::json(peer, &body)
+    });
+    let key = api_key("key", "[\"sample\"]", "header = \"X-Api-Key\"", "key.txt");
+    let url = format!("http://{}/mcp", upstream.address);
+    let stage = stage(&url, "credential = \"key\"", &key);
+    stage.write("key.txt", secret);
+    fault(&stage)
+}
+
+/// Whatever it writes the secret into, nothing of the answer is shown.
+#[test]
+fn an_answer_that_says_the_credential_back_is_refused() {
+    let refused = "it says the secret of its credential back in its answer to tools/list";
+    let bearer = &format!("Bearer {SECRET}");
+    let table = [
+        (SECRET, r#""tools":[{"name":"a","description":"for canary-schema-key"}]"#),
+        (SECRET, r#""tools":[{"name":"canary-schema-key"}]"#),
+        (SECRET, r#""tools":[{"name":"canary-schema-key"},{"name":"canary-schema-key"}]"#),
+        (SECRET, r#""tools":[{"name":"a","inputSchema":{"properties":{"canary-schema-key":1}}}]"#),
+        (SECRET, r#""tools":"canary-schema-key""#),
+        (SECRET, r#""tools":[{"name":"\u0063anary-schema-key"}]"#),
+        (
+            SECRET,
+            r#""tools":[{"name":"a","inputSchema":{"properties":{"canary\u002dschema-key":1}}}]"#,
+        ),
+        (bearer, r#""tools":[{"name":"canary-schema-key"}]"#),
+        ("canary/schema", r#""tools":[{"name":"a","description":"?key=canary%2Fschema"}]"#),
+        ("canary/schema", r#""tools":[{"name":"canary\/schema"}]"#),
+    ];
+    for (secret, list) in table {
+        let said = said_back(secret, list);
+        assert!(said.contains(refused) && said.contains("with --tools"), "{list}: {said}");
+        assert!(!said.contains("canary"), "{list}: {said}");
+    }
+    // One that stands in every answer refuses them all, already the first.
+    let said = said_back("2", r#""tools":[]"#);
+    assert!(said.contains("so short that it stands there anyway"), "{said}");
+    let key = api_key("key", "[\"sample\"]", "header = \"X-Api-Key\"", "key.txt");
+    let upstream = modern(|_, peer| {
+        let head =
+            format!("HTTP/1.1 200 OK\r\ncontent-type: {SECRET}\r\ncontent-length: 0\r\n\r\n");
+        say(peer, &head)
+    });
+    let url = format!("http://{}/mcp", upstream.address);
+    let said = fault(&stage(&url, "credential = \"key\"", &key));
+    assert!(said.contains("with content of another type, which is not MCP"), "{said}");
+}
+
+/// What steers a terminal, turns its direction or is not to be seen does not reach it.
+#[test]
+fn words_of_a_server_do_not_steer_a_terminal() {
+    let odd = |text: &str| text.contains(['\u{1b}', '\u{202e}', '\u{2066}', '\u{200b}', '\r']);
+    let words = "a\u{1b}[31mb\u{202e}c\u{2066}d\u{200b}e\r\n\"f\\";
+    let field = json!({"properties": {words: {"type": "null"}}});
+    let tool = json!({"name": "a", "description": words, "inputSchema": field});
+    let (code, said, faults) = schema(&of(&modern_with(json!({"tools": [tool]})), ""), &[]);
+    assert_eq!(code, 0, "{faults}");
+    assert!(said.contains("// In the server's own words: a [31mb c d e  \"f\\\n"), "{said}");
+    assert!(said.contains("  // a [31mb c d e  \"f\\: a schema without"), "{said}");
+    assert!(!odd(&said), "{said:?}");
+    let said = fault(&of(&modern_with(json!({"tools": [{"name": words}, {"name": words}]})), ""));
+    assert!(said.contains("is there twice") && !odd(&said), "{said:?}");
+    let said =
+        fault(&of(&modern(move |seen, peer| upstream::json(peer, &error(seen, -1, words))), ""));
+    assert!(said.contains("in its own words: a [31mb c d e") && !odd(&said), "{said:?}");
 }
 
 #[test]
