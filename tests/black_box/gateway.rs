@@ -255,6 +255,13 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// A line of `[cores]`: one core, on the first CPU that this process may use.
+pub(crate) fn one_cpu() -> String {
+    let set = rustix::thread::sched_getaffinity(None).unwrap();
+    let cpu = (0..rustix::thread::CpuSet::MAX_CPU).find(|cpu| set.is_set(*cpu)).unwrap();
+    format!("cpus = \"{cpu}\"")
+}
+
 /// Serves a key set over HTTP and counts who asks.
 pub(crate) struct KeyServer {
     pub(crate) port: u16,
