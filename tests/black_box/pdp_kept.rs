@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use serde_json::{Value, json};
 
 use super::client::{come_from, connect, text};
-use super::gateway::{DRIVERS, Driver, Gateway, until};
+use super::gateway::{DRIVERS, Driver, Gateway, one_cpu, until};
 use super::methods::{Use, uses};
 use super::pdp::{Point, start_with};
 use super::table::{Post, assert_silent, tool_call};
@@ -17,7 +17,7 @@ use super::table::{Post, assert_silent, tool_call};
 fn keeping(driver: Driver, point: &Point) -> Gateway {
     start_with(driver, point, |toml| {
         toml.replace("timeout_ms = 500\n", "timeout_ms = 500\npermit_ttl_seconds = 60\n")
-            .replace("[cores]\n", "[cores]\ncpus = \"0\"\n")
+            .replace("[cores]\n", &format!("[cores]\n{}\n", one_cpu()))
     })
 }
 

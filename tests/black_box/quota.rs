@@ -149,6 +149,7 @@ fn two_cores_grant_at_most_twice_the_limit() {
         }
         assert_eq!(granted, 3, "{driver:?}: one connection is one core's");
         let more = (0..40).filter(|_| gateway.ask(&request).status == 200).count();
-        assert!(more <= 3, "{driver:?}: {more} more on other connections");
+        // Of forty connections some are the other core's, which has its own three.
+        assert_eq!(more, 3, "{driver:?}: on other connections");
     }
 }

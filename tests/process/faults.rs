@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::{Client, status};
-use crate::gateway::{Gateway, Setup, Stage};
+use crate::gateway::{Gateway, Setup, Stage, one_cpu};
 use crate::upstream::{EVENTS, Gate, Then, Upstream, chunk, json as answer, say};
 use crate::wait::eventually;
 
@@ -218,10 +218,4 @@ impl Keys {
 
 fn faulty(client: &Client, stage: &str) -> Client {
     client.extra(&format!("x-portcullis-fault: {stage}\r\n"))
-}
-
-fn one_cpu() -> String {
-    let set = rustix::thread::sched_getaffinity(None).unwrap();
-    let cpu = (0..rustix::thread::CpuSet::MAX_CPU).find(|cpu| set.is_set(*cpu)).unwrap();
-    format!("cpus = \"{cpu}\"")
 }

@@ -408,3 +408,10 @@ pub(crate) const PERMIT_ALL: &str = "@id(\"all\") permit (principal, action, res
 const RELOADED: &str = "configuration reloaded";
 const REFUSED: &str = "reload refused";
 const SAID_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// A line of `[cores]`: one core, on the first CPU that this process may use.
+pub(crate) fn one_cpu() -> String {
+    let set = rustix::thread::sched_getaffinity(None).unwrap();
+    let cpu = (0..rustix::thread::CpuSet::MAX_CPU).find(|cpu| set.is_set(*cpu)).unwrap();
+    format!("cpus = \"{cpu}\"")
+}

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use serde_json::{Value, json};
 
 use crate::client::{Client, Wire, status};
-use crate::gateway::{Gateway, PERMIT_ALL, Setup, server};
+use crate::gateway::{Gateway, PERMIT_ALL, Setup, one_cpu, server};
 use crate::upstream::{EVENTS, Then, Upstream, chunk, say};
 use crate::wait::DEADLINE;
 
@@ -49,7 +49,7 @@ struct Scene {
 impl Scene {
     fn start(driver: &str) -> Self {
         let (says, upstream) = scripted();
-        let cores = format!("driver = \"{driver}\"\ncpus = \"0\"");
+        let cores = format!("driver = \"{driver}\"\n{}", one_cpu());
         let url = format!("http://{}/mcp", upstream.address);
         let tables = server("sample", &url, "") + &server("other", &url, "");
         let gateway = Setup::with_tables(&tables).cores(&cores).start();

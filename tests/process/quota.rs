@@ -49,7 +49,8 @@ fn used_up(gateway: &Gateway, client: &Client, server: &str, workers: usize) -> 
     count
 }
 
-fn workers(gateway: &Gateway) -> usize {
+/// On how many cores it serves, by its own words.
+pub(crate) fn workers(gateway: &Gateway) -> usize {
     let said = gateway.said();
     let words = said.split(" with ").nth(1).unwrap();
     words.split(' ').next().unwrap().parse().unwrap()

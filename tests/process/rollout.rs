@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::client::{Client, Wire};
 use crate::gateway::{Gateway, ISSUER, PUBLIC_URL, Setup, Stage};
 use crate::policy_cli::run;
+use crate::quota::workers;
 use crate::upstream::Upstream;
 use crate::wait::eventually;
 
@@ -26,25 +27,30 @@ struct Agent {
 }
 
 impl Agent {
-    /// The kernel spreads connections by their ports; the record says where one went.
+    /// The kernel spreads connections by their ports; the record says where one went. Records come
+    /// late, so as many are opened at once as there are cores.
     fn on_every_core(gateway: &Gateway, client: Client) -> Self {
-        let cores = if gateway.said().contains("with 1 workers") { 1 } else { 2 };
+        let cores = workers(gateway);
         let mut wires = BTreeMap::new();
         let mut opened = 0;
         eventually("a connection on every core", || {
-            opened += 1;
-            let (tool, mut wire) = (format!("hello-{opened}"), client.open());
-            wire.send(&client.call(&tool));
-            assert_eq!(wire.answer().status, 200);
-            let mut core = None;
-            eventually("its record", || {
-                let records = gateway.stage().audit();
-                let record = records.iter().find(|record| record["name"] == tool.as_str());
-                core = record.and_then(|record| record["core"].as_u64());
-                core.is_some()
+            let mut asked = BTreeMap::new();
+            for _ in 0..cores {
+                opened += 1;
+                let (tool, mut wire) = (format!("hello-{opened}"), client.open());
+                wire.send(&client.call(&tool));
+                assert_eq!(wire.answer().status, 200);
+                asked.insert(tool, wire);
+            }
+            eventually("their records", || {
+                for record in gateway.stage().audit() {
+                    if let Some(wire) = asked.remove(record["name"].as_str().unwrap_or_default()) {
+                        wires.entry(record["core"].as_u64().unwrap()).or_insert(wire);
+                    }
+                }
+                asked.is_empty()
             });
-            wires.entry(core.unwrap()).or_insert(wire);
-            wires.len() >= cores
+            wires.len() == cores
         });
         Self { client, wires }
     }
@@ -232,33 +238,40 @@ fn a_kept_permit_ends_with_its_second_on_every_core() {
     gateway.wait_until_ready();
     let mut agent = Agent::on_every_core(&gateway, gateway.client());
     let clock = Clock::start();
-    let edge = clock.now().wall.seconds().0 + 3;
-    let edge = jiff::Timestamp::from_second(i64::try_from(edge).unwrap()).unwrap();
-    let rule = format!(
-        "@id(\"closed\") forbid (principal, action == Action::\"tools/call\", resource)\n\
-         when {{ context.now >= datetime(\"{edge}\") }};\n"
-    );
-    gateway.stage().write("policies/closed.cedar", &rule);
-    gateway.reload();
-    let mut permits = 0;
-    eventually("closed on every core", || {
-        let told = agent.call("door");
-        permits += told.iter().filter(|(_, denied)| !denied).count();
-        told.iter().all(|(_, denied)| *denied)
+    // A busy machine may not have the rule in force before its second: then a later one is tried,
+    // for another tool.
+    let tried = [3, 6, 12].into_iter().find_map(|seconds| {
+        let edge = clock.now().wall.seconds().0 + seconds;
+        let edge = jiff::Timestamp::from_second(i64::try_from(edge).unwrap()).unwrap();
+        let tool = format!("door-{seconds}");
+        let rule = format!(
+            "@id(\"closed\") forbid (principal, action == Action::\"tools/call\",\n\
+             resource == Tool::\"sample/{tool}\") when {{ context.now >= datetime(\"{edge}\") }};\n"
+        );
+        gateway.stage().write("policies/closed.cedar", &rule);
+        gateway.reload();
+        let mut permits = 0;
+        eventually("closed on every core", || {
+            let told = agent.call(&tool);
+            permits += told.iter().filter(|(_, denied)| !denied).count();
+            told.iter().all(|(_, denied)| *denied)
+        });
+        // Often enough that permits were kept: each core was asked many times.
+        (permits > 10 * agent.wires.len()).then_some((edge, tool, permits))
     });
-    assert!(permits > 10, "it was permitted before, and often: {permits}");
+    let (edge, tool, permits) = tried.expect("it was permitted before, and often");
     for _ in 0..20 {
-        assert!(agent.is_denied("door"));
+        assert!(agent.is_denied(&tool));
     }
-    let of = |record: &Value| record["name"] == "door";
     let stage = gateway.stop();
+    let of = |record: &Value| record["name"] == tool.as_str() && record["decision"] == "permit";
     let records: Vec<Value> = stage.audit().into_iter().filter(of).collect();
     // A request is decided after it was read: what was permitted was read before.
-    for record in records.iter().filter(|record| record["decision"] == "permit") {
+    for record in &records {
         let read: jiff::Timestamp = record["time"].as_str().unwrap().parse().unwrap();
         assert!(read < edge, "{record}");
     }
-    assert_eq!(records.iter().filter(|record| record["decision"] == "permit").count(), permits);
+    assert_eq!(records.len(), permits);
 }
 
 /// Of an intern now and the day after tomorrow at noon, and of somebody else.
