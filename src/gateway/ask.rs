@@ -41,7 +41,7 @@ pub(super) async fn permit(
         }
         wish = Some(asked);
     }
-    let answers = ask(shard, world, &asking.questions()).await;
+    let answers = ask(shard, world, exchange, &asking.questions()).await;
     let concluded = conclude_with(world, exchange, answers.as_deref().map_err(|reject| *reject));
     let denial = match concluded {
         Ok(permit) => {
@@ -56,7 +56,7 @@ pub(super) async fn permit(
     // the same as of a server that does not exist.
     if matches!(denial.reject, Reject::PolicyCallNoPermit | Reject::PolicyStreamDenied) {
         let opens = self::questions(world, exchange, now, What::Session)?;
-        let answers = ask(shard, world, &opens).await;
+        let answers = ask(shard, world, exchange, &opens).await;
         if !answers.is_ok_and(|answers| answers.iter().all(|answer| answer.permitted)) {
             return Err(Denial { reject: Reject::PolicyDenied, ..denial });
         }
@@ -111,8 +111,9 @@ struct Asking<'a> {
 
 impl<'a> Asking<'a> {
     /// # Errors
-    /// [`Reject::PolicyUnavailable`] when nobody is known to be asked, [`Reject::RpcParams`] for
-    /// more targets than one message may have.
+    /// [`Reject::PolicyUnavailable`] when nobody is known to be asked, and for many questions that
+    /// would have to be asked one by one; [`Reject::RpcParams`] for more targets than one message
+    /// may have.
     fn about(
         world: &'a World,
         exchange: &'a Exchange,
@@ -127,6 +128,9 @@ impl<'a> Asking<'a> {
         // Beside `connect`.
         if all.len() > POLICY_TARGETS_MAX + 1 {
             return Err(no(Reject::RpcParams));
+        }
+        if !together(endpoints) && all.len() > PDP_ONE_BY_ONE_MAX {
+            return Err(no(Reject::PolicyUnavailable));
         }
         Ok(Self { endpoints, asker, all })
     }
@@ -250,14 +254,18 @@ pub(super) async fn shown(
     if all.is_empty() {
         return Ok(Vec::new());
     }
-    let together = matches!(endpoints, Endpoints::Known { evaluations: Some(_), .. });
-    if !together && all.len() > PDP_ONE_BY_ONE_MAX {
+    if !together(endpoints) && all.len() > PDP_ONE_BY_ONE_MAX {
         return Err(Reject::PolicyUnavailable);
     }
     let questions = Questions::write(endpoints, &asker, &all).to_the_end();
-    let answers = ask(shard, world, &questions).await?;
+    let answers = ask(shard, world, exchange, &questions).await?;
     let items = answers.chunks(actions.len());
     Ok(items.map(|uses| uses.iter().any(|answer| answer.permitted)).collect())
+}
+
+/// Whether all of one message may be asked at once.
+const fn together(endpoints: &Endpoints) -> bool {
+    matches!(endpoints, Endpoints::Known { evaluations: Some(_), .. })
 }
 
 /// A request that is judged by its method and what it names. Notifications and pings are part of a
@@ -269,24 +277,34 @@ fn names_something(exchange: &Exchange) -> bool {
         && call.method() != Method::Ping
 }
 
-/// Asks, and counts what came of it.
-async fn ask(shard: &Shard, world: &World, questions: &Questions) -> Result<Vec<Answer>, Reject> {
+/// Asks, and takes note of what came of it.
+async fn ask(
+    shard: &Shard,
+    world: &World,
+    exchange: &Exchange,
+    questions: &Questions,
+) -> Result<Vec<Answer>, Reject> {
     let began = shard.clock.monotonic();
     let point = world.snapshot.pdp.as_ref().ok_or(Reject::PolicyUnavailable)?;
     let answers = shard.pdp.ask(point, world.snapshot.config_generation, questions).await;
-    count(shard, &answers);
+    note(shard, exchange, &answers);
     let took = shard.clock.monotonic().micros_since(began);
     shard.meter.counters().pdp_duration.record(took);
     answers
 }
 
-/// Counts one set of answers.
-pub(super) fn count(shard: &Shard, answers: &Result<Vec<Answer>, Reject>) {
+/// Counts one set of answers. A denial ends what was kept for whom it is about.
+pub(super) fn note(shard: &Shard, exchange: &Exchange, answers: &Result<Vec<Answer>, Reject>) {
     let counters = shard.meter.counters();
     match answers {
         Err(_) => counters.pdp_errors.add(1),
         Ok(all) if all.iter().all(|answer| answer.permitted) => counters.pdp_permits.add(1),
-        Ok(_) => counters.pdp_denials.add(1),
+        Ok(_) => {
+            counters.pdp_denials.add(1);
+            if let Some(token) = exchange.token.as_deref() {
+                shard.pdp.forget_permits_of(token.principal().digest());
+            }
+        }
     }
 }
 

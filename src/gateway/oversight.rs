@@ -37,8 +37,9 @@ pub(super) struct Watch<'a> {
     began_under: Basis,
     /// What was asked of a remote decision point and not yet answered.
     asked: RefCell<Option<Asked>>,
-    /// Since when it could not be asked, because nobody knows yet where it takes questions.
-    unknown_since: Cell<Option<Monotonic>>,
+    /// Since when it could not be asked, because nobody knows yet where it takes questions; and of
+    /// which configuration it is.
+    unknown_since: Cell<Option<(Monotonic, u64)>>,
     /// When the open answer was last permitted.
     permitted_at: Cell<Monotonic>,
     /// What was shown of lists so far.
@@ -118,6 +119,7 @@ impl<'a> Watch<'a> {
         if world.snapshot.pdp.is_some() {
             return self.ask(world, now);
         }
+        self.unknown_since.set(None);
         self.follow(&world, decide::permit(self.shard, &world, self.exchange, now))
     }
 
@@ -151,11 +153,16 @@ impl<'a> Watch<'a> {
             self.unknown_since.set(None);
             return None;
         };
-        let now = self.shard.timers.now();
-        let since = self.unknown_since.get().unwrap_or(now);
-        self.unknown_since.set(Some(since));
+        let (now, generation) = (self.shard.timers.now(), world.snapshot.config_generation);
+        let of_this = self.unknown_since.get().filter(|(_, of)| *of == generation);
+        let (since, _) = of_this.unwrap_or((now, generation));
+        self.unknown_since.set(Some((since, generation)));
         let late = u128::from(now.micros_since(since)) >= point.timeout.as_micros();
-        Some(if late { Review::Cut(Reject::PolicyUnavailable) } else { Review::Continue })
+        Some(if late || self.stands_too_long(now) {
+            Review::Cut(Reject::PolicyUnavailable)
+        } else {
+            Review::Continue
+        })
     }
 
     /// What came of the last question, once it is there. No answer stands for longer than the
@@ -165,11 +172,17 @@ impl<'a> Watch<'a> {
         match asked.answers.take() {
             None => {
                 *self.asked.borrow_mut() = Some(asked);
-                let late = now.micros_since(self.permitted_at.get()) >= STANDS_MICROS;
+                let late = self.stands_too_long(now);
+                late.then_some(Review::Cut(Reject::PolicyUnavailable))
+            }
+            // What another point says by now is not heard yet: it is asked at once.
+            Some(_) if !asked.world.decides_as(&self.shard.world()) => {
+                self.judged_at.set(Monotonic(0));
+                let late = self.stands_too_long(now);
                 late.then_some(Review::Cut(Reject::PolicyUnavailable))
             }
             Some(answers) => {
-                ask::count(self.shard, &answers);
+                ask::note(self.shard, self.exchange, &answers);
                 let answers = answers.as_deref().map_err(|reject| *reject);
                 let decided = ask::conclude_with(&asked.world, self.exchange, answers);
                 match self.follow(&asked.world, decided) {
@@ -178,6 +191,11 @@ impl<'a> Watch<'a> {
                 }
             }
         }
+    }
+
+    /// The last permit is older than any may be.
+    fn stands_too_long(&self, now: Monotonic) -> bool {
+        now.micros_since(self.permitted_at.get()) >= STANDS_MICROS
     }
 
     /// What a new decision means for the open answer.

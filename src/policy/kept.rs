@@ -23,7 +23,7 @@ pub struct Kept {
     /// Until when each is kept, the oldest first. INVARIANT: every entry's key stands in it, so it
     /// bounds them.
     order: VecDeque<(Monotonic, Rc<[u8]>)>,
-    /// How often everything was forgotten.
+    /// How often something was forgotten before its time.
     age: u64,
 }
 
@@ -103,6 +103,15 @@ impl Kept {
     pub fn forget(&mut self) {
         self.entries.clear();
         self.order.clear();
+        self.age += 1;
+    }
+
+    /// Forgets what is kept for one identity, because something was denied to it: a list or a
+    /// review that hears of a denial, and a call that is served what was permitted before it, would
+    /// contradict each other. What anybody has asked and not yet heard is not kept either, which
+    /// costs others one more question at most.
+    pub fn forget_of(&mut self, identity: &[u8; 32]) {
+        self.entries.retain(|key, _| !key.starts_with(identity));
         self.age += 1;
     }
 

@@ -178,6 +178,11 @@ impl Pdp {
         self.kept.with(Kept::forget);
     }
 
+    /// Forgets what was permitted to `identity`, which was just denied something.
+    pub fn forget_permits_of(&self, identity: &[u8; 32]) {
+        self.kept.with(|kept| kept.forget_of(identity));
+    }
+
     /// Closes what was idle for too long, and frees what was kept for as long as it may be.
     pub fn sweep(&self, now: Monotonic, budget: usize) {
         self.pool.sweep(now);
