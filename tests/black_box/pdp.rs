@@ -391,7 +391,9 @@ fn asked_rightly(questions: &[(String, Value)], batches: bool, shown: &str) {
     let (connect, call) = (json!("connect"), json!("tools/call"));
     assert_eq!(parts, [(&connect, &gateway), (&call, &tool)], "{shown}");
     for (_, question) in questions {
-        assert_eq!(question["subject"], json!({"type": "identity", "id": "alice"}), "{shown}");
+        let kind = json!({"kind": "user"});
+        let subject = json!({"type": "identity", "id": "alice", "properties": kind});
+        assert_eq!(question["subject"], subject, "{shown}");
         let context = &question["context"];
         assert_eq!(context["agent"], "agent-7", "{shown}");
         assert!(context["source_ip"].as_str().unwrap().starts_with("127.1."), "{shown}");
