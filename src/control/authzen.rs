@@ -366,9 +366,8 @@ mod tests {
         let workload = Asker { user: None, ..asker() };
         let user = Asker { user: Some(workload.agent), ..asker() };
         let subject = |asker: &Asker<'_>| parsed(&write_one(asker, &CALL))["subject"].clone();
-        let named = |kind: &str| {
-            json!({"type": "identity", "id": "claude", "properties": {"kind": kind}})
-        };
+        let named =
+            |kind: &str| json!({"type": "identity", "id": "claude", "properties": {"kind": kind}});
         assert_eq!(subject(&user), named("user"));
         assert_eq!(subject(&workload), named("workload"));
         // Together, and for who compares questions, they differ too.

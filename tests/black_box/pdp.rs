@@ -134,6 +134,12 @@ impl Point {
         Some(match does {
             "right" => answered("200 OK", "", &right),
             "echo" => answered("200 OK", &format!("X-Request-ID: {id}\r\n"), &right),
+            "waits" => {
+                // Decided already; told once it is to do something else.
+                let released = || self.state.lock().unwrap().does != "waits";
+                until("the answer is released", released);
+                answered("200 OK", "", &right)
+            }
             "closes" => answered("200 closing", "Connection: close\r\n", &right),
             "adorned" => adorned(id, &right),
             "fails on items" if body.windows(7).any(|part| part == b"\"other\"") => {
