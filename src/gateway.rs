@@ -231,8 +231,11 @@ async fn process(
     exchange.read_body(shard, downstream).await?;
     exchange.read_call(shard, downstream)?;
     fault::point(Stage::Policy, downstream.head().1);
-    let permit =
-        if exchange.asks() { exchange.ask(shard).await? } else { exchange.decide(shard)? };
+    let permit = if exchange.asks() {
+        exchange.ask(shard, downstream).await?
+    } else {
+        exchange.decide(shard)?
+    };
     exchange.admit(shard)?;
     fault::point(Stage::Credential, downstream.head().1);
     let credential = exchange.obtain(shard, &permit)?;

@@ -67,8 +67,8 @@ pub struct Bad;
 /// Who asks, and the circumstances; the same for all questions about one message.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker<'a> {
-    /// The user, or the agent of a workload.
-    pub id: &'a str,
+    /// The user; `None` for a workload, which is its agent.
+    pub user: Option<&'a str>,
     /// Through which agent.
     pub agent: &'a str,
     /// From where.
@@ -196,7 +196,12 @@ fn circumstances(asker: &Asker<'_>, now: Option<UnixSeconds>) -> (Value, Value) 
     if let Some(revision) = asker.revision {
         context.insert("revision".to_owned(), revision.into());
     }
-    (json!({"type": "identity", "id": asker.id}), Value::Object(context))
+    let (id, kind) = match asker.user {
+        Some(user) => (user, "user"),
+        None => (asker.agent, "workload"),
+    };
+    let subject = json!({"type": "identity", "id": id, "properties": {"kind": kind}});
+    (subject, Value::Object(context))
 }
 
 fn asked(one: &Evaluation<'_>) -> (Value, Value) {
@@ -281,7 +286,7 @@ mod tests {
 
     fn asker() -> Asker<'static> {
         Asker {
-            id: "ann@example.com",
+            user: Some("ann@example.com"),
             agent: "claude",
             source_ip: "203.0.113.9".parse().unwrap(),
             country: Country::new("de"),
@@ -309,7 +314,8 @@ mod tests {
             "agent": "claude", "source_ip": "203.0.113.9", "country": "DE",
             "time": "2026-09-21T14:13:20Z", "revision": "2025-11-25",
         });
-        let subject = json!({"type": "identity", "id": "ann@example.com"});
+        let kind = json!({"kind": "user"});
+        let subject = json!({"type": "identity", "id": "ann@example.com", "properties": kind});
         let call = json!({"type": "tool", "id": "de\"lete", "properties": {"server": "github"}});
         let one_by_one = Endpoints::of_the_standard();
         let Questions::OneByOne { bodies, to_the_end: false } =
@@ -353,6 +359,20 @@ mod tests {
         let context = parsed(&write_one(&bare, &CALL))["context"].clone();
         let names: Vec<_> = context.as_object().unwrap().keys().cloned().collect();
         assert_eq!(names, ["agent", "source_ip", "time"]);
+    }
+
+    #[test]
+    fn a_user_named_like_a_workload_is_another_subject() {
+        let workload = Asker { user: None, ..asker() };
+        let user = Asker { user: Some(workload.agent), ..asker() };
+        let subject = |asker: &Asker<'_>| parsed(&write_one(asker, &CALL))["subject"].clone();
+        let named =
+            |kind: &str| json!({"type": "identity", "id": "claude", "properties": {"kind": kind}});
+        assert_eq!(subject(&user), named("user"));
+        assert_eq!(subject(&workload), named("workload"));
+        // Together, and for who compares questions, they differ too.
+        assert_ne!(write_many(&user, &[CALL]), write_many(&workload, &[CALL]));
+        assert_ne!(timeless(&user, &[CALL]), timeless(&workload, &[CALL]));
     }
 
     #[test]
@@ -482,9 +502,13 @@ mod tests {
                 (text("/subject/id"), text("/action/name"), text("/resource/id"));
             let kind = "route";
             let one = Evaluation { action: &action, kind, id: &id, server: None };
-            let written = parsed(&write_one(&Asker { id: &subject, ..asker() }, &one));
-            for member in ["subject", "action", "resource"] {
+            let written = parsed(&write_one(&Asker { user: Some(&subject), ..asker() }, &one));
+            for member in ["action", "resource"] {
                 assert_eq!(written[member], request[member], "{case}");
+            }
+            // It knows no users and workloads; all that it does know is there.
+            for member in ["type", "id"] {
+                assert_eq!(written["subject"][member], request["subject"][member], "{case}");
             }
             let decision = case["expected"].as_bool().unwrap();
             let body = json!({ "decision": decision }).to_string();

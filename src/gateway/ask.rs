@@ -214,7 +214,7 @@ fn asker<'a>(
     let principal = exchange.token.as_deref()?.principal();
     let call = &exchange.scratch.call;
     let asker = Asker {
-        id: principal.user().unwrap_or(principal.agent()),
+        user: principal.user(),
         agent: principal.agent(),
         source_ip: exchange.source?,
         country: decide::locate(world, exchange.source),

@@ -248,15 +248,56 @@ impl Exchange {
         self.world.snapshot.pdp.is_some()
     }
 
-    /// Stage 5, where a remote point decides.
-    pub(super) async fn ask(&mut self, shard: &Shard) -> Result<Permit, Reject> {
+    /// Stage 5, where a remote point decides. What was answered under rules that no longer hold
+    /// counts for nothing: it is judged once more by those that do, and not a third time.
+    pub(super) async fn ask(
+        &mut self,
+        shard: &Shard,
+        downstream: &Downstream,
+    ) -> Result<Permit, Reject> {
+        if let Some(decided) = self.ask_once(shard).await {
+            return decided;
+        }
+        Box::pin(self.ask_anew(shard, downstream)).await
+    }
+
+    async fn ask_anew(&mut self, shard: &Shard, downstream: &Downstream) -> Result<Permit, Reject> {
+        self.catch_up(shard, downstream, shard.timers.now()).await?;
+        // By what the policies of now look at.
+        self.read_call(shard, downstream)?;
+        if self.asks() {
+            self.ask_once(shard).await.unwrap_or(Err(Reject::PolicyUnavailable))
+        } else {
+            self.decide(shard)
+        }
+    }
+
+    /// `None` when other rules came while the answer was waited for.
+    async fn ask_once(&mut self, shard: &Shard) -> Option<Result<Permit, Reject>> {
         self.country = decide::locate(&self.world, self.source);
         let now = self.judged.wall.seconds();
         // On the heap: who decides here has no room for this in each request.
         let decided = Box::pin(ask::permit(shard, &self.world, self, now)).await;
-        // That took a while; and what was kept is for nobody whose token expired since.
+        shard.drain_bus();
+        let newest = shard.world();
+        if !self.world.decides_as(&newest) {
+            return None;
+        }
+        self.world = newest;
+        Some(self.answered(shard, decided))
+    }
+
+    /// What a remote point answered, which took a while; and what was kept is for nobody whose
+    /// token expired, or whose key was withdrawn, since.
+    fn answered(
+        &mut self,
+        shard: &Shard,
+        decided: Result<(Permit, Option<Monotonic>), Denial>,
+    ) -> Result<Permit, Reject> {
+        let clocks = shard.clock.now();
         let token = self.token.as_deref().ok_or(Reject::GatewayFault)?;
-        token.judge_time(shard.clock.now().wall.seconds())?;
+        token.judge_time(clocks.wall.seconds())?;
+        decide::key_holds(&self.world, token, clocks.mono)?;
         let decided = decided.map(|(permit, since)| {
             self.kept_since = since;
             permit
@@ -336,7 +377,11 @@ impl Exchange {
         let token = self.token.as_deref().ok_or(Reject::GatewayFault)?;
         token.judge_time(self.judged.wall.seconds())?;
         decide::key_holds(&self.world, token, self.judged.mono)?;
-        if self.asks() { self.ask(shard).await } else { self.decide(shard) }
+        if self.asks() {
+            self.ask_once(shard).await.unwrap_or(Err(Reject::UpstreamAuth))
+        } else {
+            self.decide(shard)
+        }
     }
 
     /// Stage 6: the credential for the server.

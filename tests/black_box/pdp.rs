@@ -134,6 +134,12 @@ impl Point {
         Some(match does {
             "right" => answered("200 OK", "", &right),
             "echo" => answered("200 OK", &format!("X-Request-ID: {id}\r\n"), &right),
+            "waits" => {
+                // Decided already; told once it is to do something else.
+                let released = || self.state.lock().unwrap().does != "waits";
+                until("the answer is released", released);
+                answered("200 OK", "", &right)
+            }
             "closes" => answered("200 closing", "Connection: close\r\n", &right),
             "adorned" => adorned(id, &right),
             "fails on items" if body.windows(7).any(|part| part == b"\"other\"") => {
@@ -391,7 +397,9 @@ fn asked_rightly(questions: &[(String, Value)], batches: bool, shown: &str) {
     let (connect, call) = (json!("connect"), json!("tools/call"));
     assert_eq!(parts, [(&connect, &gateway), (&call, &tool)], "{shown}");
     for (_, question) in questions {
-        assert_eq!(question["subject"], json!({"type": "identity", "id": "alice"}), "{shown}");
+        let kind = json!({"kind": "user"});
+        let subject = json!({"type": "identity", "id": "alice", "properties": kind});
+        assert_eq!(question["subject"], subject, "{shown}");
         let context = &question["context"];
         assert_eq!(context["agent"], "agent-7", "{shown}");
         assert!(context["source_ip"].as_str().unwrap().starts_with("127.1."), "{shown}");

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, TcpStream};
 
 use serde_json::{Value, json};
 
-use super::client::{come_from, connect, text};
+use super::client::{Client, Way, come_from, connect, text};
 use super::gateway::{DRIVERS, Driver, Gateway, one_cpu, until};
 use super::methods::{Use, uses};
 use super::pdp::{Point, start_with};
@@ -24,6 +24,22 @@ fn keeping(driver: Driver, point: &Point) -> Gateway {
 fn reload(gateway: &Gateway) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(gateway.pid()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+}
+
+/// Every core judges by the new configuration once this is over.
+fn reload_at_once(gateway: &Gateway) {
+    let post = format!(
+        "POST /reload HTTP/1.1\r\nHost: {}\r\nX-Portcullis: reload\r\n\
+         Content-Length: 0\r\n\r\n",
+        gateway.admin
+    );
+    let answer = super::client::ask(gateway.admin, post.as_bytes());
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+/// Patience enough for whatever a test does meanwhile.
+fn patient(toml: &str) -> String {
+    toml.replace("timeout_ms = 500\n", "timeout_ms = 5000\n")
 }
 
 /// Action and resource of everything that was asked.
@@ -233,19 +249,56 @@ fn a_reload_forgets_what_was_kept() {
             point.does("gone");
             assert_eq!(gateway.ask(&call).status, 200, "{driver:?}: it was kept");
             if by_request {
-                let post = format!(
-                    "POST /reload HTTP/1.1\r\nHost: {}\r\nX-Portcullis: reload\r\n\
-                     Content-Length: 0\r\n\r\n",
-                    gateway.admin
-                );
-                let answer = super::client::ask(gateway.admin, post.as_bytes());
-                assert_eq!(answer.status, 200, "{answer:?}");
+                reload_at_once(&gateway);
                 assert_eq!(gateway.ask(&call).status, 503, "{driver:?}: at once");
             } else {
                 reload(&gateway);
                 until("it is forgotten", || gateway.ask(&call).status == 503);
             }
             assert_eq!(gateway.ask(&call).reason(), "policy_unavailable", "{driver:?}");
+        }
+    }
+}
+
+/// What a point permitted under a configuration that was replaced meanwhile permits nothing.
+#[test]
+fn a_permit_that_comes_after_a_reload_is_asked_for_again() {
+    for driver in DRIVERS {
+        for (change, code, questions) in
+            [("denied", Some(1403), 3), ("no server", None, 1), ("none", None, 2)]
+        {
+            let point = Point::start(true);
+            let gateway = start_with(driver, &point, |toml| patient(&toml));
+            let turn = gateway.turn();
+            fs::write(gateway.directory.join("vanishing.key"), "CANARY").unwrap();
+            let shown = format!("{change} on {driver:?}");
+            let heard = gateway.upstream.log().requests.len();
+            point.does("waits");
+            let mut client = Client::connect(gateway.address);
+            client.send(&Post::new(&gateway).bytes(), Way::Whole);
+            until("it is asked", || point.questions().len() == 1);
+            match change {
+                "denied" => point.state.lock().unwrap().denied = vec![("alice", "tools/call")],
+                "no server" => {
+                    let path = gateway.directory.join("gateway.toml");
+                    let toml = fs::read_to_string(&path).unwrap();
+                    fs::write(path, toml.replace("\"tools\"", "\"moved\"")).unwrap();
+                }
+                _ => {}
+            }
+            reload_at_once(&gateway);
+            point.does("right");
+            let answer = client.answer().unwrap();
+            assert_eq!(asked(&point).len(), questions, "{shown}: {answer:?}");
+            let (status, more) = match change {
+                "none" => (200, 1),
+                "denied" => (403, 0),
+                _ => (404, 0),
+            };
+            assert_eq!(answer.code(), code, "{shown}: {answer:?}");
+            assert_eq!(answer.status, status, "{shown}: {answer:?}");
+            assert_eq!(gateway.upstream.log().requests.len(), heard + more, "{shown}");
+            assert_eq!(turn.reasons(&gateway, 1).len(), 1, "{shown}");
         }
     }
 }
