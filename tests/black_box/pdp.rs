@@ -578,12 +578,12 @@ fn lists_hold_what_it_permits_and_nothing_unasked() {
     }
 }
 
-fn listing(gateway: &Gateway) -> Vec<u8> {
+pub(super) fn listing(gateway: &Gateway) -> Vec<u8> {
     let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
     Post::new(gateway).script("said").body(body).bytes()
 }
 
-fn list(names: &[&str], sse: bool) -> Vec<u8> {
+pub(super) fn list(names: &[&str], sse: bool) -> Vec<u8> {
     let tools: Vec<Value> = names.iter().map(|name| json!({ "name": name })).collect();
     let message = json!({"jsonrpc": "2.0", "id": 1, "result": {"tools": tools}}).to_string();
     let (kind, body) = if sse {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::client::{Client, Way, come_from, connect, text};
 use super::gateway::{DRIVERS, Driver, Gateway, one_cpu, until};
 use super::methods::{Use, uses};
-use super::pdp::{Point, start_with};
+use super::pdp::{Point, list, listing, start_with};
 use super::table::{Post, assert_silent, tool_call};
 
 /// Of one core, which remembers for a minute.
@@ -215,6 +215,9 @@ fn denials_and_troubles_are_asked_about_each_time() {
             let actions: Vec<_> = asked(&point).into_iter().map(|(action, _)| action).collect();
             assert_eq!(actions, ["connect", "tools/call", "initialize"], "{driver:?} {time}");
         }
+        // A denial ends what was permitted before it.
+        assert_eq!(call("echo").status, 200, "{driver:?}");
+        assert_eq!(asked(&point).len(), 2, "{driver:?}: asked anew");
         // Nobody answers any more.
         point.does("gone");
         let heard = gateway.upstream.log().requests.len();
@@ -229,9 +232,31 @@ fn denials_and_troubles_are_asked_about_each_time() {
         point.questions();
         assert_eq!(call("third").status, 200, "{driver:?}: trouble is not remembered");
         assert_eq!(asked(&point).len(), 2, "{driver:?}");
-        let reasons = turn.reasons(&gateway, 8);
+        let reasons = turn.reasons(&gateway, 9);
         let no = "policy_unavailable";
-        assert_eq!(reasons, ["ok", "no_permit", "no_permit", "ok", no, no, no, "ok"]);
+        assert_eq!(reasons, ["ok", "no_permit", "no_permit", "ok", "ok", no, no, no, "ok"]);
+    }
+}
+
+/// What a list hides is blocked, whatever was permitted a moment ago.
+#[test]
+fn what_a_list_hides_is_not_served_from_memory() {
+    for driver in DRIVERS {
+        let point = Point::start(true);
+        let gateway = keeping(driver, &point);
+        let _turn = gateway.turn();
+        let call = |tool: &str| gateway.ask(&Post::new(&gateway).body(tool_call(tool)).bytes());
+        assert_eq!(call("b").status, 200, "{driver:?}");
+        point.state.lock().unwrap().denied = vec![("alice", "b")];
+        point.questions();
+        let kept = call("b");
+        assert!(kept.code().is_none() && asked(&point).is_empty(), "{driver:?}: {kept:?}");
+        gateway.upstream.say(list(&["b", "a"], false), false, 0);
+        let answer = gateway.ask(&listing(&gateway));
+        assert!(!text(&answer.body).contains("\"b\""), "{driver:?}: {answer:?}");
+        let heard = gateway.upstream.log().requests.len();
+        assert_eq!(call("b").code(), Some(1403), "{driver:?}");
+        assert_eq!(gateway.upstream.log().requests.len(), heard, "{driver:?}");
     }
 }
 
@@ -265,7 +290,7 @@ fn a_reload_forgets_what_was_kept() {
 fn a_permit_that_comes_after_a_reload_is_asked_for_again() {
     for driver in DRIVERS {
         for (change, code, questions) in
-            [("denied", Some(1403), 3), ("no server", None, 1), ("none", None, 2)]
+            [("denied", Some(1403), 3), ("no server", Some(1403), 1), ("none", None, 2)]
         {
             let point = Point::start(true);
             let gateway = start_with(driver, &point, |toml| patient(&toml));
@@ -292,8 +317,8 @@ fn a_permit_that_comes_after_a_reload_is_asked_for_again() {
             assert_eq!(asked(&point).len(), questions, "{shown}: {answer:?}");
             let (status, more) = match change {
                 "none" => (200, 1),
-                "denied" => (403, 0),
-                _ => (404, 0),
+                "denied" => (200, 0),
+                _ => (403, 0),
             };
             assert_eq!(answer.code(), code, "{shown}: {answer:?}");
             assert_eq!(answer.status, status, "{shown}: {answer:?}");
@@ -485,6 +510,38 @@ fn an_open_stream_is_asked_about_by_the_clock() {
             reasons.sort();
             assert!(reasons.contains(&reason.to_owned()), "{driver:?} {trouble}: {reasons:?}");
         }
+    }
+}
+
+/// What one point says of a stream counts for nothing once another is configured.
+#[cfg(feature = "fault-injection")]
+#[test]
+fn what_the_point_before_says_late_cuts_nothing() {
+    for driver in DRIVERS {
+        let (first, second) = (Point::start(true), Point::start(true));
+        let gateway = start_with(driver, &first, |toml| patient(&toml));
+        fs::write(gateway.directory.join("vanishing.key"), "CANARY").unwrap();
+        let _turn = gateway.turn();
+        let mut stream = Open::begin(&gateway, &get(&gateway));
+        first.questions();
+        first.does("waits");
+        first.state.lock().unwrap().denied = vec![("alice", "initialize")];
+        later(&gateway, 31);
+        until("the first is asked about the stream", || {
+            asked(&first).iter().any(|(action, _)| action == "initialize")
+        });
+        move_to(&gateway, &first, second.port);
+        until("the second is asked", || {
+            asked(&second).iter().any(|(action, _)| action == "initialize")
+        });
+        first.does("right");
+        stream.hears("list_changed");
+        first.state.lock().unwrap().denied.clear();
+        later(&gateway, 31);
+        until("the second is asked again", || {
+            asked(&second).iter().any(|(action, _)| action == "initialize")
+        });
+        drop(stream);
     }
 }
 
