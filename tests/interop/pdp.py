@@ -2,9 +2,10 @@
 
 usage: PDP_TOKEN=... [PDP_TLS=FOLDER] python pdp.py PORT (0: any), prints `ready PORT`
 
-It knows nothing of the gateway but the standard, and the mapping in the gateway's manual. The last
-policies are the fixture of openid/authzen@e287920, authorization-api-1_0-scenario.md, which
-`interop/pdp.rs` plays.
+It knows nothing of the gateway but the standard, and the mapping in the gateway's manual. Of the
+other policies, those on records are the fixture of openid/authzen@e287920,
+authorization-api-1_0-scenario.md, and those on routes are ours for the working group's interop
+scenario of API gateways; `interop/pdp.rs` plays both.
 """
 
 import json
@@ -39,6 +40,18 @@ when { context.subject has role && context.subject.role == "admin" &&
   context.resource has status && context.resource.status == "archived" };
 permit (principal == user::"alice", action == Action::"delete", resource is record)
 when { context.action has soft && context.action.soft == true };
+
+permit (principal is identity, action == Action::"GET", resource == route::"/users/{userId}");
+permit (principal is identity, action == Action::"GET", resource == route::"/todos");
+permit (principal is identity, action, resource is route)
+when { [
+    identity::"CiRmZDA2MTRkMy1jMzlhLTQ3ODEtYjdiZC04Yjk2ZjVhNTEwMGQSBWxvY2Fs",
+    identity::"CiRmZDE2MTRkMy1jMzlhLTQ3ODEtYjdiZC04Yjk2ZjVhNTEwMGQSBWxvY2Fs",
+    identity::"CiRmZDI2MTRkMy1jMzlhLTQ3ODEtYjdiZC04Yjk2ZjVhNTEwMGQSBWxvY2Fs"
+  ].contains(principal) && (
+    action == Action::"POST" && resource == route::"/todos" ||
+    [Action::"PUT", Action::"DELETE"].contains(action) && resource == route::"/todos/{todoId}"
+  ) };
 """
 
 

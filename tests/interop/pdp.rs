@@ -1,6 +1,7 @@
 //! Our independent decision point plays the certification scenario for decision points itself
 //! (openid/authzen@e287920, authorization-api-1_0-scenario.md: Basic, Batch and Discovery), so that
-//! what the gateway is tested against is known to be one. Numbers are the scenario's.
+//! what the gateway is tested against is known to be one. Numbers are the scenario's. Then it
+//! decides the working group's interop scenario of API gateways.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -332,5 +333,57 @@ fn the_decision_point_passes_its_own_certification_scenario() {
         ("§10.1: no object", JSON, "[]"),
     ] {
         assert_eq!(player.send(&post, &[kind], body).status, 400, "{id}");
+    }
+}
+
+/// What the working group's interop scenario of API gateways asks, with its decisions. `None` when
+/// the file is not there and nobody insists; under `CI=true` that is a failure, never a skip.
+fn routes() -> Option<Vec<(Value, bool)>> {
+    let root = std::env::var("SHARED_DIR")
+        .map_or_else(|_| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
+    let path = root.join("data/authzen/api-gateway-decisions.json");
+    let Ok(text) = fs::read(&path) else {
+        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{} is missing", path.display());
+        eprintln!("interop skipped: {} is not there", path.display());
+        return None;
+    };
+    let document: Value = serde_json::from_slice(&text).unwrap();
+    let cases = document["evaluation"].as_array().unwrap().iter();
+    Some(cases.map(|case| (case["request"].clone(), case["expected"].as_bool().unwrap())).collect())
+}
+
+/// The decisions of a batch, in its order.
+fn decisions(player: &Player, target: &str, batch: &Value) -> Vec<bool> {
+    let answer = player.ask(target, batch).unwrap_or_else(|status| panic!("{status}: {batch}"));
+    let answers = answer["evaluations"].as_array().unwrap_or_else(|| panic!("{answer}"));
+    answers.iter().map(|one| one["decision"].as_bool().unwrap()).collect()
+}
+
+#[test]
+fn the_decision_point_decides_the_working_groups_gateway_scenario() {
+    let _one = serial();
+    let Some(cases) = routes() else { return };
+    let Some(tools) = tools() else { return };
+    let permits = cases.iter().filter(|(_, expected)| *expected).count();
+    assert_eq!((permits, cases.len()), (19, 25), "another scenario");
+    let point = Point::start(tools, "routes");
+    let player = Player::new(&point);
+    let endpoints = discovered(&player);
+    let (one, many) =
+        (&endpoints["access_evaluation_endpoint"], &endpoints["access_evaluations_endpoint"]);
+    for (question, expected) in &cases {
+        let answer = player.ask(one, question).unwrap_or_else(|it| panic!("{it}: {question}"));
+        assert_eq!(answer["decision"], *expected, "{question}");
+    }
+    let (questions, expected): (Vec<_>, Vec<_>) = cases.into_iter().unzip();
+    let whole = json!({ "evaluations": &questions });
+    assert_eq!(decisions(&player, many, &whole), expected);
+    // The same with whoever asks as the default of a batch of five routes.
+    for (questions, expected) in questions.chunks(5).zip(expected.chunks(5)) {
+        let subject = &questions[0]["subject"];
+        assert!(questions.iter().all(|one| one["subject"] == *subject), "{questions:?}");
+        let rest = questions.iter().map(|one| but(one.clone(), "/subject", Value::Null));
+        let batch = json!({"subject": subject, "evaluations": rest.collect::<Vec<_>>()});
+        assert_eq!(decisions(&player, many, &batch), expected, "{subject}");
     }
 }
