@@ -40,6 +40,8 @@ pub(super) struct Watch<'a> {
     /// Since when it could not be asked, because nobody knows yet where it takes questions; and of
     /// which configuration it is.
     unknown_since: Cell<Option<(Monotonic, u64)>>,
+    /// What was answered counts for nothing any more.
+    ask_again: Cell<bool>,
     /// When the open answer was last permitted.
     permitted_at: Cell<Monotonic>,
     /// What was shown of lists so far.
@@ -68,6 +70,7 @@ impl<'a> Watch<'a> {
             began_under: Basis::of(&exchange.world, exchange),
             asked: RefCell::new(None),
             unknown_since: Cell::new(None),
+            ask_again: Cell::new(false),
             permitted_at: Cell::new(permitted_at),
             tally: Cell::new(None),
         }
@@ -177,7 +180,7 @@ impl<'a> Watch<'a> {
             }
             // What another point says by now is not heard yet: it is asked at once.
             Some(_) if !asked.world.decides_as(&self.shard.world()) => {
-                self.judged_at.set(Monotonic(0));
+                self.ask_again.set(true);
                 let late = self.stands_too_long(now);
                 late.then_some(Review::Cut(Reject::PolicyUnavailable))
             }
@@ -301,7 +304,7 @@ impl Oversight for Watch<'_> {
         let basis = Basis::of(&world, self.exchange);
         let before = self.judged_under.get();
         let age = now.micros_since(self.judged_at.get());
-        let is_known = self.unknown_since.get().is_none();
+        let is_known = self.unknown_since.get().is_none() && !self.ask_again.take();
         if basis == before && age < REJUDGE_MICROS && is_known {
             return self.go_on();
         }
@@ -356,13 +359,26 @@ impl Oversight for Watch<'_> {
     ) -> Result<(), Reject> {
         self.shard.drain_bus();
         let now = self.shard.clock.now().wall.seconds();
-        let world = self.shard.world();
-        if world.snapshot.pdp.is_some() {
+        let mut world = self.shard.world();
+        // What was answered by rules that were replaced meanwhile counts for nothing.
+        for again in [true, false] {
+            if world.snapshot.pdp.is_none() {
+                break;
+            }
             // On the heap: who decides here has no room for this in each answer.
             let shown = Box::pin(ask::shown(self.shard, &world, self.exchange, now, listed, names));
-            kept.append(&mut shown.await?);
-            self.count(items, kept, Empty::NoPermit);
-            return Ok(());
+            let shown = shown.await;
+            self.shard.drain_bus();
+            let newest = self.shard.world();
+            if world.decides_as(&newest) {
+                kept.append(&mut shown?);
+                self.count(items, kept, Empty::NoPermit);
+                return Ok(());
+            }
+            if !again {
+                return Err(Reject::PolicyUnavailable);
+            }
+            world = newest;
         }
         let mut why = Empty::NoPermit;
         let each = |shown| {

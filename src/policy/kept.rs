@@ -23,8 +23,11 @@ pub struct Kept {
     /// Until when each is kept, the oldest first. INVARIANT: every entry's key stands in it, so it
     /// bounds them.
     order: VecDeque<(Monotonic, Rc<[u8]>)>,
-    /// How often something was forgotten before its time.
+    /// How often everything was forgotten.
     age: u64,
+    /// How often something was denied, by the first byte of the identity. Those who share a place
+    /// with it ask once more.
+    denials: Vec<u64>,
 }
 
 struct Entry {
@@ -59,7 +62,7 @@ pub struct Depends<'a> {
 pub struct Wish {
     key: Vec<u8>,
     asked: Monotonic,
-    age: u64,
+    age: (u64, u64),
 }
 
 impl Kept {
@@ -72,7 +75,13 @@ impl Kept {
         key.extend_from_slice(&(server.len() as u64).to_be_bytes());
         key.extend_from_slice(server.as_bytes());
         key.extend_from_slice(words);
-        Wish { key, asked: now, age: self.age }
+        let age = self.age_of(&key);
+        Wish { key, asked: now, age }
+    }
+
+    fn age_of(&self, key: &[u8]) -> (u64, u64) {
+        let denials = key.first().and_then(|byte| self.denials.get(usize::from(*byte)));
+        (self.age, denials.copied().unwrap_or_default())
     }
 
     /// What was answered. `None` once it is too old.
@@ -87,7 +96,7 @@ impl Kept {
     pub fn put(&mut self, wish: Wish, answers: Vec<Answer>, lifetime: Duration) {
         let Wish { key, asked, age } = wish;
         let permitted = !answers.is_empty() && answers.iter().all(|answer| answer.permitted);
-        if !permitted || age != self.age || key.len() > PDP_KEPT_KEY_BYTES_MAX {
+        if !permitted || age != self.age_of(&key) || key.len() > PDP_KEPT_KEY_BYTES_MAX {
             return;
         }
         while self.order.len() >= PDP_KEPT_ENTRIES_MAX {
@@ -108,11 +117,15 @@ impl Kept {
 
     /// Forgets what is kept for one identity, because something was denied to it: a list or a
     /// review that hears of a denial, and a call that is served what was permitted before it, would
-    /// contradict each other. What anybody has asked and not yet heard is not kept either, which
-    /// costs others one more question at most.
+    /// contradict each other. What it has asked and not yet heard is not kept either. Other cores
+    /// hear nothing of it.
     pub fn forget_of(&mut self, identity: &[u8; 32]) {
         self.entries.retain(|key, _| !key.starts_with(identity));
-        self.age += 1;
+        let [first, ..] = *identity;
+        self.denials.resize(usize::from(u8::MAX) + 1, 0);
+        if let Some(count) = self.denials.get_mut(usize::from(first)) {
+            *count += 1;
+        }
     }
 
     /// Frees what is too old, at most `budget` of it. No decision depends on it.
@@ -232,5 +245,25 @@ mod tests {
         assert_eq!(kept.len(), 1);
         kept.sweep(seconds(90), usize::MAX);
         assert_eq!((kept.len(), kept.order.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_denial_ends_what_its_identity_has_and_asks() {
+        let other = [8; 32];
+        let of_other = Depends { identity: &other, ..about(b"call") };
+        let mut kept = Kept::default();
+        for depends in [about(b"call"), of_other] {
+            kept.put(kept.wish(&depends, seconds(1)), vec![yes()], LIFETIME);
+        }
+        let late = [about(b"late"), Depends { identity: &other, ..about(b"late") }];
+        let late = late.map(|depends| kept.wish(&depends, seconds(1)));
+        kept.forget_of(&IDENTITY);
+        late.into_iter().for_each(|wish| kept.put(wish, vec![yes()], LIFETIME));
+        let found = |words: &[u8], identity| {
+            let depends = Depends { identity, ..about(words) };
+            kept.get(&kept.wish(&depends, seconds(2))).is_some()
+        };
+        assert!(!found(b"call", &IDENTITY) && !found(b"late", &IDENTITY));
+        assert!(found(b"call", &other) && found(b"late", &other));
     }
 }

@@ -328,6 +328,30 @@ fn a_permit_that_comes_after_a_reload_is_asked_for_again() {
     }
 }
 
+/// A list, too, is shown by the rules of now.
+#[test]
+fn what_a_list_shows_is_asked_again_after_a_reload() {
+    for driver in DRIVERS {
+        let point = Point::start(true);
+        let gateway = start_with(driver, &point, |toml| patient(&toml));
+        let _turn = gateway.turn();
+        fs::write(gateway.directory.join("vanishing.key"), "CANARY").unwrap();
+        gateway.upstream.say(list(&["other", "a"], false), false, 0);
+        point.does("waits on items");
+        let mut client = Client::connect(gateway.address);
+        client.send(&listing(&gateway), Way::Whole);
+        until("it is asked about the items", || {
+            asked(&point).iter().any(|(action, _)| action == "tools/call")
+        });
+        point.state.lock().unwrap().denied = vec![("alice", "other")];
+        reload_at_once(&gateway);
+        point.does("right");
+        let answer = client.answer().unwrap();
+        let body = text(&answer.body);
+        assert!(!body.contains("\"other\"") && body.contains("\"a\""), "{driver:?}: {answer:?}");
+    }
+}
+
 /// Without a time to live nothing is remembered.
 #[test]
 fn by_default_everything_is_asked() {
