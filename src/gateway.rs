@@ -232,7 +232,8 @@ async fn process(
     exchange.read_call(shard, downstream)?;
     fault::point(Stage::Policy, downstream.head().1);
     let permit = if exchange.asks() {
-        exchange.ask(shard, downstream).await?
+        // On the heap: who decides here has no room for this in each request.
+        Box::pin(exchange.ask(shard, downstream)).await?
     } else {
         exchange.decide(shard)?
     };

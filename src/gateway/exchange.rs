@@ -258,7 +258,7 @@ impl Exchange {
         if let Some(decided) = self.ask_once(shard).await {
             return decided;
         }
-        Box::pin(self.ask_anew(shard, downstream)).await
+        self.ask_anew(shard, downstream).await
     }
 
     async fn ask_anew(&mut self, shard: &Shard, downstream: &Downstream) -> Result<Permit, Reject> {
@@ -276,8 +276,7 @@ impl Exchange {
     async fn ask_once(&mut self, shard: &Shard) -> Option<Result<Permit, Reject>> {
         self.country = decide::locate(&self.world, self.source);
         let now = self.judged.wall.seconds();
-        // On the heap: who decides here has no room for this in each request.
-        let decided = Box::pin(ask::permit(shard, &self.world, self, now)).await;
+        let decided = ask::permit(shard, &self.world, self, now).await;
         shard.drain_bus();
         let newest = shard.world();
         if !self.world.decides_as(&newest) {
@@ -378,7 +377,7 @@ impl Exchange {
         token.judge_time(self.judged.wall.seconds())?;
         decide::key_holds(&self.world, token, self.judged.mono)?;
         if self.asks() {
-            self.ask_once(shard).await.unwrap_or(Err(Reject::UpstreamAuth))
+            Box::pin(self.ask_once(shard)).await.unwrap_or(Err(Reject::UpstreamAuth))
         } else {
             self.decide(shard)
         }
