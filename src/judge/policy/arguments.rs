@@ -176,11 +176,18 @@ impl Declared {
         text
     }
 
-    /// The declared tools that `sources` may ask for arguments of, by their text alone.
-    pub(super) fn asked(&self, sources: &Sources, servers: &[&str]) -> HashSet<String> {
+    /// The declared tools that `sources` may ask for arguments of, by their text alone. `pause` is
+    /// called between policies.
+    pub(super) fn asked(
+        &self,
+        sources: &Sources,
+        servers: &[&str],
+        pause: &mut dyn FnMut(),
+    ) -> HashSet<String> {
         let mut asked = HashSet::new();
         for source in sources.enforced.iter().chain(&sources.shadow) {
             for statement in Statements::new(&source.text) {
+                pause();
                 if statement.text.contains("arguments") {
                     let known = |id: &&str| self.tool(id, servers).is_some();
                     asked.extend(statement.strings().filter(known).map(str::to_owned));

@@ -36,13 +36,12 @@ pub(super) fn compile<'a>(
         .map_err(|error| outside(error.to_string(), "set policy.timezone to an IANA zone name"))?;
     let mut faults = Faults::default();
     let declared = declared(before, sources, setting, &mut faults, pause);
-    let mut build = |arguments: &str| {
-        pause();
+    let build = |arguments: &str| {
         let schema = schema::build(setting.methods, arguments);
         schema.map_err(|error| outside(error, "rename the [[method]] that the schema cannot hold"))
     };
     let schema = build("{}")?;
-    let asked = declared.asked(sources, setting.servers);
+    let asked = declared.asked(sources, setting.servers, pause);
     let on_arguments = Validator::new(build(&declared.cedar_type(setting.servers, &asked))?);
     pause();
     let actions = Actions::new(&schema).map_err(|error| outside(error, "report this"))?;
