@@ -64,6 +64,25 @@ pub(super) async fn permit(
     Err(denial)
 }
 
+/// Asks whether the caller may use the gateway at all; of no server, so before one is named.
+///
+/// # Errors
+/// The denial, or [`Reject::PolicyUnavailable`] for want of an answer.
+pub(super) async fn connect(
+    shard: &Shard,
+    world: &World,
+    exchange: &Exchange,
+    now: UnixSeconds,
+) -> Result<(), Denial> {
+    let set = &world.snapshot.policy;
+    let questions = questions(world, exchange, now, What::Message)?;
+    match ask(shard, world, exchange, &questions).await {
+        Ok(answers) if answers.first().is_some_and(|answer| answer.permitted) => Ok(()),
+        Ok(_) => Err(Denial::unknown_server(set)),
+        Err(reject) => Err(refused(reject, set)),
+    }
+}
+
 /// Which questions are asked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum What {
@@ -323,13 +342,7 @@ pub(super) fn conclude_with(
     let index = world.server(&exchange.scratch.server);
     let server = index.and_then(|at| snapshot.config.servers.get(usize::from(at)));
     let (Some(index), Some(server)) = (index, server) else {
-        let connects = answers.first().is_some_and(|answer| answer.permitted);
-        let hub = exchange.scratch.server.is_empty();
-        return Err(if connects && hub {
-            refused(Reject::GatewayNotBuilt, set)
-        } else {
-            Denial::unknown_server(set)
-        });
+        return Err(Denial::unknown_server(set));
     };
     let call = &exchange.scratch.call;
     let is_message = exchange.method == HttpMethod::Post && call.kind() == Kind::Request;
