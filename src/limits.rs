@@ -174,6 +174,8 @@ pub const CONFIG_BYTES_MAX: usize = 1024 * 1024;
 pub const TRUST_PROVIDERS_MAX: usize = 64;
 /// MCP servers.
 pub const SERVERS_MAX: usize = 1024;
+/// Bytes of the prefix of a server's names on `/mcp`.
+pub const PREFIX_BYTES_MAX: usize = 32;
 /// Upstream credentials.
 pub const CREDENTIALS_MAX: usize = 1024;
 /// Extension methods.

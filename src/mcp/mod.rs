@@ -12,6 +12,7 @@ mod facts;
 mod identifier;
 mod list;
 mod method;
+pub mod names;
 mod planned;
 pub mod session;
 pub mod span;
