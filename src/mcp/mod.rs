@@ -14,7 +14,10 @@ mod list;
 mod method;
 mod planned;
 pub mod session;
+pub mod span;
+pub mod splice;
 mod tree;
+pub mod write;
 
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@ mod arguments;
 mod differential;
 mod eras;
 mod form;
+mod splice;
 mod writer;
 
 use super::{Call, Mirrored};
