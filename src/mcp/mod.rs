@@ -11,6 +11,7 @@ mod era;
 mod facts;
 mod identifier;
 mod list;
+pub mod message;
 mod method;
 mod planned;
 pub mod session;
