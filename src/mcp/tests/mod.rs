@@ -4,6 +4,7 @@ mod arguments;
 mod differential;
 mod eras;
 mod form;
+mod handshake;
 mod message;
 mod splice;
 mod writer;
