@@ -102,6 +102,10 @@ pub const SESSION_UPSTREAM_ID_BYTES_MAX: usize = 1024;
 pub const SEALED_PLAIN_BYTES_MAX: usize = 64 * 1024;
 /// How far in the future a sealed session may have been issued: clocks of two instances differ.
 pub const SESSION_SKEW_SECONDS_MAX: u64 = 60;
+/// How long a session may be configured to live.
+pub const SESSION_LIFETIME_SECONDS_MAX: u64 = 30 * 86_400;
+/// Sessions that ended before their time and are remembered so (2 MiB per core and 2 MiB in all).
+pub const SESSIONS_ENDED_MAX: usize = 65_536;
 /// Buffers that grew beyond this for one body are given back after it.
 pub const BODY_BUFFER_KEPT_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a name in an audit record; longer ones are cut.

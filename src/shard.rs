@@ -13,10 +13,12 @@ use crate::control::{Ask, Asker, Slot};
 use crate::core_cell::CoreCell;
 use crate::credential::{CacheOutcome, Credentials};
 use crate::event::Event;
+use crate::hub::Hub;
 use crate::identity::{Door, Identity, Trust};
 use crate::limits::{QUOTA_CALLERS_MAX, WAITING_BUSY_MAX};
 use crate::listener::Inputs;
 use crate::mcp::Call;
+use crate::mcp::hub_session::SessionMark;
 use crate::metrics::{Meter, NoticeKind};
 use crate::net::Timers;
 use crate::places::{Place, Places};
@@ -68,6 +70,8 @@ pub struct Shard {
     asked_addresses: CoreCell<HashMap<usize, Monotonic>>,
     /// Rung when the gateway drains.
     pub drained: Event,
+    /// What is remembered for `/mcp`, and which sessions ended.
+    pub hub: Hub,
 
     // -- crosses cores --
     /// Notices from the control thread.
@@ -162,6 +166,7 @@ impl Shard {
             connections,
             asked_addresses: CoreCell::default(),
             drained: Event::default(),
+            hub: Hub::default(),
             inflight,
             inbox: parts.inbox,
             asker: parts.asker,
@@ -186,6 +191,7 @@ impl Shard {
             self.identity.purge();
             self.enforcer.purge();
             self.pdp.forget_permits();
+            self.hub.ended.merge(&self.slot.ended(), self.clock.now().wall.seconds());
         }
         let mut published = overflowed;
         for notice in notices {
@@ -196,6 +202,9 @@ impl Shard {
                 Notice::CredentialsRevoked => {
                     self.credentials.purge();
                     self.pdp.forget_permits();
+                }
+                Notice::SessionEnded { mark } => {
+                    self.hub.ended.insert(mark, self.clock.now().wall.seconds());
                 }
             }
         }
@@ -283,6 +292,15 @@ impl Shard {
         });
         if due {
             self.asker.ask(Ask::Resolve { server: number });
+        }
+    }
+
+    /// A session ended before its time: from now on its id opens on no core. On this one at once,
+    /// on the others as soon as the control thread has told them.
+    pub fn end_session(&self, sealed: &[u8]) {
+        let mark = SessionMark::of(sealed);
+        if self.hub.ended.insert(mark.short(), self.clock.now().wall.seconds()) {
+            self.asker.ask(Ask::EndSession { mark: mark.short() });
         }
     }
 
@@ -378,6 +396,7 @@ const fn kind(notice: Notice) -> NoticeKind {
         Notice::Published { .. } => NoticeKind::Published,
         Notice::KeysUnchanged { .. } => NoticeKind::KeysUnchanged,
         Notice::CredentialsRevoked => NoticeKind::CredentialsRevoked,
+        Notice::SessionEnded { .. } => NoticeKind::SessionEnded,
         Notice::Drain => NoticeKind::Drain,
     }
 }

@@ -6,6 +6,7 @@
 //! and every doubt is a refusal (cases M01-M10).
 
 mod arguments;
+pub mod ended;
 mod envelope;
 mod era;
 mod facts;

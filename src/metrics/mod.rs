@@ -173,14 +173,21 @@ pub enum NoticeKind {
     KeysUnchanged,
     /// All credentials revoked.
     CredentialsRevoked,
+    /// A session ended before its time.
+    SessionEnded,
     /// Stop accepting.
     Drain,
 }
 
 impl NoticeKind {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 4] =
-        [Self::Published, Self::KeysUnchanged, Self::CredentialsRevoked, Self::Drain];
+    pub const ALL: [Self; 5] = [
+        Self::Published,
+        Self::KeysUnchanged,
+        Self::CredentialsRevoked,
+        Self::SessionEnded,
+        Self::Drain,
+    ];
 
     /// The label.
     #[must_use]
@@ -189,6 +196,7 @@ impl NoticeKind {
             Self::Published => "published",
             Self::KeysUnchanged => "keys_unchanged",
             Self::CredentialsRevoked => "credentials_revoked",
+            Self::SessionEnded => "session_ended",
             Self::Drain => "drain",
         }
     }

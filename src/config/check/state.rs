@@ -12,7 +12,7 @@ use crate::config::raw::{self, Number, Text};
 use crate::config::{
     Audit, AuditMode, AuditSink, ExtensionMethod, ExtensionResource, Policy, SecretSource, Sessions,
 };
-use crate::limits::{BODY_BYTES_MAX, EXTENSION_METHODS_MAX, Limits};
+use crate::limits::{BODY_BYTES_MAX, EXTENSION_METHODS_MAX, Limits, SESSION_LIFETIME_SECONDS_MAX};
 
 impl Checker<'_> {
     pub(super) fn policy(&mut self, file: &raw::File) -> Option<Policy> {
@@ -89,8 +89,12 @@ impl Checker<'_> {
             let cure = "set sessions.key as well";
             self.fault(&previous.place, "a previous key without a current one", cure);
         }
-        let lifetime_seconds =
-            self.number(&sessions.lifetime_seconds, SESSION_SECONDS_DEFAULT, 60, 30 * 86_400);
+        let lifetime_seconds = self.number(
+            &sessions.lifetime_seconds,
+            SESSION_SECONDS_DEFAULT,
+            60,
+            SESSION_LIFETIME_SECONDS_MAX,
+        );
         Some(Sessions {
             key: key?,
             previous_key: previous_key?,

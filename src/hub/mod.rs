@@ -1,0 +1,16 @@
+//! What one core remembers for `/mcp`, the endpoint for everything: state without I/O, changed
+//! through closures, never borrowed across an await. The way of a request is in `gateway`.
+//!
+//! Nothing here is authority. Who asks is judged before, on every request, and everything that is
+//! remembered for somebody is found under who they are.
+
+pub mod ended;
+
+use ended::EndedSessions;
+
+/// The hub's share of one core.
+#[derive(Default)]
+pub struct Hub {
+    /// Sessions that ended before their time, those of `/mcp/{server}` among them.
+    pub ended: EndedSessions,
+}
