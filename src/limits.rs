@@ -282,6 +282,24 @@ pub const EXACT_CALLERS_MAX: usize = 65_536;
 /// theirs (tries).
 pub const EXACT_TRIES_MAX: usize = 1_024;
 
+// -- /mcp, per core --
+/// Failures in a row after which an upstream is left alone.
+pub const BREAKER_FAILURES: u32 = 5;
+/// For how long, first; doubles with every try that fails.
+pub const BREAKER_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The longest such pause.
+pub const BREAKER_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Sessions of our own with legacy servers.
+pub const HUB_SESSIONS_PER_CORE_MAX: usize = 4_096;
+/// One that was not used for so long is ended.
+pub const HUB_SESSION_IDLE: Duration = Duration::from_secs(15 * 60);
+/// Sessions that wait to be ended at their servers; of more than these the servers hear nothing.
+pub const HUB_SESSIONS_LEFT_MAX: usize = 1_024;
+/// Questions to clients that wait for an answer.
+pub const HUB_PENDING_PER_CORE_MAX: usize = 256;
+/// The same of one principal.
+pub const HUB_PENDING_PER_PRINCIPAL_MAX: usize = 16;
+
 // -- cross-core --
 /// Notices in one inbox before it overflows into "purge everything".
 pub const BUS_NOTICES_MAX: usize = 1024;

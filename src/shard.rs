@@ -25,6 +25,7 @@ use crate::places::{Place, Places};
 use crate::policy::Enforcer;
 use crate::policy::remote::Pdp;
 use crate::quota::{Exact, Quota};
+use crate::reject::Reject;
 use crate::relay::Relay;
 use crate::world::World;
 
@@ -192,6 +193,7 @@ impl Shard {
             self.enforcer.purge();
             self.pdp.forget_permits();
             self.hub.ended.merge(&self.slot.ended(), self.clock.now().wall.seconds());
+            self.hub.sessions.end_clients(|mark| self.hub.ended.hold_mark(mark));
         }
         let mut published = overflowed;
         for notice in notices {
@@ -204,7 +206,7 @@ impl Shard {
                     self.pdp.forget_permits();
                 }
                 Notice::SessionEnded { mark } => {
-                    self.hub.ended.insert(mark, self.clock.now().wall.seconds());
+                    self.session_ended(mark);
                 }
             }
         }
@@ -221,6 +223,9 @@ impl Shard {
         self.enforcer.sweep(SWEEP_ENTRIES);
         self.relay.sweep(now);
         self.pdp.sweep(now, SWEEP_ENTRIES);
+        self.hub.sessions.sweep(self.world().snapshot.config_generation, now);
+        // Whoever waits there has a deadline of its own, and has left.
+        drop(self.hub.desk.expire(now));
         self.count_gauges();
         self.meter.counters().heartbeat.add(1);
     }
@@ -298,9 +303,25 @@ impl Shard {
     /// A session ended before its time: from now on its id opens on no core. On this one at once,
     /// on the others as soon as the control thread has told them.
     pub fn end_session(&self, sealed: &[u8]) {
-        let mark = SessionMark::of(sealed);
-        if self.hub.ended.insert(mark.short(), self.clock.now().wall.seconds()) {
-            self.asker.ask(Ask::EndSession { mark: mark.short() });
+        let mark = SessionMark::of(sealed).short();
+        if self.session_ended(mark) {
+            self.asker.ask(Ask::EndSession { mark });
+        }
+    }
+
+    /// False when it is known already.
+    fn session_ended(&self, mark: u64) -> bool {
+        let news = self.hub.ended.insert(mark, self.clock.now().wall.seconds());
+        if news {
+            self.hub.sessions.end_clients(|client| client == mark);
+        }
+        news
+    }
+
+    /// Notes for `/status` why an upstream failed; what is not its fault is nothing to note.
+    pub fn upstream_failed(&self, server: usize, why: Reject) {
+        if let (502 | 504, Ok(server)) = (why.status(), u16::try_from(server)) {
+            self.meter.upstream_error(server, why, self.timers.now());
         }
     }
 
@@ -362,6 +383,10 @@ impl Shard {
         counters.token_misses.set(tokens.misses);
         self.relay.connections(|server, active, idle| {
             self.meter.upstream_connections(server, active, idle);
+        });
+        let generation = self.world().snapshot.config_generation;
+        self.hub.breakers.states(generation, |server, state| {
+            self.meter.upstream_breaker(server, state);
         });
         counters.loop_lag_micros.set(self.timers.take_lag().max_micros);
     }

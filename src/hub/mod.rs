@@ -4,13 +4,27 @@
 //! Nothing here is authority. Who asks is judged before, on every request, and everything that is
 //! remembered for somebody is found under who they are.
 
+pub mod breaker;
+pub mod desk;
 pub mod ended;
+pub mod sessions;
 
+use std::rc::Rc;
+
+use breaker::Breakers;
+use desk::{Desk, Letterbox};
 use ended::EndedSessions;
+use sessions::UpstreamSessions;
 
 /// The hub's share of one core.
 #[derive(Default)]
 pub struct Hub {
     /// Sessions that ended before their time, those of `/mcp/{server}` among them.
     pub ended: EndedSessions,
+    /// Which upstreams are left alone for a while.
+    pub breakers: Breakers,
+    /// Our own sessions with legacy servers.
+    pub sessions: UpstreamSessions,
+    /// Questions to clients that wait for an answer.
+    pub desk: Desk<Rc<Letterbox>>,
 }

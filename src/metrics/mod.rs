@@ -5,6 +5,7 @@
 //! counter a moment before another, which is all that metrics promise.
 
 mod process;
+mod upstream;
 
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 pub use self::process::{AuditOutcome, ProcessCounters, RefreshOutcome, ReloadTrigger};
+use self::upstream::ServerLabel;
+pub use self::upstream::{BreakerState, SeenEra, ServerView};
 
 use crate::limits::{METRIC_REQUEST_SLOTS_MAX, METRIC_SERVER_SLOTS_MAX};
 use crate::lines::Lines;
@@ -215,12 +218,6 @@ pub struct RequestLabel {
     pub status: u16,
 }
 
-struct ServerLabel {
-    server: Arc<str>,
-    active: Cell,
-    idle: Cell,
-}
-
 type Slots<L, const N: usize> = Box<Lines<[Slot<L>; N]>>;
 
 struct Slot<L> {
@@ -289,12 +286,6 @@ impl Counters {
         used.map(|(reason, one)| (reason, one.count.get()))
     }
 
-    /// `(server, active, idle)` upstream connections.
-    pub fn upstream_connections(&self) -> impl Iterator<Item = (&str, u64, u64)> {
-        let used = self.servers.iter().map_while(|slot| slot.label.get());
-        used.map(|label| (&*label.server, label.active.get(), label.idle.get()))
-    }
-
     /// Notices received, by kind.
     pub fn notices(&self) -> impl Iterator<Item = (NoticeKind, u64)> {
         NoticeKind::ALL.into_iter().zip(self.notices.iter().map(Cell::get))
@@ -351,8 +342,7 @@ impl Meter {
         local.fast.clear();
         local.server_slots.clear();
         for label in self.counters.servers.iter().map_while(|slot| slot.label.get()) {
-            label.active.set(0);
-            label.idle.set(0);
+            label.reset();
         }
     }
 
@@ -383,17 +373,6 @@ impl Meter {
     pub fn notice(&self, kind: NoticeKind) {
         if let Some(cell) = self.counters.notices.get(kind as usize) {
             cell.add(1);
-        }
-    }
-
-    /// Sets how many connections to an upstream are in use and idle.
-    pub fn upstream_connections(&self, server: u16, active: u64, idle: u64) {
-        let mut local = self.local.borrow_mut();
-        let Some(index) = local.claim_server(&self.counters, server) else { return };
-        let label = self.counters.servers.get(index).and_then(|slot| slot.label.get());
-        if let Some(label) = label {
-            label.active.set(active);
-            label.idle.set(idle);
         }
     }
 }
@@ -433,8 +412,7 @@ impl Local {
             Some(index) => *index,
             None => {
                 let index = self.server_names.len();
-                let (active, idle) = (Cell::default(), Cell::default());
-                let label = ServerLabel { server: Arc::clone(&name), active, idle };
+                let label = ServerLabel::new(Arc::clone(&name));
                 counters.servers.get(index)?.label.set(label).ok()?;
                 self.server_names.insert(name, index);
                 index
