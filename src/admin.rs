@@ -347,6 +347,12 @@ fn bus(out: &mut Exposition, cores: &[Arc<Counters>]) {
     out.family("bus_notices_total", Type::Counter, "Cross-core notices received.");
     let notices = cores.iter().flat_map(|core| core.notices());
     labelled(out, "kind", notices.map(|(kind, count)| (kind.as_str(), count)));
+    let sum = |read: fn(&Counters) -> u64| cores.iter().map(|core| read(core)).sum::<u64>();
+    let (received, dropped) = (sum(|c| c.mail_received.get()), sum(|c| c.mail_dropped.get()));
+    let help = "Letters of other cores, by whether somebody waited for them.";
+    out.family("mail_total", Type::Counter, help);
+    out.sample(&[("outcome", "taken")], received.saturating_sub(dropped));
+    out.sample(&[("outcome", "dropped")], dropped);
     let help = "Inboxes that overflowed and made their core forget everything.";
     out.family("bus_overflows_total", Type::Counter, help);
     out.sample(&[], cores.iter().map(|core| core.bus_overflows.get()).sum());

@@ -303,6 +303,10 @@ pub const HUB_PENDING_PER_PRINCIPAL_MAX: usize = 16;
 // -- cross-core --
 /// Notices in one inbox before it overflows into "purge everything".
 pub const BUS_NOTICES_MAX: usize = 1024;
+/// Letters on their way from one core to another; one more is refused with 503.
+pub const MAIL_LETTERS_MAX: usize = 64;
+/// Bytes of one letter's body: what a configuration may let a request body have.
+pub const MAIL_BODY_BYTES_MAX: usize = 16 * BODY_BYTES_MAX;
 
 // -- audit --
 /// Bytes of one per-core audit ring file.

@@ -14,13 +14,16 @@ use crate::core_cell::CoreCell;
 use crate::credential::{CacheOutcome, Credentials};
 use crate::event::Event;
 use crate::hub::Hub;
+use crate::hub::desk::{Owner, ReplyId};
 use crate::identity::{Door, Identity, Trust};
 use crate::limits::{QUOTA_CALLERS_MAX, WAITING_BUSY_MAX};
 use crate::listener::Inputs;
+use crate::mail::{Addressee, Letter, MailKind, Post};
 use crate::mcp::Call;
 use crate::mcp::hub_session::SessionMark;
 use crate::metrics::{Meter, NoticeKind};
 use crate::net::Timers;
+use crate::net::pairs::End;
 use crate::places::{Place, Places};
 use crate::policy::Enforcer;
 use crate::policy::remote::Pdp;
@@ -79,6 +82,10 @@ pub struct Shard {
     inbox: Inbox,
     /// Questions to the control thread.
     asker: Asker,
+    /// Letters to other cores.
+    pub post: Rc<Post>,
+    /// Where they go out and come in, until the worker opens them.
+    mail: CoreCell<Vec<End>>,
 }
 
 /// Buffers of one request; pooled, so that a warm request allocates nothing.
@@ -135,6 +142,8 @@ pub struct Parts {
     pub inbox: Inbox,
     /// The way up.
     pub asker: Asker,
+    /// An end of the mail for each of the other workers.
+    pub mail: Vec<End>,
 }
 
 impl Shard {
@@ -171,9 +180,23 @@ impl Shard {
             inflight,
             inbox: parts.inbox,
             asker: parts.asker,
+            post: Post::new(parts.core, parts.mail.len() as u16 + 1),
+            mail: CoreCell::new(parts.mail),
         };
         shard.name_servers();
         Rc::new(shard)
+    }
+
+    /// Begins to send letters and to take them in; on the event loop of this core. `broken` hears
+    /// of what must end the process.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn open_mail(
+        self: &Rc<Self>,
+        broken: impl Fn(String) + Clone + 'static,
+    ) -> std::io::Result<()> {
+        self.post.open(self.mail.with(std::mem::take), self, broken)
     }
 
     /// The snapshot in force.
@@ -389,6 +412,29 @@ impl Shard {
             self.meter.upstream_breaker(server, state);
         });
         counters.loop_lag_micros.set(self.timers.take_lag().max_micros);
+    }
+}
+
+impl Addressee for Shard {
+    /// What nobody waits for, or waits for from somebody else, is dropped: its sender was told that
+    /// it is on its way, which is all that a client's answer is told (2025-11-25 transports,
+    /// "Sending Messages": 202).
+    fn deliver(&self, letter: Letter) {
+        let Letter { kind, number, session, owner: principal, body, .. } = letter;
+        let counters = self.meter.counters();
+        counters.mail_received.add(1);
+        let taken = match kind {
+            MailKind::Reply => {
+                let owner = Owner { principal, session };
+                let pending = self.hub.desk.take(ReplyId(number), &owner, self.timers.now());
+                pending.map(|pending| pending.what.put(body))
+            }
+            // Nothing asks for these yet.
+            MailKind::Cancel | MailKind::Interest => None,
+        };
+        if taken.is_none() {
+            counters.mail_dropped.add(1);
+        }
     }
 }
 

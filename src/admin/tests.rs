@@ -202,6 +202,7 @@ fn the_exposition_is_valid_and_has_the_names_and_labels_of_the_contract() {
         ("credential_cache_total", "outcome"),
         ("upstream_connections", "server state"),
         ("upstream_breaker", "server state"),
+        ("mail_total", "outcome"),
         ("bus_notices_total", "kind"),
         ("bus_overflows_total", ""),
         ("audit_records_total", "outcome"),

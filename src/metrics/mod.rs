@@ -46,6 +46,10 @@ pub struct Counters {
     pub source_refusals: Cell,
     /// Cross-core notices that were lost in detail.
     pub bus_overflows: Cell,
+    /// Letters of other cores.
+    pub mail_received: Cell,
+    /// Those of them that nobody waited for.
+    pub mail_dropped: Cell,
     /// Tokens from memory.
     pub token_hits: Cell,
     /// Tokens judged from the beginning; the signature comes last, if nothing else refused before.
@@ -244,6 +248,8 @@ impl Counters {
             tls_handshake_failures: Cell::default(),
             source_refusals: Cell::default(),
             bus_overflows: Cell::default(),
+            mail_received: Cell::default(),
+            mail_dropped: Cell::default(),
             token_hits: Cell::default(),
             token_misses: Cell::default(),
             decision_hits: Cell::default(),

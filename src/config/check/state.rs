@@ -12,7 +12,9 @@ use crate::config::raw::{self, Number, Text};
 use crate::config::{
     Audit, AuditMode, AuditSink, ExtensionMethod, ExtensionResource, Policy, SecretSource, Sessions,
 };
-use crate::limits::{BODY_BYTES_MAX, EXTENSION_METHODS_MAX, Limits, SESSION_LIFETIME_SECONDS_MAX};
+use crate::limits::{
+    EXTENSION_METHODS_MAX, Limits, MAIL_BODY_BYTES_MAX, SESSION_LIFETIME_SECONDS_MAX,
+};
 
 impl Checker<'_> {
     pub(super) fn policy(&mut self, file: &raw::File) -> Option<Policy> {
@@ -220,7 +222,7 @@ impl Checker<'_> {
         let idle =
             size(&raw.upstream_idle_per_core_max, default.upstream_idle_per_core_max, 0, 65_536);
         let body =
-            size(&raw.body_bytes_max, default.body_bytes_max, 1_024, 16 * BODY_BYTES_MAX as u64);
+            size(&raw.body_bytes_max, default.body_bytes_max, 1_024, MAIL_BODY_BYTES_MAX as u64);
         let head_ms_max = self.number(&raw.head_ms_max, default.head_ms_max, 100, 60_000);
         let stall_ms_max = self.number(&raw.stall_ms_max, default.stall_ms_max, 100, 600_000);
         let idle_ms_max = self.number(&raw.idle_ms_max, default.idle_ms_max, 100, 3_600_000);
