@@ -9,10 +9,12 @@ mod arguments;
 mod envelope;
 mod era;
 mod facts;
+pub mod hub_session;
 mod identifier;
 mod list;
 mod method;
 mod planned;
+pub mod seal;
 pub mod session;
 mod tree;
 
