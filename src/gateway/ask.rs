@@ -74,12 +74,20 @@ pub(super) async fn connect(
     exchange: &Exchange,
     now: UnixSeconds,
 ) -> Result<(), Denial> {
-    let set = &world.snapshot.policy;
     let questions = questions(world, exchange, now, What::Message)?;
-    match ask(shard, world, exchange, &questions).await {
-        Ok(answers) if answers.first().is_some_and(|answer| answer.permitted) => Ok(()),
-        Ok(_) => Err(Denial::unknown_server(set)),
-        Err(reject) => Err(refused(reject, set)),
+    let answers = ask(shard, world, exchange, &questions).await;
+    connected(world, answers.as_deref().map_err(|reject| *reject))
+}
+
+/// What the answers to the questions of [`connect`] mean.
+///
+/// # Errors
+/// As [`connect`].
+pub(super) fn connected(world: &World, answers: Result<&[Answer], Reject>) -> Result<(), Denial> {
+    let set = &world.snapshot.policy;
+    match answers.map_err(|reject| refused(reject, set))?.first() {
+        Some(answer) if answer.permitted => Ok(()),
+        Some(_) | None => Err(Denial::unknown_server(set)),
     }
 }
 

@@ -450,6 +450,11 @@ impl Exchange {
         }
     }
 
+    /// Of `/mcp` itself, and not (yet) of one of its servers.
+    pub(super) fn is_at_hub(&self) -> bool {
+        self.hub.is_some() && self.server.is_none() && self.scratch.server.is_empty()
+    }
+
     /// An open-ended stream, not the answer to one call: the legacy GET stream, or a modern listen.
     pub(super) fn is_stream(&self) -> bool {
         self.method == HttpMethod::Get || self.mcp_method() == Some(Method::SubscriptionsListen)

@@ -11,6 +11,8 @@
 //! So the rule of `/mcp/{server}` holds: what was judged is what is sent, and nothing is sent that
 //! was not judged.
 
+mod events;
+mod stream;
 #[expect(dead_code, reason = "the calls and lists of the hub use it next")]
 mod turn;
 
@@ -27,9 +29,12 @@ use crate::shard::Shard;
 /// the message comes to.
 pub(super) async fn serve(
     shard: &Shard,
-    _downstream: &mut Downstream,
+    downstream: &mut Downstream,
     exchange: &mut Exchange,
 ) -> Result<Relayed, Reject> {
     exchange.connect(shard).await?;
+    if exchange.is_stream() {
+        return stream::serve(shard, downstream, exchange).await;
+    }
     Err(Reject::GatewayNotBuilt)
 }
