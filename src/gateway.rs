@@ -32,7 +32,7 @@ use crate::listener::{
 use crate::net::{Panicked, Stream, catch_unwind, runtime};
 use crate::policy::Permit;
 use crate::reject::Reject;
-use crate::relay::{Failed, Leg, Relayed};
+use crate::relay::{Failed, Leg, Relayed, To};
 use crate::shard::Shard;
 use crate::world::World;
 
@@ -288,20 +288,23 @@ async fn relay_once(
     let mut body = std::mem::take(&mut exchange.scratch.body);
     let origin = route::cors_origin(downstream, &snapshot.config).to_vec();
     let watch = Watch::new(shard, exchange, downstream.head().0.keep_alive(), words);
-    let leg = Leg {
+    let to = To {
         server,
         server_index,
         upstream,
         generation: snapshot.config_generation,
         credential: credential.as_deref(),
         credential_index: permit.credential(),
+        limits: &snapshot.config.limits,
+    };
+    let leg = Leg {
+        to,
         method: exchange.method,
         body: &mut body,
         session: exchange.session.as_ref().map(|session| session.upstream.as_slice()),
         cancel_on_leave: exchange.cancels_on_leave(),
         retryable: exchange.retryable(),
         origin: &origin,
-        limits: &snapshot.config.limits,
     };
     let result = shard.relay.forward(permit, leg, downstream, &watch).await;
     let tally = watch.tally();

@@ -136,6 +136,12 @@ pub const UPSTREAM_INTERIM_MAX: usize = 8;
 /// by event; for all others this bounds no memory of ours, but ends a server that never ends an
 /// event, before an agent has to buffer it (case M15).
 pub const SSE_EVENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of a JSON answer to the hub, which looks into it and so holds it whole.
+pub const TALK_JSON_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of one event to the hub, for the same reason.
+pub const TALK_EVENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Events and comments of one stream to the hub within a second; a server that says more is cut.
+pub const TALK_EVENTS_PER_SECOND_MAX: u32 = 10_000;
 /// Bytes of pipelined requests read ahead while an answer is under way.
 pub const PIPELINE_BYTES_MAX: usize = HEAD_BYTES_MAX;
 
