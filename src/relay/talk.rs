@@ -458,7 +458,7 @@ impl<'r> Talk<'r> {
         let read = matches!(answer, Answer::Json(_) | Answer::Events(_));
         self.decoder = match decoder {
             Ok(decoder) => decoder,
-            Err(_) if read => return Err(Reject::UpstreamMalformed),
+            Err(_) if read => return Err(Reject::UpstreamTooLarge),
             Err(_) => {
                 self.keep_alive = false;
                 BodyDecoder::none()
