@@ -43,6 +43,7 @@ pub mod audit;
 // 5: assembly
 pub mod ablation;
 pub mod world;
+pub mod hub;
 pub mod shard;
 pub mod gateway;
 pub mod supervisor;

@@ -96,6 +96,18 @@ pub const RPC_METHOD_BYTES_MAX: usize = 256;
 pub const REVISION_BYTES_MAX: usize = 64;
 /// Resources that one `subscriptions/listen` may name.
 pub const LISTEN_RESOURCES_MAX: usize = 256;
+/// Bytes of the instructions that are kept of one upstream, and that `/mcp` gives to an agent in
+/// all: they end up in prompts.
+pub const HELLO_INSTRUCTIONS_BYTES_MAX: usize = 8 * 1024;
+/// How long an upstream's handshake is believed, and with it that it speaks this era and not
+/// another.
+pub const HELLO_LIFETIME: Duration = Duration::from_secs(600);
+/// How old it must be to be held again when the upstream contradicts it.
+pub const HELLO_AGAIN: Duration = Duration::from_secs(10);
+/// Handshakes that one core remembers: 20 MiB if all have as much to say as is kept of one.
+pub const HELLOS_PER_CORE_MAX: usize = 2048;
+/// Bytes of the name and version that an upstream gives itself; more is not kept.
+pub const HELLO_INFO_BYTES_MAX: usize = 1024;
 /// Bytes of an upstream's session id that we seal into our own.
 pub const SESSION_UPSTREAM_ID_BYTES_MAX: usize = 1024;
 /// How far in the future a sealed session may have been issued: clocks of two instances differ.
@@ -180,6 +192,8 @@ pub const CONFIG_BYTES_MAX: usize = 1024 * 1024;
 pub const TRUST_PROVIDERS_MAX: usize = 64;
 /// MCP servers.
 pub const SERVERS_MAX: usize = 1024;
+/// Bytes of the prefix of a server's names on `/mcp`.
+pub const PREFIX_BYTES_MAX: usize = 32;
 /// Upstream credentials.
 pub const CREDENTIALS_MAX: usize = 1024;
 /// Extension methods.

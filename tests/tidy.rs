@@ -39,6 +39,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "ablation",
             "world",
+            "hub",
             "shard",
             "gateway",
             "worker",

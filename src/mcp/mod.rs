@@ -6,15 +6,23 @@
 //! and every doubt is a refusal (cases M01-M10).
 
 mod arguments;
+pub mod bridge;
+pub mod capability;
 mod envelope;
 mod era;
 mod facts;
+pub mod handshake;
 mod identifier;
 mod list;
+pub mod message;
 mod method;
+pub mod names;
 mod planned;
 pub mod session;
+pub mod span;
+pub mod splice;
 mod tree;
+pub mod write;
 
 #[cfg(test)]
 mod tests;

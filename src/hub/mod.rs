@@ -1,0 +1,3 @@
+//! What one core remembers for `/mcp`, the endpoint for everything.
+
+pub mod hello;
