@@ -19,7 +19,7 @@ use crate::control::authzen::DecisionPoint;
 use crate::control::jwks::ProviderKeys;
 use crate::geo::GeoDb;
 use crate::judge::policy::PolicySet;
-use crate::mcp::session::SessionKeys;
+use crate::mcp::seal::Keyring;
 use crate::net::tls::{ClientTls, ServerTls};
 
 /// Everything a worker needs that can change while it runs. Made by the control thread, never
@@ -41,8 +41,8 @@ pub struct Snapshot {
     pub pdp: Option<Arc<DecisionPoint>>,
     /// One entry per `Config::servers`. Workers dial with their own copies, see `world::World`.
     pub upstreams: Vec<Upstream>,
-    /// Seals and opens session ids.
-    pub sessions: Arc<SessionKeys>,
+    /// Seals and opens what clients keep for us.
+    pub keyring: Arc<Keyring>,
     /// TLS of the listener, `None` for plain HTTP on loopback.
     pub tls: Option<Arc<ServerTls>>,
     /// Set once, at SIGTERM.

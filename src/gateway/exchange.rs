@@ -241,7 +241,7 @@ impl Exchange {
         let now = self.judged.wall.seconds();
         let binding = binding(token, &self.scratch.server);
         let lifetime = self.world.snapshot.config.sessions.lifetime_seconds;
-        let upstream = self.world.sessions.open(sealed, &binding, now, lifetime)?;
+        let upstream = self.world.keyring.open_session(sealed, &binding, now, lifetime)?;
         self.session = Some(Session { upstream, sealed: sealed.to_vec() });
         Ok(())
     }

@@ -362,7 +362,7 @@ impl Oversight for Watch<'_> {
         let token = self.exchange.token.as_deref().ok_or(Reject::GatewayFault)?;
         let binding = binding(token, &self.exchange.scratch.server);
         let now = self.shard.clock.now().wall.seconds();
-        self.exchange.world.sessions.seal(&binding, upstream_id, now, out).map(|()| true)
+        self.exchange.world.keyring.seal_session(&binding, upstream_id, now, out).map(|()| true)
     }
 
     fn filter(&self) -> Filter {

@@ -233,7 +233,7 @@ impl Control {
             geo: state.assembly.geo(),
             pdp: state.assembly.pdp.clone(),
             upstreams: state.upstreams.clone(),
-            sessions: Arc::clone(&state.assembly.sessions),
+            keyring: Arc::clone(&state.assembly.keyring),
             tls: state.assembly.tls.clone(),
             draining: state.draining,
         });

@@ -25,11 +25,10 @@ pub use to_legacy::ToLegacy;
 pub use to_modern::ToModern;
 
 use super::handshake::PARTIAL;
-use super::message::ServerNote;
+use super::message::{ServerNote, is_id};
 use super::method::Method;
 use super::span::{Malformed, Node};
 use super::splice::{Edits, Unfit};
-use super::write;
 use crate::reject::Reject;
 
 /// What becomes of one message of an upstream.
@@ -80,18 +79,6 @@ fn is_of_one_hop(key: &str) -> bool {
 /// True for names of ours.
 fn is_ours(key: &str) -> bool {
     PARTIAL.split_inclusive('/').next().is_some_and(|prefix| key.starts_with(prefix))
-}
-
-/// True when `node` of `text` is the id that was written as `id`, however it is spelled now.
-fn is_id(node: Node<'_>, text: &[u8], id: &[u8]) -> bool {
-    if text.get(node.range()) == Some(id) {
-        return true;
-    }
-    node.text().is_some_and(|spelled| {
-        let mut written = Vec::with_capacity(spelled.len() + 2);
-        write::string(spelled, &mut written);
-        written == id
-    })
 }
 
 /// The text of `node`.
