@@ -39,6 +39,8 @@ mod countries;
 mod coverage;
 #[path = "black_box/faults.rs"]
 mod faults;
+#[path = "black_box/federation.rs"]
+mod federation;
 #[path = "black_box/http.rs"]
 mod http;
 #[path = "black_box/http_body.rs"]
