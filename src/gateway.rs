@@ -25,6 +25,7 @@ use std::time::Duration;
 use crate::config::Proxy;
 use crate::credential::UpstreamCredential;
 use crate::fault::{self, Stage};
+use crate::identity::Resource;
 use crate::limits::Limits;
 use crate::listener::{
     Downstream,
@@ -215,8 +216,13 @@ async fn process(
     let world = Rc::clone(&exchange.world);
     fault::point(Stage::Route, downstream.head().1);
     match route::accept(downstream, &world)? {
+        // As any other path that is not served.
+        Route::Hub if !world.snapshot.config.federation.enabled => return Err(Reject::RequestPath),
         Route::Hub => exchange.name_server(None),
         Route::Server(name) => exchange.name_server(Some(name)),
+        Route::Metadata(Resource::Federation) if !world.snapshot.config.federation.enabled => {
+            return Err(Reject::RequestPath);
+        }
         Route::Metadata(resource) => {
             let document = documents::metadata(&world.snapshot.config, resource);
             return documents::serve(shard, downstream, exchange, document).await;

@@ -351,6 +351,8 @@ pub struct Limits {
     pub keys_wait_ms_max: u64,
     /// Time that SIGTERM leaves to requests in flight.
     pub drain_ms_max: u64,
+    /// Sessions that `/mcp` keeps open with servers, on each core.
+    pub hub_sessions_per_core_max: usize,
 }
 
 impl Default for Limits {
@@ -367,6 +369,7 @@ impl Default for Limits {
             connect_ms_max: 3_000,
             keys_wait_ms_max: JWKS_FETCH_MS_MAX + 1_000,
             drain_ms_max: 30_000,
+            hub_sessions_per_core_max: 4_096,
         }
     }
 }
