@@ -154,6 +154,12 @@ pub const UPSTREAM_INTERIM_MAX: usize = 8;
 /// by event; for all others this bounds no memory of ours, but ends a server that never ends an
 /// event, before an agent has to buffer it (case M15).
 pub const SSE_EVENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of a JSON answer to the hub, which looks into it and so holds it whole.
+pub const TALK_JSON_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of one event to the hub, for the same reason.
+pub const TALK_EVENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Events and comments of one stream to the hub within a second; a server that says more is cut.
+pub const TALK_EVENTS_PER_SECOND_MAX: u32 = 10_000;
 /// Bytes of pipelined requests read ahead while an answer is under way.
 pub const PIPELINE_BYTES_MAX: usize = HEAD_BYTES_MAX;
 
@@ -192,6 +198,8 @@ pub const CONFIG_BYTES_MAX: usize = 1024 * 1024;
 pub const TRUST_PROVIDERS_MAX: usize = 64;
 /// MCP servers.
 pub const SERVERS_MAX: usize = 1024;
+/// Bytes of the prefix of a server's names on `/mcp`.
+pub const PREFIX_BYTES_MAX: usize = 32;
 /// Upstream credentials.
 pub const CREDENTIALS_MAX: usize = 1024;
 /// Extension methods.
@@ -369,6 +377,8 @@ pub struct Limits {
     pub keys_wait_ms_max: u64,
     /// Time that SIGTERM leaves to requests in flight.
     pub drain_ms_max: u64,
+    /// Sessions that `/mcp` keeps open with servers, on each core.
+    pub hub_sessions_per_core_max: usize,
 }
 
 impl Default for Limits {
@@ -385,6 +395,7 @@ impl Default for Limits {
             connect_ms_max: 3_000,
             keys_wait_ms_max: JWKS_FETCH_MS_MAX + 1_000,
             drain_ms_max: 30_000,
+            hub_sessions_per_core_max: 4_096,
         }
     }
 }
