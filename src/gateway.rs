@@ -327,7 +327,10 @@ async fn relay_once(
     }
     exchange.outcome.upstream_status = match &result {
         Ok(relayed) => Some(relayed.status),
-        Err(failed) => failed.upstream_status,
+        Err(failed) => {
+            shard.upstream_failed(server_index, failed.reject);
+            failed.upstream_status
+        }
     };
     result
 }

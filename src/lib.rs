@@ -44,6 +44,7 @@ pub mod audit;
 pub mod ablation;
 pub mod world;
 pub mod hub;
+pub mod mail;
 pub mod shard;
 pub mod gateway;
 pub mod supervisor;

@@ -114,6 +114,10 @@ pub const SESSION_UPSTREAM_ID_BYTES_MAX: usize = 1024;
 pub const SEALED_PLAIN_BYTES_MAX: usize = 64 * 1024;
 /// How far in the future a sealed session may have been issued: clocks of two instances differ.
 pub const SESSION_SKEW_SECONDS_MAX: u64 = 60;
+/// How long a session may be configured to live.
+pub const SESSION_LIFETIME_SECONDS_MAX: u64 = 30 * 86_400;
+/// Sessions that ended before their time and are remembered so (2 MiB per core and 2 MiB in all).
+pub const SESSIONS_ENDED_MAX: usize = 65_536;
 /// Buffers that grew beyond this for one body are given back after it.
 pub const BODY_BUFFER_KEPT_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a name in an audit record; longer ones are cut.
@@ -298,9 +302,31 @@ pub const EXACT_CALLERS_MAX: usize = 65_536;
 /// theirs (tries).
 pub const EXACT_TRIES_MAX: usize = 1_024;
 
+// -- /mcp, per core --
+/// Failures in a row after which an upstream is left alone.
+pub const BREAKER_FAILURES: u32 = 5;
+/// For how long, first; doubles with every try that fails.
+pub const BREAKER_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The longest such pause.
+pub const BREAKER_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Sessions of our own with legacy servers.
+pub const HUB_SESSIONS_PER_CORE_MAX: usize = 4_096;
+/// One that was not used for so long is ended.
+pub const HUB_SESSION_IDLE: Duration = Duration::from_secs(15 * 60);
+/// Sessions that wait to be ended at their servers; of more than these the servers hear nothing.
+pub const HUB_SESSIONS_LEFT_MAX: usize = 1_024;
+/// Questions to clients that wait for an answer.
+pub const HUB_PENDING_PER_CORE_MAX: usize = 256;
+/// The same of one principal.
+pub const HUB_PENDING_PER_PRINCIPAL_MAX: usize = 16;
+
 // -- cross-core --
 /// Notices in one inbox before it overflows into "purge everything".
 pub const BUS_NOTICES_MAX: usize = 1024;
+/// Letters on their way from one core to another; one more is refused with 503.
+pub const MAIL_LETTERS_MAX: usize = 64;
+/// Bytes of one letter's body: what a configuration may let a request body have.
+pub const MAIL_BODY_BYTES_MAX: usize = 16 * BODY_BYTES_MAX;
 
 // -- audit --
 /// Bytes of one per-core audit ring file.

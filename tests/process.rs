@@ -56,6 +56,8 @@ mod rollout;
 mod schema_cli;
 #[path = "process/secrets.rs"]
 mod secrets;
+#[path = "process/sessions.rs"]
+mod sessions;
 #[path = "process/signals.rs"]
 mod signals;
 #[path = "process/streams.rs"]

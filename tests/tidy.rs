@@ -40,6 +40,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "ablation",
             "world",
             "hub",
+            "mail",
             "shard",
             "gateway",
             "worker",

@@ -61,6 +61,7 @@ impl Rig {
             exact: Exact::of(&[]),
             inbox: inboxes.pop().unwrap(),
             asker: Asker::new(asks_in, ask_near),
+            mail: Vec::new(),
         };
         let shard = Shard::new(parts, Timers::new(clock));
         let token = mint(&key, clock);

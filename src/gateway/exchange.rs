@@ -226,12 +226,12 @@ impl Exchange {
                 return Err(Reject::RequestMethod);
             }
         }
-        if self.hub.is_some() { Ok(()) } else { self.open_session(downstream) }
+        if self.hub.is_some() { Ok(()) } else { self.open_session(shard, downstream) }
     }
 
     /// A legacy session id is opened for its owner only (case M12); modern requests have none, and
     /// one that is sent all the same is ignored (MCP 2026-07-28, transports, "Earlier Revisions").
-    fn open_session(&mut self, downstream: &Downstream) -> Result<(), Reject> {
+    fn open_session(&mut self, shard: &Shard, downstream: &Downstream) -> Result<(), Reject> {
         let (head, bytes) = downstream.head();
         let Some(sealed) = head.field(bytes, Field::McpSessionId) else { return Ok(()) };
         if self.is_modern() {
@@ -242,6 +242,9 @@ impl Exchange {
         let binding = binding(token, &self.scratch.server);
         let lifetime = self.world.snapshot.config.sessions.lifetime_seconds;
         let upstream = self.world.keyring.open_session(sealed, &binding, now, lifetime)?;
+        if shard.hub.ended.hold(sealed) {
+            return Err(Reject::SessionUnknown);
+        }
         self.session = Some(Session { upstream, sealed: sealed.to_vec() });
         Ok(())
     }

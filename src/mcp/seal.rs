@@ -39,7 +39,8 @@ impl Purpose {
     pub const ALL: [Self; 6] =
         [Self::HubSession, Self::State, Self::Task, Self::Event, Self::Cursor, Self::Reply];
 
-    /// Its name in keys and in what is authenticated. Never changes: what was sealed would not open.
+    /// Its name in keys and in what is authenticated. Never changes: what was sealed would not
+    /// open.
     const fn label(self) -> &'static [u8] {
         match self {
             Self::HubSession => b"portcullis hub session",
@@ -95,8 +96,8 @@ impl Keyring {
         })
     }
 
-    /// Appends the sealed form (visible ASCII without padding: letters, digits, `-`, `_`) of `plain`
-    /// to `out`. It opens for the same `bound` alone: whom it belongs to, see [`bound_to`].
+    /// Appends the sealed form (visible ASCII without padding: letters, digits, `-`, `_`) of
+    /// `plain` to `out`. It opens for the same `bound` alone: whom it belongs to, see [`bound_to`].
     ///
     /// # Errors
     /// `UpstreamMalformed` for more than `SEALED_PLAIN_BYTES_MAX`, which come from no peer that is

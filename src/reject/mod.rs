@@ -144,6 +144,8 @@ pub enum Reject {
     AuditUnavailable,
     /// Too many connections or requests.
     GatewayOverloaded,
+    /// Too much is on its way to the core that waits for this message.
+    MailFull,
     /// The gateway is shutting down.
     GatewayDraining,
     /// A fault of our own; the connection is closed.
@@ -271,6 +273,7 @@ impl Reject {
             | R::UpstreamSuspended
             | R::AuditUnavailable
             | R::GatewayOverloaded
+            | R::MailFull
             | R::GatewayDraining => 503,
             R::UpstreamTimeout => 504,
             R::RequestVersion => 505,

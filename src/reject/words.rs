@@ -69,6 +69,7 @@ impl Reject {
             | R::CredentialUnavailable
             | R::AuditUnavailable
             | R::GatewayOverloaded
+            | R::MailFull
             | R::GatewayDraining
             | R::GatewayFault
             | R::GatewayNotBuilt
@@ -152,6 +153,7 @@ impl Reject {
             R::CredentialUnavailable => "credential_unavailable",
             R::AuditUnavailable => "audit_unavailable",
             R::GatewayOverloaded => "overloaded",
+            R::MailFull => "mail_full",
             R::GatewayDraining => "draining",
             R::GatewayFault => "gateway_fault",
             R::GatewayNotBuilt => "not_built",

@@ -284,6 +284,13 @@ async fn listen_to_workers(control: Rc<Control>, asks: Receiver<Ask>, bell: Unix
                         *wanted = true;
                     }
                 }
+                Ask::EndSession { mark } => {
+                    drop(state);
+                    if control.slot.end_session(mark, control.clock.now().wall.seconds()) {
+                        control.tell(Notice::SessionEnded { mark });
+                    }
+                    continue;
+                }
                 Ask::Retire(snapshot) => {
                     drop(snapshot);
                     control.free(&mut state);

@@ -29,7 +29,7 @@ pub use to_modern::ToModern;
 use super::handshake::PARTIAL;
 use super::message::{ServerNote, is_id};
 use super::method::Method;
-use super::span::{Malformed, Node};
+use super::span::Node;
 use super::splice::{Edits, Unfit};
 use crate::reject::Reject;
 
@@ -89,7 +89,7 @@ fn raw<'t>(node: Node<'_>, text: &'t [u8]) -> Result<&'t [u8], Reject> {
 }
 
 /// `text` with `edits`.
-fn edited(edits: &Edits<'_>, text: &[u8]) -> Result<Vec<u8>, Reject> {
+fn edited(edits: &Edits<'_>, text: &[u8]) -> Result<Vec<u8>, Fault> {
     let mut out = Vec::with_capacity(text.len() + EDITED_MORE_BYTES);
     edits.apply(text, &mut out)?;
     Ok(out)
@@ -98,15 +98,38 @@ fn edited(edits: &Edits<'_>, text: &[u8]) -> Result<Vec<u8>, Reject> {
 /// What an edit usually adds, so that the text is copied once.
 const EDITED_MORE_BYTES: usize = 512;
 
-/// An edit that does not fit is one of a message that two readers read differently.
-impl From<Unfit> for Reject {
-    fn from(_: Unfit) -> Self {
-        Self::UpstreamMalformed
+/// A refusal on its way out. A type of its own, so that `?` of edits works here and nowhere else.
+enum Fault {
+    Known(Reject),
+    /// An edit that does not fit: two readers would read the message differently. Whose fault that
+    /// is depends on whose message it is.
+    Unfit,
+}
+
+impl Fault {
+    const fn of_agent(self) -> Reject {
+        match self {
+            Self::Known(reject) => reject,
+            Self::Unfit => Reject::RpcInvalid,
+        }
+    }
+
+    const fn of_upstream(self) -> Reject {
+        match self {
+            Self::Known(reject) => reject,
+            Self::Unfit => Reject::UpstreamMalformed,
+        }
     }
 }
 
-impl From<Malformed> for Reject {
-    fn from(_: Malformed) -> Self {
-        Self::UpstreamMalformed
+impl From<Reject> for Fault {
+    fn from(reject: Reject) -> Self {
+        Self::Known(reject)
+    }
+}
+
+impl From<Unfit> for Fault {
+    fn from(_: Unfit) -> Self {
+        Self::Unfit
     }
 }

@@ -1,6 +1,6 @@
 //! An agent and a server of the same era, with the hub between them.
 
-use super::{Out, edited, is_id, is_ours, raw, to_legacy};
+use super::{Fault, Out, edited, is_id, is_ours, raw, to_legacy};
 use crate::mcp::era::Era;
 use crate::mcp::message::{Message, ResultKind, Said, ServerNote};
 use crate::mcp::span::Node;
@@ -35,6 +35,15 @@ impl Same {
         up_id: Option<&[u8]>,
         out: &mut Vec<u8>,
     ) -> Result<Self, Reject> {
+        Self::turn(root, text, up_id, out).map_err(Fault::of_agent)
+    }
+
+    fn turn(
+        root: Node<'_>,
+        text: &[u8],
+        up_id: Option<&[u8]>,
+        out: &mut Vec<u8>,
+    ) -> Result<Self, Fault> {
         let of_agent = |_| Reject::RpcInvalid;
         let [id, params] = root.pick(&["id", "params"]).map_err(of_agent)?;
         let id = id.ok_or(Reject::RpcInvalid)?;
@@ -80,18 +89,22 @@ impl Same {
     /// server, which may send none. `GatewayNotBuilt` for an answer that the agent could only use
     /// with a state or a task of the server's, which `/mcp` does not carry yet.
     pub fn heard(&self, message: &Message<'_>, text: &[u8]) -> Result<Out, Reject> {
+        self.turned(message, text).map_err(Fault::of_upstream)
+    }
+
+    fn turned(&self, message: &Message<'_>, text: &[u8]) -> Result<Out, Fault> {
         match message.said {
             Said::Result(_) | Said::Error { .. } => self.answer(message, text),
             Said::Request(method) if self.era() == Era::Legacy => {
                 to_legacy::answered(method, message, text)
             }
             // 2026-07-28 streamable HTTP "Receiving Messages".
-            Said::Request(_) => Err(Reject::UpstreamMalformed),
+            Said::Request(_) => Err(Reject::UpstreamMalformed.into()),
             Said::Notification(note) => self.notification(note, message, text),
         }
     }
 
-    fn answer(&self, message: &Message<'_>, text: &[u8]) -> Result<Out, Reject> {
+    fn answer(&self, message: &Message<'_>, text: &[u8]) -> Result<Out, Fault> {
         let own = self.up_id.as_ref().unwrap_or(&self.id);
         let Some(id) = message.id.filter(|id| is_id(*id, text, own)) else {
             return Ok(Out::Stray);
@@ -99,9 +112,9 @@ impl Same {
         let is_state = message.about.request_state.is_some();
         match message.said {
             Said::Result(ResultKind::InputRequired | ResultKind::Task) => {
-                return Err(Reject::GatewayNotBuilt);
+                return Err(Reject::GatewayNotBuilt.into());
             }
-            Said::Result(_) if is_state => return Err(Reject::GatewayNotBuilt),
+            Said::Result(_) if is_state => return Err(Reject::GatewayNotBuilt.into()),
             Said::Result(_) | Said::Error { .. } | Said::Request(_) | Said::Notification(_) => {}
         }
         let mut edits = Edits::new();
@@ -118,7 +131,7 @@ impl Same {
         note: ServerNote,
         message: &Message<'_>,
         text: &[u8],
-    ) -> Result<Out, Reject> {
+    ) -> Result<Out, Fault> {
         let mut edits = Edits::new();
         match note {
             ServerNote::Progress => {
