@@ -5,6 +5,7 @@
 //! remembered for somebody is found under who they are.
 
 pub mod breaker;
+pub mod catalog;
 pub mod desk;
 pub mod ended;
 pub mod hello;
