@@ -84,6 +84,20 @@ pub const LIST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Items of one such list: each is a decision or up to four, some 0.1 µs for one that is kept,
 /// 20 µs for a fresh one with a condition (bench `list_filter`). A longer list comes in pages.
 pub const LIST_ITEMS_MAX: usize = 10_000;
+/// Bytes of one item of a list on `/mcp`.
+pub const CATALOG_ITEM_BYTES_MAX: usize = 64 * 1024;
+/// Pages of one list of a server, all of which `/mcp` asks for.
+pub const CATALOG_PAGES_MAX: usize = 64;
+/// Bytes of a server's cursor.
+pub const CATALOG_CURSOR_BYTES_MAX: usize = 4096;
+/// Arguments of one tool that are mirrored into headers.
+pub const CATALOG_PARAMS_MAX: usize = 16;
+/// Bytes of all lists that one core remembers; beyond them the oldest go.
+pub const CATALOGS_BYTES_PER_CORE_MAX: usize = 64 << 20;
+/// How long a list may be used at most, whatever its server says.
+pub const CATALOG_LIFETIME: Duration = Duration::from_secs(60);
+/// How long one that its server wants fetched each time still tells which server has what.
+pub const CATALOG_ROUTING: Duration = Duration::from_secs(5);
 /// Time after which the judging of a list leaves a turn to others of its core, in microseconds.
 pub const LIST_TURN_MICROS: u64 = 500;
 /// Items that are judged between two looks at the clock: up to four fresh decisions each.

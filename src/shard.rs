@@ -216,6 +216,7 @@ impl Shard {
             self.identity.purge();
             self.enforcer.purge();
             self.pdp.forget_permits();
+            self.hub.voided();
             self.hub.ended.merge(&self.slot.ended(), self.clock.now().wall.seconds());
             self.hub.sessions.end_clients(|mark| self.hub.ended.hold_mark(mark));
         }
@@ -229,6 +230,7 @@ impl Shard {
                     self.credentials.purge();
                     self.hub.hellos.purge();
                     self.pdp.forget_permits();
+                    self.hub.voided();
                 }
                 Notice::SessionEnded { mark } => {
                     self.session_ended(mark);

@@ -5,6 +5,7 @@
 //! remembered for somebody is found under who they are.
 
 pub mod breaker;
+pub mod catalog;
 pub mod desk;
 pub mod ended;
 pub mod hello;
@@ -13,6 +14,7 @@ pub mod sessions;
 use std::rc::Rc;
 
 use breaker::Breakers;
+use catalog::Catalogs;
 use desk::{Desk, Letterbox};
 use ended::EndedSessions;
 use hello::Hellos;
@@ -29,6 +31,16 @@ pub struct Hub {
     pub hellos: Hellos,
     /// Our own sessions with legacy servers.
     pub sessions: UpstreamSessions,
+    /// What they list.
+    pub catalogs: Catalogs,
     /// Questions to clients that wait for an answer.
     pub desk: Desk<Rc<Letterbox>>,
+}
+
+impl Hub {
+    /// Credentials were revoked: what was learnt with them is forgotten.
+    pub fn voided(&self) {
+        self.hellos.purge();
+        self.catalogs.purge();
+    }
 }

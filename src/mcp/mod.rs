@@ -8,6 +8,7 @@
 mod arguments;
 pub mod bridge;
 pub mod capability;
+pub mod catalog;
 pub mod ended;
 mod envelope;
 mod era;

@@ -18,9 +18,11 @@
 //! | logs | as the agent asked in `_meta` | as they are |
 //! | news of lists | to the gateway only | to the gateway only |
 
+mod same;
 mod to_legacy;
 mod to_modern;
 
+pub use same::Same;
 pub use to_legacy::ToLegacy;
 pub use to_modern::ToModern;
 

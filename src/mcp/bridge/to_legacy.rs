@@ -201,7 +201,11 @@ impl ToLegacy {
 
 /// Our answer to a request of the server. We declared no capability, so it may ask for a sign of
 /// life and nothing else (2025-11-25 basic/lifecycle "Operation").
-fn answered(method: ServerMethod, message: &Message<'_>, text: &[u8]) -> Result<Out, Fault> {
+pub(super) fn answered(
+    method: ServerMethod,
+    message: &Message<'_>,
+    text: &[u8],
+) -> Result<Out, Fault> {
     let id = raw(message.id.ok_or(Reject::UpstreamMalformed)?, text)?;
     let answer: &[u8] = match method {
         ServerMethod::Ping => br#"result":{}}"#,
