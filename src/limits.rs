@@ -119,6 +119,10 @@ pub const LISTEN_RESOURCES_MAX: usize = 256;
 /// Bytes of the instructions that are kept of one upstream, and that `/mcp` gives to an agent in
 /// all: they end up in prompts.
 pub const HELLO_INSTRUCTIONS_BYTES_MAX: usize = 8 * 1024;
+/// Messages of an upstream that may come before its answer to a handshake.
+pub const HUB_MESSAGES_BEFORE_ANSWER_MAX: usize = 64;
+/// Time in which all servers have to answer what is asked of them at once.
+pub const HUB_FANOUT: Duration = Duration::from_secs(5);
 /// How long an upstream's handshake is believed, and with it that it speaks this era and not
 /// another.
 pub const HELLO_LIFETIME: Duration = Duration::from_secs(600);
@@ -174,6 +178,12 @@ pub const UPSTREAM_INTERIM_MAX: usize = 8;
 /// by event; for all others this bounds no memory of ours, but ends a server that never ends an
 /// event, before an agent has to buffer it (case M15).
 pub const SSE_EVENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of a JSON answer to the hub, which looks into it and so holds it whole.
+pub const TALK_JSON_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of one event to the hub, for the same reason.
+pub const TALK_EVENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Events and comments of one stream to the hub within a second; a server that says more is cut.
+pub const TALK_EVENTS_PER_SECOND_MAX: u32 = 10_000;
 /// Bytes of pipelined requests read ahead while an answer is under way.
 pub const PIPELINE_BYTES_MAX: usize = HEAD_BYTES_MAX;
 
@@ -391,6 +401,8 @@ pub struct Limits {
     pub keys_wait_ms_max: u64,
     /// Time that SIGTERM leaves to requests in flight.
     pub drain_ms_max: u64,
+    /// Sessions that `/mcp` keeps open with servers, on each core.
+    pub hub_sessions_per_core_max: usize,
 }
 
 impl Default for Limits {
@@ -407,6 +419,7 @@ impl Default for Limits {
             connect_ms_max: 3_000,
             keys_wait_ms_max: JWKS_FETCH_MS_MAX + 1_000,
             drain_ms_max: 30_000,
+            hub_sessions_per_core_max: 4_096,
         }
     }
 }

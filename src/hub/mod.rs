@@ -27,10 +27,10 @@ pub struct Hub {
     pub ended: EndedSessions,
     /// Which upstreams are left alone for a while.
     pub breakers: Breakers,
+    /// What servers said in their handshakes.
+    pub hellos: Hellos,
     /// Our own sessions with legacy servers.
     pub sessions: UpstreamSessions,
-    /// What the servers said in their handshakes.
-    pub hellos: Hellos,
     /// What they list.
     pub catalogs: Catalogs,
     /// Questions to clients that wait for an answer.

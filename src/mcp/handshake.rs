@@ -7,6 +7,7 @@
 
 use super::capability::{ClientCapabilities, ServerCapabilities, era_of};
 use super::era::{Era, MODERN_REVISIONS, REVISIONS};
+use super::message::{Message, ResultKind, Said, is_id};
 use super::span::{Malformed, Node, NodeKind};
 use super::write;
 use crate::limits::{HELLO_INFO_BYTES_MAX, HELLO_INSTRUCTIONS_BYTES_MAX};
@@ -98,6 +99,47 @@ impl Hello {
             instructions: instructions.into(),
             info: info.unwrap_or_default().into(),
         })
+    }
+}
+
+/// What the answer to a handshake says about the era of its server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It speaks the era that it was asked in.
+    Speaks(Hello),
+    /// It does not, or not with us: the other era is worth a try.
+    OtherEra,
+    /// Nothing: it is down, it refused us, or it made no sense. A denial or an outage must not turn
+    /// into "speaks the other era".
+    Silent,
+}
+
+impl Verdict {
+    /// Judges an answer to our handshake `id` (JSON) in `asked`: its HTTP status, and the first
+    /// message with an id in it, if any, which was read from `text`.
+    ///
+    /// Only a result is a proof. Servers refuse a handshake of the other era in many ways: 400 with
+    /// codes of their own, 404, 405, or 200 with an error. What a server also says when it is ill
+    /// (5xx, an internal error), busy (429) or guarded (401, 403) proves nothing.
+    #[must_use]
+    pub fn of(asked: Era, id: &[u8], status: u16, heard: Option<(&Message<'_>, &[u8])>) -> Self {
+        let own = heard.filter(|(message, text)| match (message.said, message.id) {
+            (Said::Result(_) | Said::Error { .. }, Some(written)) => is_id(written, text, id),
+            (Said::Error { .. }, None) => true,
+            (_, _) => false,
+        });
+        match (status, own.map(|(message, text)| (message.said, message.content, text))) {
+            (200, Some((Said::Result(ResultKind::Complete), Some(result), text))) => {
+                let hello = match asked {
+                    Era::Legacy => Hello::of_initialize(result, text),
+                    Era::Modern => Hello::of_discover(result, text),
+                };
+                hello.map_or(Self::Silent, Self::Speaks)
+            }
+            (_, Some((Said::Error { code: INTERNAL_ERROR }, ..))) => Self::Silent,
+            (200, Some((Said::Error { .. }, ..))) | (400 | 404 | 405, _) => Self::OtherEra,
+            (_, _) => Self::Silent,
+        }
     }
 }
 
@@ -298,6 +340,8 @@ fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
 const IMPLEMENTATION: &[u8] =
     concat!(r#"{"name":"portcullis","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#).as_bytes();
 
+/// JSON-RPC 2.0 §5.1.
+const INTERNAL_ERROR: i64 = -32_603;
 /// 2026-07-28 basic/index "`_meta`": on every request.
 pub const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 /// The same, optional there.

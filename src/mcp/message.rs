@@ -6,6 +6,7 @@
 //! thing to us and another to the agent.
 
 use super::span::{Malformed, Node, NodeKind};
+use super::write;
 use crate::limits::RPC_ID_BYTES_MAX;
 
 /// One message of an upstream, and the values in it that a gateway has to look at or to change.
@@ -259,6 +260,18 @@ impl<'d> Message<'d> {
         }
         Ok(self)
     }
+}
+
+/// True when `node` of `text` is the id that was written as `id`, however it is spelled now.
+pub(crate) fn is_id(node: Node<'_>, text: &[u8], id: &[u8]) -> bool {
+    if text.get(node.range()) == Some(id) {
+        return true;
+    }
+    node.text().is_some_and(|spelled| {
+        let mut written = Vec::with_capacity(spelled.len() + 2);
+        write::string(spelled, &mut written);
+        written == id
+    })
 }
 
 /// An id that can be compared and repeated: a string or an integer (MCP basic/index "Messages").

@@ -34,7 +34,9 @@ mod tests;
 
 pub use arguments::{Arguments, Doubt, Field, Item, Items, Plan, Shape, Writer};
 pub use envelope::{Call, Kind, Known, Target};
-pub use era::{ASSUMED_REVISION, Era, MODERN_REVISIONS, Mirrored, REVISIONS, bodyless_revision};
+pub use era::{
+    ASSUMED_REVISION, Era, MODERN_REVISIONS, Mirrored, REVISIONS, bodyless_revision, field_value,
+};
 pub use facts::ListChanges;
 pub use list::{Found, ListReader, Listed, may_hold_a_list};
 pub use method::{METHOD_COUNT, Method};

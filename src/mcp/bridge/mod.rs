@@ -18,18 +18,19 @@
 //! | logs | as the agent asked in `_meta` | as they are |
 //! | news of lists | to the gateway only | to the gateway only |
 
+mod same;
 mod to_legacy;
 mod to_modern;
 
+pub use same::Same;
 pub use to_legacy::ToLegacy;
 pub use to_modern::ToModern;
 
 use super::handshake::PARTIAL;
-use super::message::ServerNote;
+use super::message::{ServerNote, is_id};
 use super::method::Method;
-use super::span::{Malformed, Node};
+use super::span::Node;
 use super::splice::{Edits, Unfit};
-use super::write;
 use crate::reject::Reject;
 
 /// What becomes of one message of an upstream.
@@ -82,25 +83,13 @@ fn is_ours(key: &str) -> bool {
     PARTIAL.split_inclusive('/').next().is_some_and(|prefix| key.starts_with(prefix))
 }
 
-/// True when `node` of `text` is the id that was written as `id`, however it is spelled now.
-fn is_id(node: Node<'_>, text: &[u8], id: &[u8]) -> bool {
-    if text.get(node.range()) == Some(id) {
-        return true;
-    }
-    node.text().is_some_and(|spelled| {
-        let mut written = Vec::with_capacity(spelled.len() + 2);
-        write::string(spelled, &mut written);
-        written == id
-    })
-}
-
 /// The text of `node`.
 fn raw<'t>(node: Node<'_>, text: &'t [u8]) -> Result<&'t [u8], Reject> {
     text.get(node.range()).ok_or(Reject::GatewayFault)
 }
 
 /// `text` with `edits`.
-fn edited(edits: &Edits<'_>, text: &[u8]) -> Result<Vec<u8>, Reject> {
+fn edited(edits: &Edits<'_>, text: &[u8]) -> Result<Vec<u8>, Fault> {
     let mut out = Vec::with_capacity(text.len() + EDITED_MORE_BYTES);
     edits.apply(text, &mut out)?;
     Ok(out)
@@ -109,15 +98,38 @@ fn edited(edits: &Edits<'_>, text: &[u8]) -> Result<Vec<u8>, Reject> {
 /// What an edit usually adds, so that the text is copied once.
 const EDITED_MORE_BYTES: usize = 512;
 
-/// An edit that does not fit is one of a message that two readers read differently.
-impl From<Unfit> for Reject {
-    fn from(_: Unfit) -> Self {
-        Self::UpstreamMalformed
+/// A refusal on its way out. A type of its own, so that `?` of edits works here and nowhere else.
+enum Fault {
+    Known(Reject),
+    /// An edit that does not fit: two readers would read the message differently. Whose fault that
+    /// is depends on whose message it is.
+    Unfit,
+}
+
+impl Fault {
+    const fn of_agent(self) -> Reject {
+        match self {
+            Self::Known(reject) => reject,
+            Self::Unfit => Reject::RpcInvalid,
+        }
+    }
+
+    const fn of_upstream(self) -> Reject {
+        match self {
+            Self::Known(reject) => reject,
+            Self::Unfit => Reject::UpstreamMalformed,
+        }
     }
 }
 
-impl From<Malformed> for Reject {
-    fn from(_: Malformed) -> Self {
-        Self::UpstreamMalformed
+impl From<Reject> for Fault {
+    fn from(reject: Reject) -> Self {
+        Self::Known(reject)
+    }
+}
+
+impl From<Unfit> for Fault {
+    fn from(_: Unfit) -> Self {
+        Self::Unfit
     }
 }

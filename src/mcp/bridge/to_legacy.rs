@@ -1,6 +1,6 @@
 //! A modern agent in front of a legacy server.
 
-use super::{Out, edited, is_bridged, is_cacheable, is_id, is_of_one_hop, raw};
+use super::{Fault, Out, edited, is_bridged, is_cacheable, is_id, is_of_one_hop, raw};
 use crate::mcp::Method;
 use crate::mcp::capability::ClientCapabilities;
 use crate::mcp::handshake::{Introduced, LOG_LEVEL};
@@ -42,8 +42,18 @@ impl ToLegacy {
         up_id: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<Self, Reject> {
+        Self::turn(method, root, text, up_id, out).map_err(Fault::of_agent)
+    }
+
+    fn turn(
+        method: Method,
+        root: Node<'_>,
+        text: &[u8],
+        up_id: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Self, Fault> {
         if !is_bridged(method) {
-            return Err(Reject::UpstreamEra);
+            return Err(Reject::UpstreamEra.into());
         }
         let introduced = Introduced::of_modern(root).map_err(|_| Reject::RpcParams)?;
         let of_agent = |_| Reject::RpcInvalid;
@@ -52,7 +62,7 @@ impl ToLegacy {
         let [meta, state, responses] =
             params.pick(&["_meta", "requestState", "inputResponses"]).map_err(of_agent)?;
         if state.is_some() {
-            return Err(Reject::StateForeign);
+            return Err(Reject::StateForeign.into());
         }
         let meta = meta.ok_or(Reject::RpcParams)?;
         let [token, logs] = meta.pick(&["progressToken", LOG_LEVEL]).map_err(of_agent)?;
@@ -94,19 +104,20 @@ impl ToLegacy {
     /// `UpstreamMalformed` for what cannot be edited in one way only; `UpstreamEra` for an error
     /// that asks for something which no modern agent is asked in this form (-32042).
     pub fn heard(&self, message: &Message<'_>, text: &[u8]) -> Result<Out, Reject> {
-        match message.said {
+        let out = match message.said {
             Said::Result(_) => self.result(message, text),
             Said::Error { code } => self.error(code, message, text),
             Said::Request(method) => answered(method, message, text),
             Said::Notification(note) => self.notification(note, message, text),
-        }
+        };
+        out.map_err(Fault::of_upstream)
     }
 
     /// A legacy result is complete by itself: a member that has a meaning in the modern era has
     /// none in it, and is overwritten.
-    fn result(&self, message: &Message<'_>, text: &[u8]) -> Result<Out, Reject> {
+    fn result(&self, message: &Message<'_>, text: &[u8]) -> Result<Out, Fault> {
         let (Some(id), Some(result)) = (message.id, message.content) else {
-            return Err(Reject::UpstreamMalformed);
+            return Err(Reject::UpstreamMalformed.into());
         };
         if !is_id(id, text, &self.up_id) {
             return Ok(Out::Stray);
@@ -126,7 +137,7 @@ impl ToLegacy {
         Ok(Out::Answer(edited(&edits, text)?))
     }
 
-    fn error(&self, code: i64, message: &Message<'_>, text: &[u8]) -> Result<Out, Reject> {
+    fn error(&self, code: i64, message: &Message<'_>, text: &[u8]) -> Result<Out, Fault> {
         let Some(id) = message.id.filter(|id| is_id(*id, text, &self.up_id)) else {
             return Ok(Out::Stray);
         };
@@ -140,7 +151,7 @@ impl ToLegacy {
             }
             // 2025-11-25 client/elicitation: the user has to visit a page first. The modern era has
             // a result for that, whose hosts policy has to judge.
-            -32_042 => return Err(Reject::UpstreamEra),
+            -32_042 => return Err(Reject::UpstreamEra.into()),
             _ => {}
         }
         Ok(Out::Answer(edited(&edits, text)?))
@@ -151,7 +162,7 @@ impl ToLegacy {
         note: ServerNote,
         message: &Message<'_>,
         text: &[u8],
-    ) -> Result<Out, Reject> {
+    ) -> Result<Out, Fault> {
         let mut edits = Edits::new();
         match note {
             ServerNote::Progress => {
@@ -190,7 +201,11 @@ impl ToLegacy {
 
 /// Our answer to a request of the server. We declared no capability, so it may ask for a sign of
 /// life and nothing else (2025-11-25 basic/lifecycle "Operation").
-fn answered(method: ServerMethod, message: &Message<'_>, text: &[u8]) -> Result<Out, Reject> {
+pub(super) fn answered(
+    method: ServerMethod,
+    message: &Message<'_>,
+    text: &[u8],
+) -> Result<Out, Fault> {
     let id = raw(message.id.ok_or(Reject::UpstreamMalformed)?, text)?;
     let answer: &[u8] = match method {
         ServerMethod::Ping => br#"result":{}}"#,

@@ -1,6 +1,6 @@
 //! A legacy agent in front of a modern server.
 
-use super::{Out, edited, is_bridged, is_id, is_of_one_hop, raw};
+use super::{Fault, Out, edited, is_bridged, is_id, is_of_one_hop, raw};
 use crate::mcp::Method;
 use crate::mcp::capability::ClientCapabilities;
 use crate::mcp::handshake::{write_meta, write_meta_members};
@@ -37,8 +37,18 @@ impl ToModern {
         capabilities: ClientCapabilities,
         out: &mut Vec<u8>,
     ) -> Result<Self, Reject> {
+        Self::turn(method, root, text, capabilities, out).map_err(Fault::of_agent)
+    }
+
+    fn turn(
+        method: Method,
+        root: Node<'_>,
+        text: &[u8],
+        capabilities: ClientCapabilities,
+        out: &mut Vec<u8>,
+    ) -> Result<Self, Fault> {
         if !is_bridged(method) {
-            return Err(Reject::UpstreamEra);
+            return Err(Reject::UpstreamEra.into());
         }
         let of_agent = |_| Reject::RpcInvalid;
         let [id, params] = root.pick(&["id", "params"]).map_err(of_agent)?;
@@ -53,7 +63,7 @@ impl ToModern {
             Some(params) => {
                 let [meta, task] = params.pick(&["_meta", "task"]).map_err(of_agent)?;
                 if task.is_some() {
-                    return Err(Reject::UpstreamEra);
+                    return Err(Reject::UpstreamEra.into());
                 }
                 match meta {
                     Some(meta) => {
@@ -80,17 +90,18 @@ impl ToModern {
     /// modern server may send (2026-07-28 streamable HTTP "Receiving Messages"). `UpstreamEra` for
     /// a result that is not complete: a legacy agent would take it for one that is.
     pub fn heard(&self, message: &Message<'_>, text: &[u8]) -> Result<Out, Reject> {
-        match message.said {
+        let out = match message.said {
             Said::Result(kind) => self.result(kind, message, text),
             Said::Error { code } => self.error(code, message, text),
-            Said::Request(_) => Err(Reject::UpstreamMalformed),
+            Said::Request(_) => Err(Reject::UpstreamMalformed.into()),
             Said::Notification(note) => notification(note, message, text),
-        }
+        };
+        out.map_err(Fault::of_upstream)
     }
 
-    fn result(&self, kind: ResultKind, message: &Message<'_>, text: &[u8]) -> Result<Out, Reject> {
+    fn result(&self, kind: ResultKind, message: &Message<'_>, text: &[u8]) -> Result<Out, Fault> {
         let (Some(id), Some(result)) = (message.id, message.content) else {
-            return Err(Reject::UpstreamMalformed);
+            return Err(Reject::UpstreamMalformed.into());
         };
         if !is_id(id, text, &self.id) {
             return Ok(Out::Stray);
@@ -98,7 +109,7 @@ impl ToModern {
         match kind {
             ResultKind::Complete => {}
             ResultKind::InputRequired | ResultKind::Task | ResultKind::Other => {
-                return Err(Reject::UpstreamEra);
+                return Err(Reject::UpstreamEra.into());
             }
         }
         let mut edits = Edits::new();
@@ -117,7 +128,7 @@ impl ToModern {
         Ok(Out::Answer(edited(&edits, text)?))
     }
 
-    fn error(&self, code: i64, message: &Message<'_>, text: &[u8]) -> Result<Out, Reject> {
+    fn error(&self, code: i64, message: &Message<'_>, text: &[u8]) -> Result<Out, Fault> {
         let Some(id) = message.id.filter(|id| is_id(*id, text, &self.id)) else {
             return Ok(Out::Stray);
         };
@@ -162,7 +173,7 @@ fn rewrite_meta(
     Ok(())
 }
 
-fn notification(note: ServerNote, message: &Message<'_>, text: &[u8]) -> Result<Out, Reject> {
+fn notification(note: ServerNote, message: &Message<'_>, text: &[u8]) -> Result<Out, Fault> {
     match note {
         ServerNote::Progress | ServerNote::Message => {}
         ServerNote::PromptsListChanged

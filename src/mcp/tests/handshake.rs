@@ -3,9 +3,10 @@
 use super::super::capability::{ClientCapabilities as Client, ServerCapabilities as Server};
 use super::super::era::Era;
 use super::super::handshake::{
-    Hello, INITIALIZED, Introduced, Offer, join_instructions, negotiate, write_discover,
+    Hello, INITIALIZED, Introduced, Offer, Verdict, join_instructions, negotiate, write_discover,
     write_initialize,
 };
+use super::super::message::Message;
 use super::super::span::{Document, Malformed};
 use crate::limits::HELLO_INSTRUCTIONS_BYTES_MAX;
 
@@ -252,4 +253,50 @@ fn instructions_stand_under_their_prefix_and_cannot_leave_it() {
     let joined = join_instructions(&[("a", &long), ("b", "short"), ("c", &lines), ("d", "last")]);
     assert!(joined.len() <= HELLO_INSTRUCTIONS_BYTES_MAX, "{}", joined.len());
     assert!(joined.contains("\n## b\n> short\n") && joined.ends_with("## d\n> last"), "{joined}");
+}
+
+#[test]
+fn only_a_result_proves_an_era_and_only_a_refusal_of_the_form_speaks_for_the_other() {
+    let result = r#"{"jsonrpc":"2.0","id":"g0","result":{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"s","version":"1"}}}"#;
+    let error = |code: i64| {
+        format!(r#"{{"jsonrpc":"2.0","id":"g0","error":{{"code":{code},"message":""}}}}"#)
+    };
+    let judge = |asked: Era, status: u16, text: &str| {
+        let mut document = Document::new();
+        let read = document.read(text.as_bytes()).and_then(Message::read).ok();
+        Verdict::of(asked, br#""g0""#, status, read.as_ref().map(|it| (it, text.as_bytes())))
+    };
+    assert!(matches!(judge(Era::Legacy, 200, result), Verdict::Speaks(_)));
+    for (asked, status, text) in [
+        (Era::Modern, 400, error(-32_000)),
+        (Era::Modern, 404, error(-32_601)),
+        (Era::Modern, 404, String::new()),
+        (Era::Modern, 405, "not JSON".to_owned()),
+        (Era::Modern, 200, error(-32_601)),
+        (Era::Legacy, 400, error(-32_022)),
+        (Era::Legacy, 400, error(-32_602).replace(r#""g0""#, "null")),
+    ] {
+        assert_eq!(judge(asked, status, &text), Verdict::OtherEra, "{status} {text}");
+    }
+    for (asked, status, text) in [
+        (Era::Modern, 500, error(-32_601)),
+        (Era::Modern, 503, String::new()),
+        (Era::Modern, 401, error(-32_601)),
+        (Era::Modern, 403, String::new()),
+        (Era::Modern, 429, error(-32_601)),
+        (Era::Modern, 307, String::new()),
+        (Era::Modern, 200, error(-32_603)),
+        (Era::Modern, 400, error(-32_603)),
+        (Era::Modern, 200, String::new()),
+        (Era::Modern, 202, String::new()),
+        // An answer to something else, in another form, or in the middle of something.
+        (Era::Modern, 200, result.to_owned()),
+        (Era::Legacy, 200, result.replace("g0", "g1")),
+        (Era::Legacy, 200, error(-32_601).replace("g0", "g1")),
+        (Era::Legacy, 200, result.replace("2025-11-25", "2026-07-28")),
+        (Era::Legacy, 500, result.to_owned()),
+        (Era::Legacy, 200, result.replace(r#""capabilities""#, r#""resultType":"task","x""#)),
+    ] {
+        assert_eq!(judge(asked, status, &text), Verdict::Silent, "{status} {text}");
+    }
 }
