@@ -10,7 +10,7 @@ use super::names;
 use super::seal::{Keyring, Purpose};
 use super::write;
 use crate::clock::UnixSeconds;
-use crate::limits::{CURSOR_SECONDS_MAX, PAGE_BYTES_MAX, PAGE_ITEMS_MAX};
+use crate::limits::{CURSOR_SECONDS_MAX, PAGE_BYTES_MAX};
 use crate::reject::Reject;
 
 /// How far a client has come.
@@ -84,8 +84,8 @@ impl Place {
 }
 
 /// A page under way.
-#[derive(Default)]
 pub struct Page {
+    items_max: usize,
     items: Vec<u8>,
     count: usize,
     last: Place,
@@ -94,17 +94,24 @@ pub struct Page {
 }
 
 impl Page {
-    /// An empty one.
+    /// An empty one, for up to `items_max` items and `PAGE_BYTES_MAX` bytes.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(items_max: usize) -> Self {
+        Self {
+            items_max,
+            items: Vec::new(),
+            count: 0,
+            last: Place::default(),
+            full: false,
+            outer: String::new(),
+        }
     }
 
     /// Appends an item of the server with `prefix`; false when it has no place on this page any
     /// more, which is full then. `server`: its name is to stand in the item, where a URI does not
     /// tell whose it is. There is always place for one item.
     pub fn put(&mut self, prefix: &str, entry: Entry<'_>, server: Option<&str>) -> bool {
-        if self.full || self.count == PAGE_ITEMS_MAX {
+        if self.full || self.count == self.items_max {
             self.full = true;
             return false;
         }
@@ -135,12 +142,6 @@ impl Page {
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.full
-    }
-
-    /// How many more items could have a place.
-    #[must_use]
-    pub fn room(&self) -> usize {
-        if self.full { 0 } else { PAGE_ITEMS_MAX - self.count }
     }
 
     /// How many items it has.

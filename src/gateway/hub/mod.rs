@@ -14,6 +14,7 @@
 mod events;
 mod greet;
 mod handshake;
+mod lists;
 mod local;
 mod stream;
 mod together;
@@ -21,7 +22,7 @@ mod turn;
 
 use super::exchange::Exchange;
 use crate::listener::Downstream;
-use crate::mcp::Method;
+use crate::mcp::{Listed, Method};
 use crate::reject::Reject;
 use crate::relay::Relayed;
 use crate::shard::Shard;
@@ -47,6 +48,9 @@ pub(super) async fn serve(
         Method::ServerDiscover => handshake::discover(shard, downstream, exchange).await,
         Method::NotificationsInitialized => local::noted(shard, downstream, exchange).await,
         Method::Ping => local::ping(shard, downstream, exchange).await,
-        _ => Err(Reject::GatewayNotBuilt),
+        _ => match Listed::of(method) {
+            Some(listed) => lists::serve(shard, downstream, exchange, listed).await,
+            None => Err(Reject::GatewayNotBuilt),
+        },
     }
 }

@@ -8,8 +8,10 @@ use super::super::paging::{Answer, Missing, Page, Place};
 use super::super::seal::{Keyring, bound_to};
 use super::super::span::Document;
 use crate::clock::UnixSeconds;
-use crate::limits::{CURSOR_SECONDS_MAX, PAGE_BYTES_MAX, PAGE_ITEMS_MAX};
+use crate::limits::{CURSOR_SECONDS_MAX, PAGE_BYTES_MAX};
 use crate::reject::Reject;
+
+const PAGE_ITEMS: usize = 256;
 
 fn catalog(listed: Listed, items: &[Value]) -> Catalog {
     let text = json!({ listed.member(): items }).to_string();
@@ -31,7 +33,7 @@ fn pages(servers: &[(&str, Catalog)]) -> Vec<Vec<Value>> {
     let mut from = Place::default();
     let mut all = Vec::new();
     loop {
-        let mut page = Page::new();
+        let mut page = Page::new(PAGE_ITEMS);
         'page: for (prefix, catalog) in servers {
             for entry in catalog.entries() {
                 if from.is_before(prefix, entry.name()) && !page.put(prefix, entry, None) {
@@ -68,11 +70,11 @@ fn every_item_comes_once_in_order_over_all_pages() {
         ("A", tools(names(300), 1)),
         ("a", tools([], 1)),
         ("a-b", tools(["_".to_owned(), String::new(), long.clone(), "\u{e9}".to_owned()], 1)),
-        ("b", tools(names(2 * PAGE_ITEMS_MAX), 5000)),
+        ("b", tools(names(2 * PAGE_ITEMS), 5000)),
     ];
     let all = pages(&servers);
     for (at, page) in all.iter().enumerate() {
-        let full = page.len() == PAGE_ITEMS_MAX || at + 1 == all.len();
+        let full = page.len() == PAGE_ITEMS || at + 1 == all.len();
         assert!(full || page.len() * 5000 > PAGE_BYTES_MAX - 10_000, "page {at}: {}", page.len());
     }
     let mut expected = Vec::new();
@@ -90,7 +92,7 @@ fn every_item_comes_once_in_order_over_all_pages() {
 
 #[test]
 fn a_page_has_its_bounds_and_always_place_for_one_item() {
-    let exact = tools((0..PAGE_ITEMS_MAX).map(|at| format!("{at:04}")), 1);
+    let exact = tools((0..PAGE_ITEMS).map(|at| format!("{at:04}")), 1);
     assert_eq!(pages(&[("a", exact)]).len(), 1, "no empty page behind a full one");
     let big = |at: usize| format!("{at}{}", "x".repeat(4000));
     let sizes: Vec<usize> =
@@ -142,7 +144,7 @@ fn a_cursor_is_its_owners_of_one_list_and_for_a_while() {
 fn an_answer_says_what_its_revision_wants_and_who_is_missing() {
     let items = [json!({"uri": "a:1"}), json!({"uri": "b:1", "_meta": {"k": 1}})];
     let catalog = catalog(Listed::Resources, &items);
-    let mut page = Page::new();
+    let mut page = Page::new(PAGE_ITEMS);
     for entry in catalog.entries() {
         assert!(page.put("s", entry, Some("srv")));
     }
