@@ -308,7 +308,6 @@ impl<'a> Greeting<'a> {
     }
 
     /// The session of a server that is known to be a legacy one.
-    #[expect(dead_code, reason = "the calls and lists of the hub use it next")]
     async fn session(&self) -> Result<Rc<UpstreamSession>, Reject> {
         let sessions = &self.shard.hub.sessions;
         let now = self.shard.timers.now();
