@@ -81,7 +81,6 @@ impl Visible {
 }
 
 /// What a request needs to know of its server before it is sent.
-#[expect(dead_code, reason = "the calls and lists of the hub use it next")]
 pub(super) struct Greeted {
     /// Its era, among other things.
     pub(super) hello: Rc<Hello>,
@@ -94,7 +93,6 @@ pub(super) struct Greeted {
 ///
 /// # Errors
 /// Those of a handshake; `PolicyDenied` and the like when the handshake itself is denied.
-#[expect(dead_code, reason = "the calls and lists of the hub use it next")]
 pub(super) async fn greeted(
     shard: &Shard,
     exchange: &Exchange,
@@ -308,7 +306,6 @@ impl<'a> Greeting<'a> {
     }
 
     /// The session of a server that is known to be a legacy one.
-    #[expect(dead_code, reason = "the calls and lists of the hub use it next")]
     async fn session(&self) -> Result<Rc<UpstreamSession>, Reject> {
         let sessions = &self.shard.hub.sessions;
         let now = self.shard.timers.now();

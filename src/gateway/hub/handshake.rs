@@ -91,7 +91,6 @@ impl Speaker {
     /// # Errors
     /// `SessionUnknown` for a session that is not this principal's, too old, or ended; `RpcParams`
     /// for a modern message without capabilities.
-    #[expect(dead_code, reason = "the calls and lists of the hub use it next")]
     pub(super) fn of(
         shard: &Shard,
         downstream: &Downstream,
