@@ -81,7 +81,6 @@ impl Visible {
 }
 
 /// What a request needs to know of its server before it is sent.
-#[expect(dead_code, reason = "the calls and lists of the hub use it next")]
 pub(super) struct Greeted {
     /// Its era, among other things.
     pub(super) hello: Rc<Hello>,
@@ -94,7 +93,6 @@ pub(super) struct Greeted {
 ///
 /// # Errors
 /// Those of a handshake; `PolicyDenied` and the like when the handshake itself is denied.
-#[expect(dead_code, reason = "the calls and lists of the hub use it next")]
 pub(super) async fn greeted(
     shard: &Shard,
     exchange: &Exchange,

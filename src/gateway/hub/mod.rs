@@ -11,9 +11,12 @@
 //! So the rule of `/mcp/{server}` holds: what was judged is what is sent, and nothing is sent that
 //! was not judged.
 
+mod answer;
+mod call;
 mod events;
 mod greet;
 mod handshake;
+mod leg;
 mod local;
 mod stream;
 mod together;
@@ -56,6 +59,10 @@ pub(super) async fn serve(
         Method::Initialize => handshake::initialize(shard, downstream, exchange).await,
         Method::ServerDiscover => handshake::discover(shard, downstream, exchange).await,
         Method::NotificationsInitialized => local::noted(shard, downstream, exchange).await,
+        Method::ToolsCall
+        | Method::PromptsGet
+        | Method::ResourcesRead
+        | Method::CompletionComplete => call::serve(shard, downstream, exchange).await,
         Method::Ping => local::ping(shard, downstream, exchange).await,
         _ => Err(Reject::GatewayNotBuilt),
     }
