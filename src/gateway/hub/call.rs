@@ -201,7 +201,7 @@ impl Aimed {
         let document = self.document.borrow();
         let root = document.root().ok_or(Reject::GatewayFault)?;
         let mut body = Vec::with_capacity(self.text.len() + BODY_MORE_BYTES);
-        let up_id = format!("\"c{}\"", shard.hub.next_request()).into_bytes();
+        let up_id = format!("\"c{}.{}\"", shard.core, shard.hub.next_request()).into_bytes();
         let turned = match (era_of(speaker.revision), era_of(revision)) {
             (Era::Modern, Era::Modern) => {
                 Turned::Same(Same::request(root, &self.text, None, &mut body)?)
