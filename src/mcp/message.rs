@@ -6,7 +6,6 @@
 //! thing to us and another to the agent.
 
 use super::span::{Malformed, Node, NodeKind};
-use super::write;
 use crate::limits::RPC_ID_BYTES_MAX;
 
 /// One message of an upstream, and the values in it that a gateway has to look at or to change.
@@ -62,7 +61,8 @@ pub enum Said {
     Notification(ServerNote),
 }
 
-/// `result.resultType` (2026-07-28 basic/index "Results"). The list is open: what is unknown passes.
+/// `result.resultType` (2026-07-28 basic/index "Results"). The list is open: what is unknown
+/// passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResultKind {
     /// `complete`, or absent as in every legacy revision.
@@ -160,7 +160,8 @@ impl<'d> Message<'d> {
     /// batch: no revision's server may send one over HTTP but in answer to one, and we send none),
     /// a repeated or other-cased key among those that are read here, an id that is neither a string
     /// nor an integer or is too long to repeat, more or less than one of `method`, `result` and
-    /// `error`, a `result`, `error`, `params` or `_meta` that is no object, an error without a code.
+    /// `error`, a `result`, `error`, `params` or `_meta` that is no object, an error without a
+    /// code.
     pub fn read(root: Node<'d>) -> Result<Self, Malformed> {
         object(root)?;
         let [version, id, method, params, result, error] =
@@ -267,11 +268,9 @@ pub(crate) fn is_id(node: Node<'_>, text: &[u8], id: &[u8]) -> bool {
     if text.get(node.range()) == Some(id) {
         return true;
     }
-    node.text().is_some_and(|spelled| {
-        let mut written = Vec::with_capacity(spelled.len() + 2);
-        write::string(spelled, &mut written);
-        written == id
-    })
+    // Equal strings have many spellings, on either side.
+    let own = || serde_json::from_slice::<String>(id);
+    node.text().is_some_and(|spelled| own().is_ok_and(|own| own == spelled))
 }
 
 /// An id that can be compared and repeated: a string or an integer (MCP basic/index "Messages").
