@@ -9,6 +9,7 @@ mod ask;
 mod decide;
 mod documents;
 mod exchange;
+mod hub;
 mod oversight;
 mod record;
 mod refuse;
@@ -230,6 +231,10 @@ async fn process(
     exchange.identify(shard, downstream).await?;
     exchange.read_body(shard, downstream).await?;
     exchange.read_call(shard, downstream)?;
+    if exchange.hub.is_some() {
+        // On the heap: most requests are for one server and have no room for it.
+        return Box::pin(hub::serve(shard, downstream, exchange)).await;
+    }
     fault::point(Stage::Policy, downstream.head().1);
     let permit = if exchange.asks() {
         // On the heap: who decides here has no room for this in each request.

@@ -34,6 +34,8 @@ mod faults;
 mod gateway;
 #[path = "process/http.rs"]
 mod http;
+#[path = "process/hub_streams.rs"]
+mod hub_streams;
 #[path = "process/many.rs"]
 mod many;
 #[path = "black_box/mmdb.rs"]

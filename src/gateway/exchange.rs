@@ -34,7 +34,7 @@ pub(super) struct Exchange {
     pub(super) source: Option<IpAddr>,
     pub(super) started: Now,
     /// The moment by which token, session and policy are judged.
-    judged: Now,
+    pub(super) judged: Now,
     /// When it was asked about, if what was answered then was kept.
     pub(super) kept_since: Option<Monotonic>,
     pub(super) relay_began: Option<Monotonic>,
@@ -44,6 +44,8 @@ pub(super) struct Exchange {
     pub(super) read_failed: bool,
     /// The legacy session that the request belongs to.
     pub(super) session: Option<Session>,
+    /// What only a request to `/mcp` and its legs have.
+    pub(super) hub: Option<Box<AtHub>>,
     /// What the audit calls it.
     pub(super) event: &'static str,
     pub(super) policies: Option<PolicyIds>,
@@ -66,6 +68,15 @@ pub(super) struct Exchange {
 pub(super) struct Session {
     pub(super) upstream: Vec<u8>,
     pub(super) sealed: Vec<u8>,
+}
+
+/// A request that came to `/mcp`, or one leg of it.
+#[derive(Default)]
+pub(super) struct AtHub {
+    /// The id as the agent wrote it, once the body is no longer the agent's.
+    pub(super) id: Option<Vec<u8>>,
+    /// Of a leg: `seq` of the record that it is part of.
+    pub(super) leg_of: Option<u64>,
 }
 
 /// Which credential went along.
@@ -92,6 +103,7 @@ impl Exchange {
             call_read: false,
             read_failed: false,
             session: None,
+            hub: None,
             event: EVENT_REQUEST,
             policies: None,
             would_deny: None,
@@ -113,9 +125,12 @@ impl Exchange {
     /// Stage 2, its result: which server the path names, `None` for `/mcp`.
     pub(super) fn name_server(&mut self, name: Option<&str>) {
         self.scratch.server.clear();
-        if let Some(name) = name {
-            self.scratch.server.push_str(name);
-            self.server = self.world.server(name);
+        match name {
+            Some(name) => {
+                self.scratch.server.push_str(name);
+                self.server = self.world.server(name);
+            }
+            None => self.hub = Some(Box::default()),
         }
     }
 
@@ -136,7 +151,7 @@ impl Exchange {
         }
         let authorization = head.field(bytes, Field::Authorization);
         let config = &self.world.snapshot.config;
-        let audiences = Audiences::new(&config.public_url, resource(&self.scratch.server));
+        let audiences = Audiences::new(&config.public_url, self.resource());
         let wait = config.limits.keys_wait_ms_max;
         let token = decide::verify(shard, authorization, &audiences, self.judged, wait).await?;
         shard.ablation.keep_token(&token);
@@ -211,7 +226,7 @@ impl Exchange {
                 return Err(Reject::RequestMethod);
             }
         }
-        self.open_session(shard, downstream)
+        if self.hub.is_some() { Ok(()) } else { self.open_session(shard, downstream) }
     }
 
     /// A legacy session id is opened for its owner only (case M12); modern requests have none, and
@@ -276,7 +291,7 @@ impl Exchange {
     }
 
     /// `None` when other rules came while the answer was waited for.
-    async fn ask_once(&mut self, shard: &Shard) -> Option<Result<Permit, Reject>> {
+    pub(super) async fn ask_once(&mut self, shard: &Shard) -> Option<Result<Permit, Reject>> {
         self.country = decide::locate(&self.world, self.source);
         let now = self.judged.wall.seconds();
         let decided = ask::permit(shard, &self.world, self, now).await;
@@ -429,6 +444,20 @@ impl Exchange {
         self.call_read && self.scratch.call.era() == Era::Modern
     }
 
+    /// The protected resource that the path stands for.
+    pub(super) fn resource(&self) -> Resource<'_> {
+        match self.hub {
+            Some(_) => Resource::Federation,
+            None if self.scratch.server.is_empty() => Resource::Federation,
+            None => Resource::Server(&self.scratch.server),
+        }
+    }
+
+    /// Of `/mcp` itself, and not (yet) of one of its servers.
+    pub(super) fn is_at_hub(&self) -> bool {
+        self.hub.is_some() && self.server.is_none() && self.scratch.server.is_empty()
+    }
+
     /// An open-ended stream, not the answer to one call: the legacy GET stream, or a modern listen.
     pub(super) fn is_stream(&self) -> bool {
         self.method == HttpMethod::Get || self.mcp_method() == Some(Method::SubscriptionsListen)
@@ -467,11 +496,6 @@ pub(super) fn binding<'a>(token: &'a VerifiedToken, server: &'a str) -> Binding<
         agent: principal.agent(),
         server,
     }
-}
-
-/// The protected resource that a path stands for; the empty name is `/mcp`.
-pub(super) fn resource(server: &str) -> Resource<'_> {
-    if server.is_empty() { Resource::Federation } else { Resource::Server(server) }
 }
 
 fn mirrored<'a>(head: &RequestHead, bytes: &'a [u8]) -> Mirrored<'a> {

@@ -3,7 +3,8 @@
 use super::exchange::{CredentialUsed, Exchange, Session};
 use crate::address::Country;
 use crate::audit::{
-    CredentialCache, CredentialUse, Decision, Entry, List, Name, TokenReference, trace_id,
+    CredentialCache, CredentialUse, Decision, EVENT_LEG, Entry, List, Name, TokenReference,
+    trace_id,
 };
 use crate::config::Config;
 use crate::credential::CacheOutcome;
@@ -51,12 +52,17 @@ impl Exchange {
                 decision
             }
         };
-        self.count(shard, recorded, refused);
+        if self.event != EVENT_LEG {
+            self.count(shard, recorded, refused);
+        }
         if !self.broken {
             shard.release_scratch(self.scratch);
         }
         // Moved out: whoever has no session pays for this what letting go of none costs anyway.
-        if let Some(session) = self.session {
+        // On /mcp the agent's session is not that of one server, whose end does not end it.
+        if let Some(session) = self.session
+            && self.hub.is_none()
+        {
             session.settle(shard, self.method, self.outcome.upstream_status);
         }
     }
@@ -121,6 +127,7 @@ impl Exchange {
                 .map(|token| TokenReference::from_digest(token.fingerprint())),
             country: self.country.as_ref().map(Country::as_str),
             would_deny: self.would_deny.as_deref().map(List::Shared),
+            leg_of: self.hub.as_ref().and_then(|hub| hub.leg_of),
             limit: self.exceeded.and_then(|it| limit_name(config, it.limit)),
             ..Entry::new(self.started.wall, decision)
         }
