@@ -25,6 +25,7 @@ use std::time::Duration;
 use crate::config::Proxy;
 use crate::credential::UpstreamCredential;
 use crate::fault::{self, Stage};
+use crate::identity::Resource;
 use crate::limits::Limits;
 use crate::listener::{
     Downstream,
@@ -33,7 +34,7 @@ use crate::listener::{
 use crate::net::{Panicked, Stream, catch_unwind, runtime};
 use crate::policy::Permit;
 use crate::reject::Reject;
-use crate::relay::{Failed, Leg, Relayed};
+use crate::relay::{Failed, Leg, Relayed, To};
 use crate::shard::Shard;
 use crate::world::World;
 
@@ -215,8 +216,13 @@ async fn process(
     let world = Rc::clone(&exchange.world);
     fault::point(Stage::Route, downstream.head().1);
     match route::accept(downstream, &world)? {
+        // As any other path that is not served.
+        Route::Hub if !world.snapshot.config.federation.enabled => return Err(Reject::RequestPath),
         Route::Hub => exchange.name_server(None),
         Route::Server(name) => exchange.name_server(Some(name)),
+        Route::Metadata(Resource::Federation) if !world.snapshot.config.federation.enabled => {
+            return Err(Reject::RequestPath);
+        }
         Route::Metadata(resource) => {
             let document = documents::metadata(&world.snapshot.config, resource);
             return documents::serve(shard, downstream, exchange, document).await;
@@ -293,20 +299,23 @@ async fn relay_once(
     let mut body = std::mem::take(&mut exchange.scratch.body);
     let origin = route::cors_origin(downstream, &snapshot.config).to_vec();
     let watch = Watch::new(shard, exchange, downstream.head().0.keep_alive(), words);
-    let leg = Leg {
+    let to = To {
         server,
         server_index,
         upstream,
         generation: snapshot.config_generation,
         credential: credential.as_deref(),
         credential_index: permit.credential(),
+        limits: &snapshot.config.limits,
+    };
+    let leg = Leg {
+        to,
         method: exchange.method,
         body: &mut body,
         session: exchange.session.as_ref().map(|session| session.upstream.as_slice()),
         cancel_on_leave: exchange.cancels_on_leave(),
         retryable: exchange.retryable(),
         origin: &origin,
-        limits: &snapshot.config.limits,
     };
     let result = shard.relay.forward(permit, leg, downstream, &watch).await;
     let tally = watch.tally();

@@ -84,6 +84,20 @@ pub const LIST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Items of one such list: each is a decision or up to four, some 0.1 µs for one that is kept,
 /// 20 µs for a fresh one with a condition (bench `list_filter`). A longer list comes in pages.
 pub const LIST_ITEMS_MAX: usize = 10_000;
+/// Bytes of one item of a list on `/mcp`.
+pub const CATALOG_ITEM_BYTES_MAX: usize = 64 * 1024;
+/// Pages of one list of a server, all of which `/mcp` asks for.
+pub const CATALOG_PAGES_MAX: usize = 64;
+/// Bytes of a server's cursor.
+pub const CATALOG_CURSOR_BYTES_MAX: usize = 4096;
+/// Arguments of one tool that are mirrored into headers.
+pub const CATALOG_PARAMS_MAX: usize = 16;
+/// Bytes of all lists that one core remembers; beyond them the oldest go.
+pub const CATALOGS_BYTES_PER_CORE_MAX: usize = 64 << 20;
+/// How long a list may be used at most, whatever its server says.
+pub const CATALOG_LIFETIME: Duration = Duration::from_secs(60);
+/// How long one that its server wants fetched each time still tells which server has what.
+pub const CATALOG_ROUTING: Duration = Duration::from_secs(5);
 /// Time after which the judging of a list leaves a turn to others of its core, in microseconds.
 pub const LIST_TURN_MICROS: u64 = 500;
 /// Items that are judged between two looks at the clock: up to four fresh decisions each.
@@ -96,6 +110,18 @@ pub const RPC_METHOD_BYTES_MAX: usize = 256;
 pub const REVISION_BYTES_MAX: usize = 64;
 /// Resources that one `subscriptions/listen` may name.
 pub const LISTEN_RESOURCES_MAX: usize = 256;
+/// Bytes of the instructions that are kept of one upstream, and that `/mcp` gives to an agent in
+/// all: they end up in prompts.
+pub const HELLO_INSTRUCTIONS_BYTES_MAX: usize = 8 * 1024;
+/// How long an upstream's handshake is believed, and with it that it speaks this era and not
+/// another.
+pub const HELLO_LIFETIME: Duration = Duration::from_secs(600);
+/// How old it must be to be held again when the upstream contradicts it.
+pub const HELLO_AGAIN: Duration = Duration::from_secs(10);
+/// Handshakes that one core remembers: 20 MiB if all have as much to say as is kept of one.
+pub const HELLOS_PER_CORE_MAX: usize = 2048;
+/// Bytes of the name and version that an upstream gives itself; more is not kept.
+pub const HELLO_INFO_BYTES_MAX: usize = 1024;
 /// Bytes of an upstream's session id that we seal into our own.
 pub const SESSION_UPSTREAM_ID_BYTES_MAX: usize = 1024;
 /// Bytes that we seal into one value that a client keeps for us: a server's `requestState`, mostly.
@@ -142,6 +168,12 @@ pub const UPSTREAM_INTERIM_MAX: usize = 8;
 /// by event; for all others this bounds no memory of ours, but ends a server that never ends an
 /// event, before an agent has to buffer it (case M15).
 pub const SSE_EVENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of a JSON answer to the hub, which looks into it and so holds it whole.
+pub const TALK_JSON_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of one event to the hub, for the same reason.
+pub const TALK_EVENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Events and comments of one stream to the hub within a second; a server that says more is cut.
+pub const TALK_EVENTS_PER_SECOND_MAX: u32 = 10_000;
 /// Bytes of pipelined requests read ahead while an answer is under way.
 pub const PIPELINE_BYTES_MAX: usize = HEAD_BYTES_MAX;
 
@@ -180,6 +212,8 @@ pub const CONFIG_BYTES_MAX: usize = 1024 * 1024;
 pub const TRUST_PROVIDERS_MAX: usize = 64;
 /// MCP servers.
 pub const SERVERS_MAX: usize = 1024;
+/// Bytes of the prefix of a server's names on `/mcp`.
+pub const PREFIX_BYTES_MAX: usize = 32;
 /// Upstream credentials.
 pub const CREDENTIALS_MAX: usize = 1024;
 /// Extension methods.
@@ -357,6 +391,8 @@ pub struct Limits {
     pub keys_wait_ms_max: u64,
     /// Time that SIGTERM leaves to requests in flight.
     pub drain_ms_max: u64,
+    /// Sessions that `/mcp` keeps open with servers, on each core.
+    pub hub_sessions_per_core_max: usize,
 }
 
 impl Default for Limits {
@@ -373,6 +409,7 @@ impl Default for Limits {
             connect_ms_max: 3_000,
             keys_wait_ms_max: JWKS_FETCH_MS_MAX + 1_000,
             drain_ms_max: 30_000,
+            hub_sessions_per_core_max: 4_096,
         }
     }
 }

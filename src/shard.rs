@@ -215,6 +215,7 @@ impl Shard {
             self.identity.purge();
             self.enforcer.purge();
             self.pdp.forget_permits();
+            self.hub.voided();
             self.hub.ended.merge(&self.slot.ended(), self.clock.now().wall.seconds());
             self.hub.sessions.end_clients(|mark| self.hub.ended.hold_mark(mark));
         }
@@ -227,6 +228,7 @@ impl Shard {
                 Notice::CredentialsRevoked => {
                     self.credentials.purge();
                     self.pdp.forget_permits();
+                    self.hub.voided();
                 }
                 Notice::SessionEnded { mark } => {
                     self.session_ended(mark);

@@ -20,6 +20,12 @@
 mod client;
 #[path = "black_box/gateway.rs"]
 mod gateway;
+#[path = "black_box/hub_peer.rs"]
+#[allow(dead_code, reason = "the tests of the hub's calls and lists use the rest")]
+mod hub_peer;
+#[path = "black_box/hub_rig.rs"]
+#[allow(dead_code, reason = "the tests of the hub's calls and lists use the rest")]
+mod hub_rig;
 #[path = "black_box/mmdb.rs"]
 mod mmdb;
 #[path = "black_box/setup.rs"]
@@ -39,6 +45,8 @@ mod countries;
 mod coverage;
 #[path = "black_box/faults.rs"]
 mod faults;
+#[path = "black_box/federation.rs"]
+mod federation;
 #[path = "black_box/http.rs"]
 mod http;
 #[path = "black_box/http_body.rs"]

@@ -25,13 +25,14 @@ mod install;
 mod upstream;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
     "README.md",
     "src/manual/architecture.md",
     "src/manual/threat_model.md",
     "src/manual/invariants.md",
     "src/manual/vulnerabilities.md",
     "src/manual/configuration.md",
+    "src/manual/federation.md",
     "src/manual/policy.md",
     "src/manual/audit.md",
     "src/manual/operations.md",

@@ -220,9 +220,10 @@ class Lane:
             f"proxy={self.watched()}",
         ]
         if scenario.tool:
-            argv += ["--tool", self.own.get("tool", scenario.tool)]
-        if "tool" in self.own:
-            argv += ["--does", scenario.tool]
+            tool = wire.named(self.own, scenario.tool)
+            argv += ["--tool", tool]
+            if tool != scenario.tool:
+                argv += ["--does", scenario.tool]
         if "revision" in self.own:
             argv += ["--header", f"Mcp-Protocol-Version:{self.own['revision']}"]
         if self.peer and self.peer.slack:
@@ -285,7 +286,7 @@ class Lane:
         refused = sum(1 for one in self.checks if one["check"] != "good")
         # Streams are cut at the end of a window: those may lack their outcome.
         open_ones = self.scenario.connections * len(self.rounds) * (self.scenario.kind == "sse")
-        open_ones += len(self.in_vain)
+        open_ones += len(self.in_vain) + int(self.own.get("asides", 0))
         wanted = int(reached) + refused
         if not wanted - open_ones <= self.audit_lines <= wanted + open_ones:
             raise Trouble(

@@ -9,6 +9,9 @@ from place import Launch, Peer, Place
 
 STAGES = ("token", "policy", "credential", "audit", "inspect")
 
+# Servers at `/mcp` beside the one that is called.
+BESIDE = ("left", "right")
+
 POLICIES = """@id("staff-may-connect")
 permit (principal in Group::"staff", action == Action::"connect", resource);
 @id("engineers-use-bench")
@@ -81,6 +84,35 @@ def gateway(place: Place, program: str = "portcullis", off: tuple[str, ...] = ()
     )
 
 
+def hub(place: Place) -> Launch:
+    """The same with three servers at `/mcp`, of which one is called; all are the one upstream."""
+    servers, rules = "", ""
+    for name in BESIDE:
+        servers += f"""[[server]]
+name = "{name}"
+url = "http://127.0.0.1:{place.upstream}/mcp"
+trust_private_addresses = true
+"""
+        rules += f"""@id("engineers-use-{name}")
+permit (principal in Group::"engineering",
+  action in [Action::"session", Action::"list", Action::"use"], resource in Server::"{name}");
+"""
+    launch = gateway(place)
+    # A credential names the servers that it may be sent to, where there are several.
+    whole = configuration(place).replace(
+        'kind = "api_key"\n', 'kind = "api_key"\nservers = ["bench"]\n'
+    )
+    path = place.write("gateway.toml", whole + servers)
+    place.write("policies/beside.cedar", rules)
+    argv = [*launch.argv[:-1], str(path)]
+    return replace(launch, argv=argv, settings=whole + servers + POLICIES + rules)
+
+
+def _at_the_hub(_place: Place, _port: int) -> dict[str, str]:
+    """How the load speaks to `/mcp`; what the gateway asks its servers on its own is no call."""
+    return {"path": "/mcp", "prefix": "bench_", "asides": str(2 * (1 + len(BESIDE)))}
+
+
 def two_workers(place: Place) -> Launch:
     """The same on both CPUs: for memory and start, never for CPU per request."""
     return gateway(replace(place, cpus="0-1"))
@@ -121,6 +153,18 @@ PEERS = [
         checks=True,
         tool_rule=True,
         caches_tokens=True,
+    ),
+    Peer(
+        "portcullis-hub",
+        "portcullis",
+        "portcullis",
+        "Portcullis at /mcp, one server of three",
+        hub,
+        checks=True,
+        tool_rule=True,
+        caches_tokens=True,
+        tls=False,
+        prepare=_at_the_hub,
     ),
     *ABLATIONS,
 ]

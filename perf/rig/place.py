@@ -74,7 +74,8 @@ class Peer:
     # Ablations leave out a check on purpose: what they answer is recorded and not judged.
     judged: bool = True
     # Programs that need a conversation before the first call (a registration) hold it here; it
-    # gives what the load must say: `path`, `tool`, `tokens` (a file), `good` (a token), `revision`.
+    # gives what the load must say: `path`, `tool`, `prefix` (of tools), `tokens` (a file), `good` (a
+    # token), `revision`; and how many requests it may make on its own, `asides`.
     prepare: "Callable[[Place, int], dict[str, str]] | None" = None
     # Bytes that an answer may be longer or shorter by, for those that write the JSON anew.
     slack: int = 0

@@ -370,6 +370,13 @@ def _rest() -> list[Scenario]:
         ),
         *idle,
         Scenario(
+            "hub_300",
+            "tools/call, 300 B, at /mcp beside /mcp/{server}",
+            ("portcullis", "portcullis-hub"),
+            rounds=8,
+            seconds=1.0,
+        ),
+        Scenario(
             "contextforge",
             "tools/call, 300 B, ContextForge beside nginx",
             ("nginx", "portcullis", "contextforge"),

@@ -12,6 +12,7 @@ from scenarios import all_peers
 from stats import Spread, errors, ratio
 
 OURS = "portcullis"
+HUB = "portcullis-hub"
 BASELINE = Path(__file__).resolve().parents[1] / "gate" / "baseline.json"
 
 UNMEASURED = "not measured"
@@ -460,6 +461,14 @@ def _costs(book: Book) -> list[Target]:
     ]
 
 
+def _federated(book: Book) -> Target:
+    """A call at `/mcp` over the same at the server's own URL, round by round."""
+    spread, detail, wrong = _over(book, "hub_300", OURS, HUB)
+    mine = book.cell("hub_300", HUB)
+    one = _target("a call at /mcp, over one at /mcp/{server}", 1.5, "×", spread, detail, mine)
+    return replace(one, wrong=one.wrong + wrong, why=_why(book, "hub_300", HUB, OURS))
+
+
 def targets(book: Book) -> list[Target]:
     """All of them, in the order of the issue."""
     found = _costs(book)
@@ -469,5 +478,5 @@ def targets(book: Book) -> list[Target]:
     found += _streams(book)
     peers, shake = ("nginx", "haproxy", "envoy"), "full TLS 1.3 handshake: over the best peer's"
     found.append(_over_best(book, shake, 1.0, "handshakes", OURS, peers))
-    found += [_enters(book), _allocations()]
+    found += [_enters(book), _allocations(), _federated(book)]
     return [*found, *_memory(book), _cold(book)]

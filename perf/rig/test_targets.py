@@ -90,6 +90,15 @@ class Judging(unittest.TestCase):
         write_json(path, cell, self.results)
         self.assertEqual(self.found()[TWO_THOUSAND].verdict(), "no verdict: 2 errors")
 
+    def test_a_federated_call_is_over_one_at_the_servers_own_url(self) -> None:
+        """Of the same run, by rounds of the same number."""
+        text, call = "a call at /mcp, over one at /mcp/{server}", scenario("hub_300")
+        write_cell(self.results, call, "portcullis", [10.0, 20.0])
+        self.assertEqual(self.found()[text].verdict(), targets.UNMEASURED)
+        write_cell(self.results, call, "portcullis-hub", [12.0, 36.0])
+        self.assertEqual(self.found()[text].spread, Spread(1.2, 1.5, 1.8, 2))
+        self.assertEqual(self.found()[text].verdict(), "met (within spread)")
+
     def test_streams_and_the_best_are_paired(self) -> None:
         """By rounds of the same number."""
         for name, costs in (("portcullis", [5.0, 50.0]), ("haproxy", [10.0, 100.0])):

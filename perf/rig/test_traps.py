@@ -23,7 +23,7 @@ import fake
 import keys
 import ours
 import wire
-from place import Place, Programs
+from place import Launch, Place, Programs
 from procs import Nursery, wait_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,13 +134,18 @@ class Traps(Client):
             Programs(found={"portcullis": program}),
             cpus=cpu,
         )
-        launch = ours.gateway(place)
+        launch = self.launch(place)
         nursery = Nursery(here)
         self.addCleanup(nursery.stop_all)
         self.gateway = nursery.start("portcullis", launch.argv)
         wait_port(place.listen, self.gateway)
-        self.token = keys.check_tokens(made, "ES256")["good"]
+        self.port, self.tokens = place.listen, keys.check_tokens(made, "ES256")
+        self.token = self.tokens["good"]
         self.connect(place.listen)
+
+    def launch(self, place: Place) -> Launch:
+        """With one server behind it."""
+        return ours.gateway(place)
 
     def test_16_kib_up_and_down_does_not_stall(self) -> None:
         """Request and answer of 16 KiB."""
@@ -157,6 +162,19 @@ class Traps(Client):
     def test_events_arrive_one_by_one(self) -> None:
         """Not at the end of the stream."""
         self.held_back()
+
+
+class ManyServers(Traps):
+    """The same with three servers behind it, as at `/mcp`; seen at the URL of the one called."""
+
+    def launch(self, place: Place) -> Launch:
+        """With three."""
+        return ours.hub(place)
+
+    def test_it_checks_what_it_must(self) -> None:
+        """The policies of the servers beside it permit nothing here."""
+        peer = next(one for one in ours.PEERS if one.name == "portcullis-hub")
+        wire.require(wire.function_checks(peer, self.port, self.tokens, None, {}))
 
 
 class Bad(threading.Thread):

@@ -63,6 +63,11 @@ def request(
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
+def named(own: dict[str, str], tool: str) -> str:
+    """What a tool of the upstream is called at this peer."""
+    return own.get("tool", own.get("prefix", "") + tool)
+
+
 def permitted(answer: Answer) -> bool:
     """Whether it is the upstream's own result for the call."""
     return answer.status == 200 and b'"result"' in answer.body and b'"error"' not in answer.body
@@ -83,7 +88,7 @@ def function_checks(
 ) -> list[dict[str, Any]]:
     """Asks what must be answered and what must be refused; records answers and verdicts."""
     found = []
-    tool = own.get("tool", "answer_300")
+    tool, denied = named(own, "answer_300"), own.get("prefix", "") + DENIED_TOOL
     way = {"path": own.get("path", PATH), "revision": own.get("revision", REVISION)}
     if "good" in own:
         tokens = {**tokens, "good": own["good"]}
@@ -98,7 +103,7 @@ def function_checks(
                 "as_wanted": permitted(answer) == wanted or not peer.judged,
             }
         )
-    answer = ask(port, request(DENIED_TOOL, tokens["good"], **way), context, NAME, 20.0)
+    answer = ask(port, request(denied, tokens["good"], **way), context, NAME, 20.0)
     wanted = not peer.tool_rule
     # A bare relay passes the call on, and the upstream may know no such tool: not judged.
     found.append(

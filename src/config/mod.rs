@@ -5,6 +5,7 @@
 mod certified;
 mod check;
 mod fault;
+mod federation;
 mod quota;
 mod raw;
 mod reader;
@@ -23,6 +24,7 @@ use crate::limits::Limits;
 
 pub use self::certified::{Certified, CertifiedFault, certificates};
 pub use self::fault::{Fault, Faults};
+pub use self::federation::Federation;
 pub use self::quota::{Per, RateLimit};
 pub use self::source::{Environment, ProcessEnvironment, SecretFault};
 
@@ -58,6 +60,8 @@ pub struct Config {
     pub methods: Vec<ExtensionMethod>,
     /// How many requests who may make; at most [`crate::limits::RATE_LIMITS_MAX`].
     pub rate_limits: Vec<RateLimit>,
+    /// All servers at one URL.
+    pub federation: Federation,
     /// Bounds that an operator may change.
     pub limits: Limits,
     /// What is allowed but worth a second look; same form as faults.
@@ -280,7 +284,7 @@ pub struct Server {
     pub url: UpstreamUrl,
     /// Index into `Config::credentials` of its default credential.
     pub credential: Option<usize>,
-    /// Tool prefix on `/mcp`.
+    /// Of its tools and prompts on `/mcp`; empty for the only server.
     pub prefix: String,
     /// Seconds to the response head.
     pub timeout_seconds: u64,

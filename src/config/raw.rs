@@ -67,6 +67,7 @@ tables! {
         admin: Option<Admin>,
         method: Vec<Method>,
         rate_limit: Vec<RateLimit>,
+        federation: Option<Federation>,
         limits: Option<Limits>,
     }
     /// `[listen]`
@@ -194,6 +195,13 @@ tables! {
         burst: Number,
         exact: Switch,
     }
+    /// `[federation]`
+    Federation {
+        enabled: Switch,
+        timeout_ms: Number,
+        page_items: Number,
+        instructions: Switch,
+    }
     /// `[limits]`
     Limits {
         connections_per_core_max: Number,
@@ -207,6 +215,7 @@ tables! {
         connect_ms_max: Number,
         keys_wait_ms_max: Number,
         drain_ms_max: Number,
+        hub_sessions_per_core_max: Number,
     }
 }
 

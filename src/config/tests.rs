@@ -105,8 +105,17 @@ fn ten_lines_are_enough_and_everything_else_has_the_default_of_the_contract() {
     assert_eq!(config.audit.sink, AuditSink::Stdout);
     assert_eq!(config.admin.address.to_string(), "127.0.0.1:9091");
     assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.federation, Federation::default());
     let warnings: Vec<_> = config.warnings.iter().map(|warning| warning.key.as_str()).collect();
     assert_eq!(warnings, ["sessions.key"]);
+}
+
+#[test]
+fn the_only_server_may_have_no_prefix() {
+    let folder = Folder::new("prefix");
+    let text = MINIMAL.replace("[[server]]\n", "[[server]]\nprefix = \"\"\n");
+    assert_ne!(text, MINIMAL);
+    assert_eq!(folder.parse(&text).unwrap().servers[0].prefix, "");
 }
 
 #[test]
@@ -174,6 +183,7 @@ fn the_example_is_accepted_and_shows_the_defaults() {
     let example = folder.parse(GATEWAY).map_err(|faults| faults.to_string()).unwrap();
     let minimal = folder.parse(MINIMAL).map_err(|faults| faults.to_string()).unwrap();
     assert_eq!(example.limits, Limits::default());
+    assert_eq!(example.federation, Federation::default());
     assert_eq!(example.admin.address, minimal.admin.address);
     assert_eq!(example.cores.driver, minimal.cores.driver);
     assert_eq!(example.cores.cpus, minimal.cores.cpus);

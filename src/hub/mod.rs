@@ -5,15 +5,19 @@
 //! remembered for somebody is found under who they are.
 
 pub mod breaker;
+pub mod catalog;
 pub mod desk;
 pub mod ended;
+pub mod hello;
 pub mod sessions;
 
 use std::rc::Rc;
 
 use breaker::Breakers;
+use catalog::Catalogs;
 use desk::{Desk, Letterbox};
 use ended::EndedSessions;
+use hello::Hellos;
 use sessions::UpstreamSessions;
 
 /// The hub's share of one core.
@@ -23,8 +27,20 @@ pub struct Hub {
     pub ended: EndedSessions,
     /// Which upstreams are left alone for a while.
     pub breakers: Breakers,
+    /// What servers said in their handshakes.
+    pub hellos: Hellos,
     /// Our own sessions with legacy servers.
     pub sessions: UpstreamSessions,
+    /// What they list.
+    pub catalogs: Catalogs,
     /// Questions to clients that wait for an answer.
     pub desk: Desk<Rc<Letterbox>>,
+}
+
+impl Hub {
+    /// Credentials were revoked: what was learnt with them is forgotten.
+    pub fn voided(&self) {
+        self.hellos.purge();
+        self.catalogs.purge();
+    }
 }

@@ -17,6 +17,9 @@ pub mod vulnerabilities {}
 #[doc = include_str!("configuration.md")]
 pub mod configuration {}
 
+#[doc = include_str!("federation.md")]
+pub mod federation {}
+
 #[doc = include_str!("policy.md")]
 pub mod policy {}
 

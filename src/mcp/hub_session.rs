@@ -3,6 +3,7 @@
 
 use ring::digest;
 
+pub use super::capability::ClientCapabilities;
 use super::era::REVISIONS;
 use super::seal::{Keyring, Purpose};
 use super::session::lives;
@@ -18,42 +19,6 @@ pub struct HubSession {
     pub capabilities: ClientCapabilities,
     /// When it began.
     pub issued: UnixSeconds,
-}
-
-/// What a client declared that it can be asked for: nothing else may be asked of it (2025-11-25
-/// lifecycle, "Operation"). A set of bits; unknown ones are kept, and mean nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct ClientCapabilities(pub u16);
-
-impl ClientCapabilities {
-    /// `roots`
-    pub const ROOTS: Self = Self(1);
-    /// `roots.listChanged`
-    pub const ROOTS_CHANGED: Self = Self(1 << 1);
-    /// `sampling`
-    pub const SAMPLING: Self = Self(1 << 2);
-    /// `sampling.context`
-    pub const SAMPLING_CONTEXT: Self = Self(1 << 3);
-    /// `sampling.tools`
-    pub const SAMPLING_TOOLS: Self = Self(1 << 4);
-    /// `elicitation` with neither mode named, or `elicitation.form`
-    pub const ELICITATION_FORM: Self = Self(1 << 5);
-    /// `elicitation.url`
-    pub const ELICITATION_URL: Self = Self(1 << 6);
-    /// `tasks`
-    pub const TASKS: Self = Self(1 << 7);
-
-    /// These and `more`.
-    #[must_use]
-    pub const fn with(self, more: Self) -> Self {
-        Self(self.0 | more.0)
-    }
-
-    /// True when all of `wanted` were declared.
-    #[must_use]
-    pub const fn hold(self, wanted: Self) -> bool {
-        self.0 & wanted.0 == wanted.0
-    }
 }
 
 /// Names one session where its sealed id would be too long: the first 16 bytes of the SHA-256 of

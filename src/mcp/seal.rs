@@ -209,7 +209,7 @@ impl Roots {
     fn derive(&self, info: &[&[u8]]) -> Result<Pair, Reject> {
         let expand = |root: &Prk| {
             let okm = root.expand(info, &AES_256_GCM).map_err(|_| Reject::GatewayFault)?;
-            Ok(LessSafeKey::new(UnboundKey::from(okm)))
+            Ok::<_, Reject>(LessSafeKey::new(UnboundKey::from(okm)))
         };
         let previous = self.previous.as_ref().map(expand).transpose()?;
         Ok(Pair { current: expand(&self.current)?, previous })

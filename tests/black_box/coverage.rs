@@ -88,13 +88,13 @@ const PROVOKED: &[(&str, &str)] = &[
 /// Those that nobody outside can provoke, and why.
 const EXCUSED: &[(&str, &str)] = &[
     ("GatewayFault", "a fault of our own: no input is known that leads there"),
-    ("MailFull", "nothing on /mcp sends mail yet; mail::tests fills a pair"),
     ("CursorUnknown", "of the hub, which is not open yet"),
     ("NameAmbiguous", "of the hub, which is not open yet"),
     ("StateForeign", "of the hub, which is not open yet"),
     ("UpstreamEra", "of the hub, which is not open yet"),
     ("UpstreamSuspended", "of the hub, which is not open yet"),
     ("UpstreamTooLarge", "of the hub, which is not open yet"),
+    ("MailFull", "nothing on /mcp sends mail yet; mail::tests fills a pair"),
 ];
 
 #[test]

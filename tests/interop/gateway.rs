@@ -12,7 +12,7 @@ use crate::install::Tools;
 use crate::pdp::Point;
 use crate::process::{Running, finish};
 
-/// A running gateway with one server, `everything`.
+/// A running gateway with one server, `everything`, or several.
 pub(crate) struct Gateway {
     running: Running,
     folder: PathBuf,
@@ -33,6 +33,10 @@ pub(crate) struct Setup<'a> {
     pub(crate) policies: &'a str,
     /// The decision point that decides instead.
     pub(crate) decides: Option<&'a Point>,
+    /// Of `everything` on `/mcp`; `None`: its name.
+    pub(crate) prefix: Option<&'a str>,
+    /// More servers on loopback: name and port.
+    pub(crate) beside: &'a [(&'a str, u16)],
 }
 
 /// Everybody may do everything: the gateway must change nothing.
@@ -80,21 +84,36 @@ impl Gateway {
 
     /// The one server's URL behind this gateway, which is its audience too.
     pub(crate) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/mcp/everything", self.port)
+        self.url_of("/mcp/everything")
+    }
+
+    /// The URL of a path behind this gateway.
+    pub(crate) fn url_of(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// All servers' one URL, whose tokens every server's own accepts as well.
+    pub(crate) fn hub_url(&self) -> String {
+        self.url_of("/mcp")
     }
 
     /// A token for `user`, signed with this gateway's file of keys.
     pub(crate) fn token(&self, user: &str) -> String {
+        self.token_of(user, "interop-agent", &self.url())
+    }
+
+    /// The same with another agent and another audience.
+    pub(crate) fn token_of(&self, user: &str, agent: &str, audience: &str) -> String {
         let key = self.key.to_str().unwrap();
         let email = format!("email={user:?}");
-        let agent = "client_id=\"interop-agent\"";
+        let agent = format!("client_id={agent:?}");
         mint(&[
             ["--key", key],
             ["--issuer", ISSUER],
-            ["--audience", &self.url()],
+            ["--audience", audience],
             ["--subject", user],
             ["--claim", &email],
-            ["--claim", agent],
+            ["--claim", &agent],
             ["--expires", "3600"],
         ])
     }
@@ -121,6 +140,14 @@ fn configuration(setup: &Setup<'_>, port: u16) -> String {
         None => "jwks_file = \"keys/jwks.json\"",
     };
     let upstream = &setup.upstream;
+    let prefix = setup.prefix.map_or(String::new(), |prefix| format!("prefix = {prefix:?}"));
+    let beside = setup.beside.iter().map(|(name, port)| {
+        format!(
+            "[[server]]\nname = \"{name}\"\nurl = \"http://127.0.0.1:{port}/mcp\"\n\
+             trust_private_addresses = true\n"
+        )
+    });
+    let beside = beside.collect::<String>();
     let policy = setup.decides.map_or("[policy]\ndirectory = \"policies\"".to_owned(), |point| {
         let (port, paper) = (point.port, point.paper.display());
         format!(
@@ -148,7 +175,8 @@ algorithms = ["ES256"]
 name = "everything"
 url = "{upstream}"
 trust_private_addresses = true
-"#
+{prefix}
+{beside}"#
     )
 }
 

@@ -104,6 +104,8 @@ async def drive(client, plan, elicited, announced):
     for key in ("call", "failing", "unknown"):
         if key in plan:
             seen[key] = await outcome(lambda key=key: call(plan[key]))
+    if "calls" in plan:
+        seen["calls"] = [await outcome(lambda w=what: call(w)) for what in plan["calls"]]
     if "progress" in plan:
         steps = []
 

@@ -27,6 +27,11 @@ pub(crate) fn required(tools: &Tools, name: &str, url: &str, revision: &str) -> 
     run(tools, name, url, &["--requirements", revision])
 }
 
+/// Runs everything there is for `revision`, required or not.
+pub(crate) fn all(tools: &Tools, name: &str, url: &str, revision: &str) -> Run {
+    run(tools, name, url, &["--suite", "all", "--spec-version", revision])
+}
+
 /// Runs one scenario.
 pub(crate) fn scenario(
     tools: &Tools,

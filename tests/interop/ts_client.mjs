@@ -89,6 +89,11 @@ if (plan.failing)
   seen.failing = await outcome(async () => texts(await client.callTool(plan.failing)));
 if (plan.unknown)
   seen.unknown = await outcome(async () => texts(await client.callTool(plan.unknown)));
+if (plan.calls) {
+  seen.calls = [];
+  for (const call of plan.calls)
+    seen.calls.push(await outcome(async () => texts(await client.callTool(call))));
+}
 if (plan.progress) {
   const steps = [];
   const onprogress = note => steps.push(note.progress);

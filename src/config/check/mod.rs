@@ -4,6 +4,7 @@
 //! rest is still looked at. No key can turn a check of the gateway off.
 
 mod authzen;
+mod federation;
 mod listen;
 mod provider;
 mod quota;
@@ -101,6 +102,7 @@ impl Checker<'_> {
         let admin = self.admin(file.admin.as_ref(), front.as_ref().map(|(_, listen)| listen));
         let methods = self.methods(&file.method);
         let rate_limits = self.rate_limits(file);
+        let federation = self.federation(file.federation.as_ref());
         let limits = self.limits(file.limits.as_ref());
         if let Some(authority) = &file.authority {
             self.not_built(&authority.place, "the authority role");
@@ -120,6 +122,7 @@ impl Checker<'_> {
             admin: admin?,
             methods,
             rate_limits,
+            federation: federation?,
             limits: limits?,
             warnings: Vec::new(),
             path: path.to_owned(),

@@ -230,6 +230,8 @@ impl Checker<'_> {
         let connect_ms_max = self.number(&raw.connect_ms_max, default.connect_ms_max, 100, 60_000);
         let keys = self.number(&raw.keys_wait_ms_max, default.keys_wait_ms_max, 100, 30_000);
         let drain_ms_max = self.number(&raw.drain_ms_max, default.drain_ms_max, 0, 600_000);
+        let sessions = default.hub_sessions_per_core_max as u64;
+        let sessions = self.number(&raw.hub_sessions_per_core_max, sessions, 1, 1_000_000);
         if let (Some(connections), Some(requests)) = (connections, inflight)
             && requests > connections
             && let Some(number) = &raw.inflight_per_core_max
@@ -250,6 +252,7 @@ impl Checker<'_> {
             connect_ms_max: connect_ms_max?,
             keys_wait_ms_max: keys?,
             drain_ms_max: drain_ms_max?,
+            hub_sessions_per_core_max: sessions? as usize,
         })
     }
 }

@@ -21,6 +21,7 @@ pub(crate) struct Asked {
 pub(crate) enum What {
     /// 202 and no body.
     Accepted,
+    Discover,
     Initialize,
     ListTools,
     /// 405: there is no stream to be had by GET, no session to be ended.
@@ -107,6 +108,7 @@ impl What {
             b"tools/call" => tool(body).map_or(Self::Unknown, Self::Tool),
             b"tools/list" => Self::ListTools,
             b"initialize" => Self::Initialize,
+            b"server/discover" => Self::Discover,
             b"ping" => Self::Ping,
             _ if method.starts_with(b"notifications/") => Self::Accepted,
             _ => Self::Unknown,
@@ -168,6 +170,7 @@ mod tests {
             (r#"{"id":12,"method":"tools/call","params":{"name":"rm"}}"#, What::Unknown, "12"),
             (r#"{"method":"notifications/initialized"}"#, What::Accepted, "null"),
             (r#"{"method":"initialize","id":0}"#, What::Initialize, "0"),
+            (r#"{"method":"server/discover","id":0}"#, What::Discover, "0"),
         ] {
             let asked = read(&post("", body));
             assert_eq!((asked.what, asked.id.as_bytes()), (what, id.as_bytes()), "{body}");

@@ -22,6 +22,7 @@ struct Prepared {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Accepted,
+    Discover,
     Initialize,
     /// The result of a tool: a message of so many bytes.
     Message(usize),
@@ -60,9 +61,12 @@ impl Prepared {
         let status = match kind {
             Kind::Accepted => "202 Accepted",
             Kind::NotAllowed => "405 Method Not Allowed\r\nAllow: POST",
-            Kind::Initialize | Kind::Message(_) | Kind::Ping | Kind::Tools | Kind::Unknown => {
-                "200 OK"
-            }
+            Kind::Discover
+            | Kind::Initialize
+            | Kind::Message(_)
+            | Kind::Ping
+            | Kind::Tools
+            | Kind::Unknown => "200 OK",
         };
         let has_body = !start.is_empty();
         let length = start.len() + end.len() + if has_body { id_width } else { 0 };
@@ -83,6 +87,10 @@ fn message(kind: Kind, id_width: usize) -> (String, String) {
     let start = "{\"jsonrpc\":\"2.0\",\"id\":".to_owned();
     let end = match kind {
         Kind::Accepted | Kind::NotAllowed => return (String::new(), String::new()),
+        Kind::Discover => ",\"result\":{\"resultType\":\"complete\",\
+            \"supportedVersions\":[\"2026-07-28\"],\"capabilities\":{\"tools\":{}},\
+            \"ttlMs\":60000,\"cacheScope\":\"public\"}}"
+            .to_owned(),
         Kind::Initialize => ",\"result\":{\"protocolVersion\":\"2025-11-25\",\
             \"capabilities\":{\"tools\":{}},\
             \"serverInfo\":{\"name\":\"load-upstream\",\"version\":\"1\"}}}"
@@ -211,7 +219,7 @@ mod tests {
     #[test]
     fn every_other_answer_is_json_or_has_no_body() {
         let (mut canned, id) = (Canned::default(), id("5"));
-        for kind in [Kind::Initialize, Kind::Ping, Kind::Tools, Kind::Unknown] {
+        for kind in [Kind::Discover, Kind::Initialize, Kind::Ping, Kind::Tools, Kind::Unknown] {
             let number = canned.prepare(kind, &id, true);
             let bytes = canned.bytes(number, &id);
             assert!(bytes.windows(17).any(|part| part == b"Connection: close"));

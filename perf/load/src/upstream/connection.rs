@@ -155,6 +155,7 @@ impl Connection {
         self.close = asked.close;
         let kind = match asked.what {
             What::Accepted => Kind::Accepted,
+            What::Discover => Kind::Discover,
             What::Initialize => Kind::Initialize,
             What::ListTools => Kind::Tools,
             What::NotAllowed => Kind::NotAllowed,
