@@ -5,6 +5,7 @@
 //! [`Permit`], an upstream credential, an audit ticket. `handle` records exactly one event
 //! per request, whatever came back.
 
+mod admit;
 mod ask;
 mod decide;
 mod documents;

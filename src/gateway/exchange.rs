@@ -6,9 +6,9 @@ use std::rc::Rc;
 use super::session::Session;
 use super::{ask, decide, route};
 use crate::address::Country;
-use crate::audit::{Decision, EVENT_REQUEST, Outcome, Ticket};
+use crate::audit::{EVENT_REQUEST, Outcome, Ticket};
 use crate::clock::{Monotonic, Now};
-use crate::credential::{CacheOutcome, UpstreamCredential};
+use crate::credential::CacheOutcome;
 use crate::fault::{self, Stage};
 use crate::http::{Field, Method as HttpMethod, RequestHead, write};
 use crate::identity::{Audiences, Resource, VerifiedToken};
@@ -16,7 +16,7 @@ use crate::judge::policy::StepUp;
 use crate::listener::Downstream;
 use crate::mcp::{Era, Kind, Method, Mirrored, bodyless_revision};
 use crate::policy::{Denial, Permit, PolicyIds};
-use crate::quota::{Asker, Exceeded};
+use crate::quota::Exceeded;
 use crate::reject::Reject;
 use crate::shard::{Scratch, Shard};
 use crate::world::{Reading, World};
@@ -316,42 +316,6 @@ impl Exchange {
         }
     }
 
-    /// Stage 5, second half: how often. After the decision, so that nobody who is denied uses up
-    /// what others are granted. Answers of the client and the end of a session are free: both end
-    /// something.
-    #[inline]
-    pub(super) fn admit(&mut self, shard: &Shard) -> Result<(), Reject> {
-        if self.world.snapshot.config.rate_limits.is_empty() {
-            Ok(())
-        } else {
-            self.count_for_limits(shard)
-        }
-    }
-
-    fn count_for_limits(&mut self, shard: &Shard) -> Result<(), Reject> {
-        let limits = &self.world.snapshot.config.rate_limits;
-        let is_answer = self.call_read && self.scratch.call.kind() == Kind::Response;
-        if is_answer || self.method == HttpMethod::Delete {
-            return Ok(());
-        }
-        let method = self.mcp_method();
-        let token = self.token.as_deref().ok_or(Reject::GatewayFault)?;
-        let principal = token.principal();
-        let calls = method == Some(Method::ToolsCall);
-        let asker = Asker {
-            user: principal.user(),
-            agent: principal.agent(),
-            server: &self.scratch.server,
-            tool: self.scratch.call.name().filter(|_| calls),
-        };
-        let admitted = shard.quota.admit(limits, &asker, shard.clock.monotonic());
-        admitted.map_err(|exceeded| {
-            self.exceeded = Some(exceeded);
-            let handshake = method.is_some_and(Method::is_handshake);
-            if handshake { Reject::QuotaHandshake } else { Reject::QuotaExceeded }
-        })
-    }
-
     /// Before a second try: up to `timeout_seconds` passed with the first, so the token may have
     /// expired and the decision may be another. Under other rules nothing is tried again; the agent
     /// gets the upstream's refusal, and its next request is judged by them from the beginning.
@@ -373,44 +337,6 @@ impl Exchange {
         } else {
             self.decide(shard)
         }
-    }
-
-    /// Stage 6: the credential for the server.
-    pub(super) fn obtain(
-        &mut self,
-        shard: &Shard,
-        permit: &Permit,
-    ) -> Result<Option<Rc<UpstreamCredential>>, Reject> {
-        // The last look before a secret is fetched: the permit is this caller's.
-        let token = self.token.as_deref().ok_or(Reject::GatewayFault)?;
-        if permit.identity() != token.principal().digest() {
-            return Err(Reject::GatewayFault);
-        }
-        if shard.ablation.no_credential() {
-            return Ok(None);
-        }
-        let snapshot = &self.world.snapshot;
-        let now = shard.clock.monotonic();
-        let (credential, cache) = shard.credentials.obtain(
-            &snapshot.config,
-            snapshot.config_generation,
-            permit.credential(),
-            permit.server(),
-            now,
-        )?;
-        shard.count_credential(cache);
-        self.credential = permit.credential().map(|index| CredentialUsed { index, cache });
-        Ok(credential)
-    }
-
-    /// Stage 7: the decision is kept before the upstream hears of it.
-    pub(super) fn commit(&mut self, shard: &Shard) -> Result<(), Reject> {
-        if self.ticket.is_none() && !shard.ablation.no_audit() {
-            let ticket = shard.audit.decide(&self.entry(Decision::Permit, None))?;
-            self.ticket = Some(ticket);
-        }
-        self.relay_began = Some(shard.clock.monotonic());
-        Ok(())
     }
 
     /// The era that the answer's form follows; GET and DELETE are legacy unless the header says so.

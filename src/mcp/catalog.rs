@@ -380,8 +380,8 @@ impl Catalog {
 /// Reads what a schema has mirrored into headers; false when it may not be used for that.
 fn read_params(schema: Node<'_>, params: &mut Vec<Param>) -> bool {
     let from = params.len();
-    // Every annotation must be found on a chain of `properties`: one elsewhere breaks the rules, and
-    // so does what only looks like one.
+    // Every annotation must be found on a chain of `properties`: one elsewhere breaks the rules,
+    // and so does what only looks like one.
     let annotated = count_annotations(schema);
     if annotated == 0 {
         return true;

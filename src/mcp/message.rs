@@ -62,7 +62,8 @@ pub enum Said {
     Notification(ServerNote),
 }
 
-/// `result.resultType` (2026-07-28 basic/index "Results"). The list is open: what is unknown passes.
+/// `result.resultType` (2026-07-28 basic/index "Results"). The list is open: what is unknown
+/// passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResultKind {
     /// `complete`, or absent as in every legacy revision.
@@ -160,7 +161,8 @@ impl<'d> Message<'d> {
     /// batch: no revision's server may send one over HTTP but in answer to one, and we send none),
     /// a repeated or other-cased key among those that are read here, an id that is neither a string
     /// nor an integer or is too long to repeat, more or less than one of `method`, `result` and
-    /// `error`, a `result`, `error`, `params` or `_meta` that is no object, an error without a code.
+    /// `error`, a `result`, `error`, `params` or `_meta` that is no object, an error without a
+    /// code.
     pub fn read(root: Node<'d>) -> Result<Self, Malformed> {
         object(root)?;
         let [version, id, method, params, result, error] =

@@ -1,8 +1,8 @@
 //! Names of tools and prompts on `/mcp`, where each has its server's prefix: `github_search`.
 //!
-//! A prefix holds no underscore, so the first one of a name ends it, and most names are read without
-//! asking what there is. A name that would be longer than [`NAME_OUT_BYTES_MAX`] ends in a digest
-//! instead; only the server's own list tells what it stands for.
+//! A prefix holds no underscore, so the first one of a name ends it, and most names are read
+//! without asking what there is. A name that would be longer than [`NAME_OUT_BYTES_MAX`] ends in a
+//! digest instead; only the server's own list tells what it stands for.
 
 use ring::digest;
 

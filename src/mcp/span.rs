@@ -368,8 +368,8 @@ impl<'d> Node<'d> {
     /// The values of `keys`, in that order; all absent for what is no object.
     ///
     /// # Errors
-    /// A key of these that comes twice; and one that is of these to some other reader, though not to
-    /// us: written in another case (Go's `encoding/json` folds as Unicode does), or with a NUL.
+    /// A key of these that comes twice; and one that is of these to some other reader, though not
+    /// to us: written in another case (Go's `encoding/json` folds as Unicode does), or with a NUL.
     pub fn pick<const N: usize>(self, keys: &[&str; N]) -> Result<[Option<Self>; N], Malformed> {
         let mut found = [None; N];
         for Member { key, value, .. } in self.members() {

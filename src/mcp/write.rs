@@ -1,8 +1,8 @@
 //! The one way in which text becomes JSON.
 
-/// Appends `text` as a JSON string with its quotes. What must be escaped is, in its short form where
-/// it has one, and nothing else (RFC 8259 §7): so equal texts are equal bytes, whatever spelling
-/// they arrived in.
+/// Appends `text` as a JSON string with its quotes. What must be escaped is, in its short form
+/// where it has one, and nothing else (RFC 8259 §7): so equal texts are equal bytes, whatever
+/// spelling they arrived in.
 pub fn string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     escaped(text, out);

@@ -111,6 +111,10 @@ impl Answered {
             && self.input.is_empty()
     }
 
+    fn head_part(&self) -> &[u8] {
+        self.input.get(..self.head_bytes).unwrap_or_default()
+    }
+
     /// Translates the head and streams the body.
     pub(super) async fn stream_to(
         &mut self,
@@ -120,8 +124,7 @@ impl Answered {
         oversight: &impl Oversight,
         relay: &Relay,
     ) -> Result<Relayed, Reject> {
-        let bytes = self.input.get(..self.head_bytes).unwrap_or_default();
-        let kind = kind(&self.head, bytes, leg.method)?;
+        let kind = kind(&self.head, self.head_part(), leg.method)?;
         let what = oversight.filter();
         let mut out = relay.buffers.take();
         self.write_fields(kind, leg, oversight, &mut out)?;

@@ -68,8 +68,8 @@ impl Exchange {
         self.read_own(sent)
     }
 
-    /// A request to `server` that is a part of this one: of the same principal, from the same place,
-    /// judged at the same moment by the same rules. `body` and `sent` as with
+    /// A request to `server` that is a part of this one: of the same principal, from the same
+    /// place, judged at the same moment by the same rules. `body` and `sent` as with
     /// [`Exchange::turn_to`].
     ///
     /// # Errors

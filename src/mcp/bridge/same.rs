@@ -186,7 +186,8 @@ mod tests {
     }
 
     const CALL: &str = r#"{"jsonrpc":"2.0", "id" : "\u0061" ,"method":"tools/call",
-        "params":{"name":"x","arguments":{"id":1,"progressToken":2},"_meta":{"progressToken": 5 }}}"#;
+        "params":{"name":"x","arguments":{"id":1,"progressToken":2},
+        "_meta":{"progressToken": 5 }}}"#;
 
     #[test]
     fn a_legacy_server_sees_our_id_and_the_agent_its_own() {
@@ -230,7 +231,8 @@ mod tests {
     fn progress_comes_by_token_and_news_do_not_come_here() {
         let progress = |token: &str| {
             format!(
-                r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":1}}}}"#
+                r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":
+                {{"progressToken":{token},"progress":1}}}}"#
             )
         };
         let (legacy, _) = asked(CALL, Some(UP));

@@ -134,7 +134,8 @@ impl ToModern {
         };
         let mut edits = Edits::new();
         edits.put(id.range(), &self.id)?;
-        // 2026-07-28 basic/index "Error Codes": three codes that a legacy client has never heard of.
+        // 2026-07-28 basic/index "Error Codes": three codes that a legacy client has never heard
+        // of.
         let known: Option<&[u8]> = match code {
             // Our headers and our body differ: nothing that the agent did.
             -32_020 => Some(b"-32603"),
