@@ -12,12 +12,16 @@
 //! was not judged.
 
 mod events;
+mod greet;
+mod handshake;
+mod local;
 mod stream;
-#[expect(dead_code, reason = "the calls and lists of the hub use it next")]
+mod together;
 mod turn;
 
 use super::exchange::Exchange;
 use crate::listener::Downstream;
+use crate::mcp::Method;
 use crate::reject::Reject;
 use crate::relay::Relayed;
 use crate::shard::Shard;
@@ -36,5 +40,13 @@ pub(super) async fn serve(
     if exchange.is_stream() {
         return stream::serve(shard, downstream, exchange).await;
     }
-    Err(Reject::GatewayNotBuilt)
+    let Some(method) = exchange.mcp_method() else { return Err(Reject::GatewayNotBuilt) };
+    #[expect(clippy::wildcard_enum_match_arm, reason = "what is not named here is not built yet")]
+    match method {
+        Method::Initialize => handshake::initialize(shard, downstream, exchange).await,
+        Method::ServerDiscover => handshake::discover(shard, downstream, exchange).await,
+        Method::NotificationsInitialized => local::noted(shard, downstream, exchange).await,
+        Method::Ping => local::ping(shard, downstream, exchange).await,
+        _ => Err(Reject::GatewayNotBuilt),
+    }
 }
