@@ -115,8 +115,6 @@ pub const LISTEN_RESOURCES_MAX: usize = 256;
 pub const HELLO_INSTRUCTIONS_BYTES_MAX: usize = 8 * 1024;
 /// Messages of an upstream that may come before its answer to a handshake.
 pub const HUB_MESSAGES_BEFORE_ANSWER_MAX: usize = 64;
-/// Time in which all servers have to answer what is asked of them at once.
-pub const HUB_FANOUT: Duration = Duration::from_secs(5);
 /// How long an upstream's handshake is believed, and with it that it speaks this era and not
 /// another.
 pub const HELLO_LIFETIME: Duration = Duration::from_secs(600);

@@ -99,12 +99,15 @@ pub fn rpc(session: Option<&[u8]>, origin: &[u8], body: &[u8], out: &mut Vec<u8>
     out.extend_from_slice(body);
 }
 
-/// Appends the answer to a notification that was taken (2025-11-25, 2026-07-28, transports,
-/// "Sending Messages").
-pub fn accepted(origin: &[u8], out: &mut Vec<u8>) {
-    write::status_line(202, out);
+/// Appends an answer that says all with its status: 202 to a notification that was taken
+/// (2025-11-25, 2026-07-28, transports, "Sending Messages"), 204 to the end of a session.
+pub fn empty(status: u16, origin: &[u8], out: &mut Vec<u8>) {
+    write::status_line(status, out);
     cors(origin, out);
-    write::content_length(0, out);
+    // RFC 9110 §8.6: not with a 204.
+    if status != 204 {
+        write::content_length(0, out);
+    }
     out.extend_from_slice(b"\r\n");
 }
 

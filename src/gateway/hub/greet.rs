@@ -6,9 +6,9 @@
 
 use std::rc::Rc;
 
+use super::leg;
 use crate::clock::Monotonic;
 use crate::gateway::exchange::Exchange;
-use crate::http::Method as HttpMethod;
 use crate::hub::hello::{Found, HelloKey, Probe};
 use crate::hub::sessions::{Entered, Opening, SessionKey, UpstreamSession};
 use crate::limits::HUB_MESSAGES_BEFORE_ANSWER_MAX;
@@ -21,7 +21,7 @@ use crate::mcp::{Era, Mirrored};
 use crate::net::Either;
 use crate::policy::Permit;
 use crate::reject::Reject;
-use crate::relay::{Asked, Blind, Heard, OwnHead, Talk, To};
+use crate::relay::{Blind, Heard, OwnHead, Talk};
 use crate::shard::Shard;
 
 /// Whom the hub speaks for.
@@ -81,7 +81,6 @@ impl Visible {
 }
 
 /// What a request needs to know of its server before it is sent.
-#[expect(dead_code, reason = "the calls and lists of the hub use it next")]
 pub(super) struct Greeted {
     /// Its era, among other things.
     pub(super) hello: Rc<Hello>,
@@ -94,7 +93,6 @@ pub(super) struct Greeted {
 ///
 /// # Errors
 /// Those of a handshake; `PolicyDenied` and the like when the handshake itself is denied.
-#[expect(dead_code, reason = "the calls and lists of the hub use it next")]
 pub(super) async fn greeted(
     shard: &Shard,
     exchange: &Exchange,
@@ -308,7 +306,6 @@ impl<'a> Greeting<'a> {
     }
 
     /// The session of a server that is known to be a legacy one.
-    #[expect(dead_code, reason = "the calls and lists of the hub use it next")]
     async fn session(&self) -> Result<Rc<UpstreamSession>, Reject> {
         let sessions = &self.shard.hub.sessions;
         let now = self.shard.timers.now();
@@ -461,72 +458,38 @@ async fn converse(
 
 async fn talk(
     shard: &Shard,
-    leg: &mut Exchange,
+    exchange: &mut Exchange,
     permit: Permit,
     ours: &Ours,
     session: Option<&[u8]>,
     until: Monotonic,
 ) -> Result<Answered, Reject> {
-    leg.admit(shard)?;
-    let credential = leg.obtain(shard, &permit)?;
-    let world = Rc::clone(&leg.world);
-    let snapshot = &world.snapshot;
-    let (Some(server), Some(upstream)) =
-        (snapshot.config.servers.get(permit.server()), world.upstreams.get(permit.server()))
-    else {
-        return Err(Reject::GatewayFault);
-    };
-    let (index, generation) = (permit.server(), snapshot.config_generation);
-    let place = u16::try_from(index).map_err(|_| Reject::GatewayFault)?;
-    let entered = shard.hub.breakers.enter(place, generation, shard.timers.now());
-    let trial = entered.map_err(|_| Reject::UpstreamSuspended)?;
-    if let Err(reject) = leg.commit(shard) {
-        trial.failed(reject, shard.timers.now());
-        return Err(reject);
-    }
-    if upstream.addresses.is_empty() {
-        shard.ask_addresses(index);
-    }
-    let to = To {
-        server,
-        server_index: index,
-        upstream,
-        generation,
-        credential: credential.as_deref(),
-        credential_index: permit.credential(),
-        limits: &snapshot.config.limits,
-    };
+    exchange.admit(shard)?;
+    let credential = exchange.obtain(shard, &permit)?;
+    exchange.commit(shard)?;
     let head = OwnHead {
         protocol_version: ours.version,
         mcp_method: ours.method,
         session,
         ..OwnHead::default()
     };
-    let asked =
-        Asked { to, method: HttpMethod::Post, body: &ours.body, head, retryable: ours.answered };
-    let heard = match shard.relay.open(permit, &asked, &mut Blind, until).await {
+    let used = permit.credential();
+    let opened =
+        leg::open(shard, exchange, permit, credential.as_deref(), &head, &mut Blind, until).await;
+    match opened {
         Ok(mut talk) => {
-            leg.outcome.upstream_status = Some(talk.status());
+            exchange.outcome.upstream_status = Some(talk.status());
             hear(&mut talk, ours, until).await
         }
         Err(failed) => {
-            leg.outcome.upstream_status = failed.upstream_status;
-            if let (Some(_), Some(used)) = (&failed.permit, asked.to.credential_index) {
+            exchange.outcome.upstream_status = failed.upstream_status;
+            if let (Some(_), Some(used)) = (failed.permit, used) {
                 // It may have been rotated: the next handshake reads it anew.
                 shard.credentials.evict(used);
             }
             Err(failed.reject)
         }
-    };
-    match &heard {
-        Ok(answered) => trial.answered(answered.status, shard.timers.now()),
-        Err(reject) => trial.failed(*reject, shard.timers.now()),
     }
-    // None of the known addresses answers: the server may have moved.
-    if heard.as_ref().is_err_and(|reject| *reject == Reject::UpstreamConnect) {
-        shard.ask_addresses(index);
-    }
-    heard
 }
 
 /// Hears until the answer; what a server says before it is not for a handshake.

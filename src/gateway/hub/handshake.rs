@@ -10,7 +10,6 @@ use crate::audit::Legs;
 use crate::clock::Monotonic;
 use crate::gateway::exchange::Exchange;
 use crate::http::Field;
-use crate::limits::HUB_FANOUT;
 use crate::listener::Downstream;
 use crate::mcp::capability::{ClientCapabilities, ServerCapabilities as Server};
 use crate::mcp::handshake::{Hello, Introduced, Offer, join_instructions};
@@ -91,7 +90,6 @@ impl Speaker {
     /// # Errors
     /// `SessionUnknown` for a session that is not this principal's, too old, or ended; `RpcParams`
     /// for a modern message without capabilities.
-    #[expect(dead_code, reason = "the calls and lists of the hub use it next")]
     pub(super) fn of(
         shard: &Shard,
         downstream: &Downstream,
@@ -173,10 +171,13 @@ async fn gather(shard: &Shard, exchange: &Exchange, speaker: &Speaker) -> Gather
     let world = Rc::clone(&exchange.world);
     let mut servers: Vec<_> = (0_u16..).zip(&world.snapshot.config.servers).collect();
     servers.sort_unstable_by_key(|(_, server)| &server.prefix);
-    let now = shard.timers.now();
-    let ask = |(index, timeout)| ask(shard, exchange, index, speaker, deadline(now, timeout));
-    let asked = servers.iter().map(|(index, server)| (*index, server.timeout_seconds));
-    let answers = together(asked.map(ask)).await;
+    let (now, federation) = (shard.timers.now(), &world.snapshot.config.federation);
+    let all_have = Duration::from_millis(federation.timeout_ms);
+    let asked = servers.iter().map(|(index, server)| {
+        let until = now.after(all_have.min(Duration::from_secs(server.timeout_seconds)));
+        ask(shard, exchange, *index, speaker, until)
+    });
+    let answers = together(asked).await;
 
     let mut gathered = Gathered::default();
     let mut said: Vec<(&str, Rc<Hello>)> = Vec::new();
@@ -211,10 +212,6 @@ async fn ask(
 ) -> Option<Result<Rc<Hello>, Reject>> {
     let visible = greet::visible(shard, exchange, server, speaker).await.ok()?;
     Some(visible.hello(shard, exchange, speaker, until).await)
-}
-
-fn deadline(now: Monotonic, timeout_seconds: u64) -> Monotonic {
-    now.after(HUB_FANOUT.min(Duration::from_secs(timeout_seconds)))
 }
 
 /// What a server adds to the union. What changes on `/mcp` changes with policy, too, so the hub

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::gateway::exchange::Exchange;
 use crate::gateway::route;
+use crate::http::Field;
 use crate::listener::{Downstream, answer as writing};
 use crate::reject::Reject;
 use crate::relay::Relayed;
@@ -37,8 +38,28 @@ pub(super) async fn noted(
     exchange.admit(shard)?;
     exchange.commit(shard)?;
     let mut out = Vec::with_capacity(256);
-    writing::accepted(route::cors_origin(downstream, &exchange.world.snapshot.config), &mut out);
+    let origin = route::cors_origin(downstream, &exchange.world.snapshot.config);
+    writing::empty(202, origin, &mut out);
     Ok(write(shard, downstream, exchange, 202, out, 0).await)
+}
+
+/// Ends the session that the request names: on this core at once, on the others by notice.
+///
+/// # Errors
+/// `RpcInvalid` for a request that names none; audit.
+pub(super) async fn end_session(
+    shard: &Shard,
+    downstream: &mut Downstream,
+    exchange: &mut Exchange,
+) -> Result<Relayed, Reject> {
+    let (head, bytes) = downstream.head();
+    let sealed = head.field(bytes, Field::McpSessionId).ok_or(Reject::RpcInvalid)?.to_vec();
+    exchange.commit(shard)?;
+    shard.end_session(&sealed);
+    let mut out = Vec::with_capacity(256);
+    let origin = route::cors_origin(downstream, &exchange.world.snapshot.config);
+    writing::empty(204, origin, &mut out);
+    Ok(write(shard, downstream, exchange, 204, out, 0).await)
 }
 
 /// Writes a whole answer in JSON; `session` goes into its head.

@@ -51,7 +51,6 @@ impl Exchange {
     ///
     /// # Errors
     /// Those of reading a message: then `body` was not one that may be sent.
-    #[expect(dead_code, reason = "the calls and lists of the hub use it next")]
     pub(super) fn turn_to(
         &mut self,
         server: u16,
