@@ -26,6 +26,8 @@ mod hub_peer;
 #[path = "black_box/hub_rig.rs"]
 #[allow(dead_code, reason = "the tests of the hub's calls and lists use the rest")]
 mod hub_rig;
+#[path = "black_box/hub_whole.rs"]
+mod hub_whole;
 #[path = "black_box/mmdb.rs"]
 mod mmdb;
 #[path = "black_box/setup.rs"]

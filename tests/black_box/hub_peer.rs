@@ -173,6 +173,11 @@ impl Peer {
         self.script.1.notify_all();
     }
 
+    /// What is held from here on waits for the next release.
+    pub(crate) fn hold_again(&self) {
+        self.script().released = false;
+    }
+
     /// The requests with this method so far.
     pub(crate) fn heard(&self, method: &str) -> Vec<Heard> {
         let script = self.script();

@@ -129,10 +129,11 @@ impl Agent<'_> {
             let told = self.ask(method, params);
             let items = told.result()[key].as_array().unwrap_or_else(|| panic!("{told:?}"));
             all.extend(items.iter().map(|item| item[name].as_str().unwrap().to_owned()));
-            match &told.result()["nextCursor"] {
-                Value::Null => return all,
-                cursor => params = json!({"cursor": cursor}),
+            let cursor = &told.result()["nextCursor"];
+            if cursor.is_null() {
+                return all;
             }
+            params = json!({"cursor": cursor});
         }
         panic!("{method}: more than {PAGES_MAX} pages");
     }
