@@ -246,3 +246,30 @@ fn pages_are_ours_and_cursors_belong_to_who_got_them() {
         }
     }
 }
+
+/// A server that forgot its sessions, with the status of the standard or with that of the published
+/// reference server, is met anew; the agent hears nothing of it.
+#[test]
+#[ignore = "needs the lists and calls of /mcp"]
+fn a_server_that_forgot_its_sessions_is_met_anew() {
+    let two = [("one", Role::Legacy), ("two", Role::Legacy)];
+    for driver in DRIVERS {
+        let hub = Hub::start(driver, &two, "", "");
+        let agent = hub.legacy("hana", "/mcp", "2025-11-25");
+        for with_400 in [false, true] {
+            let shown = format!("400: {with_400} on {driver:?}");
+            assert_eq!(agent.call("one_alpha", json!({})).said(), "one \"alpha\" {}", "{shown}");
+            let peer = hub.peer("one");
+            peer.script().forgets_with_400 = with_400;
+            let (hellos, calls) = (peer.heard("initialize").len(), peer.heard("tools/call").len());
+            peer.forget_sessions();
+            assert_eq!(agent.call("one_beta", json!({})).said(), "one \"beta\" {}", "{shown}");
+            assert_eq!(peer.heard("initialize").len(), hellos + 1, "{shown}");
+            assert_eq!(
+                peer.heard("tools/call").len(),
+                calls + 2,
+                "{shown}: once more, not oftener"
+            );
+        }
+    }
+}
