@@ -14,7 +14,10 @@ use std::sync::Arc;
 use serde_json::json;
 
 use self::exposition::{Exposition, Type};
-use crate::metrics::{Counters, HISTOGRAM_BOUNDS, Histogram, ProcessCounters};
+use crate::clock::Monotonic;
+use crate::metrics::{
+    BreakerState, Counters, HISTOGRAM_BOUNDS, Histogram, ProcessCounters, SeenEra,
+};
 
 /// What the gateway knows of itself at one moment.
 pub struct Status<'a> {
@@ -41,6 +44,10 @@ pub struct Status<'a> {
     pub generation: u64,
     /// Trust providers.
     pub providers: &'a [ProviderStatus],
+    /// Configured names of the servers.
+    pub servers: &'a [String],
+    /// The same clock as that of what the counters note.
+    pub now: Monotonic,
     /// True when something tells the gateway of revocations; else the 60 s lifetimes alone bound
     /// them.
     pub invalidations: bool,
@@ -145,6 +152,7 @@ pub fn render_status(status: &Status<'_>) -> String {
             "warnings": status.policy_warnings,
         },
         "trust_providers": providers,
+        "servers": servers(status),
         "revocation": if status.invalidations { "pushed" } else { "by the 60 s lifetimes alone" },
         "connections": sum(|core| core.connections.get()),
         "inflight": sum(|core| core.inflight.get()),
@@ -153,6 +161,28 @@ pub fn render_status(status: &Status<'_>) -> String {
     .to_string();
     text.push('\n');
     text
+}
+
+/// Each server, as the cores know it. What one of them cannot use is worth a look, so the worst of
+/// them is told; of errors and eras the last.
+fn servers(status: &Status<'_>) -> Vec<serde_json::Value> {
+    let of = |name: &str| {
+        let views = || status.cores.iter().flat_map(|core| core.servers());
+        let views = || views().filter(|view| view.server == name);
+        let breaker = views().map(|view| view.breaker).max().unwrap_or(BreakerState::Closed);
+        let era = views().find_map(|view| view.era);
+        let error = views().filter_map(|view| view.last_error).max_by_key(|(_, at)| *at);
+        json!({
+            "name": name,
+            "era": era.map(SeenEra::as_str),
+            "breaker": breaker.as_str(),
+            "last_error": error.map(|(reason, at)| json!({
+                "reason": reason,
+                "age_seconds": status.now.micros_since(at) / 1_000_000,
+            })),
+        })
+    };
+    status.servers.iter().map(|name| of(name)).collect()
 }
 
 /// The Prometheus text exposition, format 0.0.4.
@@ -291,14 +321,25 @@ fn policies(out: &mut Exposition, cores: &[Arc<Counters>]) {
 fn upstreams(out: &mut Exposition, cores: &[Arc<Counters>]) {
     out.family("upstream_connections", Type::Gauge, "Open connections to upstreams.");
     let mut total = std::collections::BTreeMap::new();
-    for (server, active, idle) in cores.iter().flat_map(|core| core.upstream_connections()) {
-        let entry: &mut (u64, u64) = total.entry(server).or_default();
-        entry.0 += active;
-        entry.1 += idle;
+    for view in cores.iter().flat_map(|core| core.servers()) {
+        let entry: &mut (u64, u64, [u64; 3]) = total.entry(view.server).or_default();
+        entry.0 += view.active;
+        entry.1 += view.idle;
+        if let Some(cores) = entry.2.get_mut(view.breaker as usize) {
+            *cores += 1;
+        }
     }
-    for (server, (active, idle)) in total {
-        out.sample(&[("server", server), ("state", "active")], active);
-        out.sample(&[("server", server), ("state", "idle")], idle);
+    for (server, (active, idle, _)) in &total {
+        out.sample(&[("server", server), ("state", "active")], *active);
+        out.sample(&[("server", server), ("state", "idle")], *idle);
+    }
+    let help = "Cores on which requests of /mcp to an upstream go, wait for one that tries, or do \
+                not go.";
+    out.family("upstream_breaker", Type::Gauge, help);
+    for (server, (_, _, breakers)) in total {
+        for (state, cores) in BreakerState::ALL.into_iter().zip(breakers) {
+            out.sample(&[("server", server), ("state", state.as_str())], cores);
+        }
     }
 }
 
@@ -306,6 +347,12 @@ fn bus(out: &mut Exposition, cores: &[Arc<Counters>]) {
     out.family("bus_notices_total", Type::Counter, "Cross-core notices received.");
     let notices = cores.iter().flat_map(|core| core.notices());
     labelled(out, "kind", notices.map(|(kind, count)| (kind.as_str(), count)));
+    let sum = |read: fn(&Counters) -> u64| cores.iter().map(|core| read(core)).sum::<u64>();
+    let (received, dropped) = (sum(|c| c.mail_received.get()), sum(|c| c.mail_dropped.get()));
+    let help = "Letters of other cores, by whether somebody waited for them.";
+    out.family("mail_total", Type::Counter, help);
+    out.sample(&[("outcome", "taken")], received.saturating_sub(dropped));
+    out.sample(&[("outcome", "dropped")], dropped);
     let help = "Inboxes that overflowed and made their core forget everything.";
     out.family("bus_overflows_total", Type::Counter, help);
     out.sample(&[], cores.iter().map(|core| core.bus_overflows.get()).sum());

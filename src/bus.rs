@@ -31,6 +31,12 @@ pub enum Notice {
     /// All upstream credentials are to be forgotten. Sent by the control thread. Lost: overflow
     /// purges.
     CredentialsRevoked,
+    /// A session ended before its time, and its id opens no more. Sent by the control thread. Lost:
+    /// overflow makes the receiver read the whole list from the slot.
+    SessionEnded {
+        /// Its short mark.
+        mark: u64,
+    },
     /// Stop accepting; finish what is in flight. Sent by the control thread. Lost: overflow makes
     /// the receiver read the drain flag of the snapshot slot.
     Drain,

@@ -5,10 +5,12 @@
 //! [`Permit`], an upstream credential, an audit ticket. `handle` records exactly one event
 //! per request, whatever came back.
 
+mod admit;
 mod ask;
 mod decide;
 mod documents;
 mod exchange;
+mod hub;
 mod oversight;
 mod record;
 mod refuse;
@@ -33,7 +35,7 @@ use crate::listener::{
 use crate::net::{Panicked, Stream, catch_unwind, runtime};
 use crate::policy::Permit;
 use crate::reject::Reject;
-use crate::relay::{Failed, Leg, Relayed};
+use crate::relay::{Failed, Leg, Relayed, To};
 use crate::shard::Shard;
 use crate::world::World;
 
@@ -236,6 +238,10 @@ async fn process(
     exchange.identify(shard, downstream).await?;
     exchange.read_body(shard, downstream).await?;
     exchange.read_call(shard, downstream)?;
+    if exchange.hub.is_some() {
+        // On the heap: most requests are for one server and have no room for it.
+        return Box::pin(hub::serve(shard, downstream, exchange)).await;
+    }
     fault::point(Stage::Policy, downstream.head().1);
     let permit = if exchange.asks() {
         // On the heap: who decides here has no room for this in each request.
@@ -294,20 +300,23 @@ async fn relay_once(
     let mut body = std::mem::take(&mut exchange.scratch.body);
     let origin = route::cors_origin(downstream, &snapshot.config).to_vec();
     let watch = Watch::new(shard, exchange, downstream.head().0.keep_alive(), words);
-    let leg = Leg {
+    let to = To {
         server,
         server_index,
         upstream,
         generation: snapshot.config_generation,
         credential: credential.as_deref(),
         credential_index: permit.credential(),
+        limits: &snapshot.config.limits,
+    };
+    let leg = Leg {
+        to,
         method: exchange.method,
         body: &mut body,
         session: exchange.session.as_ref().map(|session| session.upstream.as_slice()),
         cancel_on_leave: exchange.cancels_on_leave(),
         retryable: exchange.retryable(),
         origin: &origin,
-        limits: &snapshot.config.limits,
     };
     let result = shard.relay.forward(permit, leg, downstream, &watch).await;
     let tally = watch.tally();
@@ -319,7 +328,10 @@ async fn relay_once(
     }
     exchange.outcome.upstream_status = match &result {
         Ok(relayed) => Some(relayed.status),
-        Err(failed) => failed.upstream_status,
+        Err(failed) => {
+            shard.upstream_failed(server_index, failed.reject);
+            failed.upstream_status
+        }
     };
     result
 }

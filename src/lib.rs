@@ -43,6 +43,8 @@ pub mod audit;
 // 5: assembly
 pub mod ablation;
 pub mod world;
+pub mod hub;
+pub mod mail;
 pub mod shard;
 pub mod gateway;
 pub mod supervisor;

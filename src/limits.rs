@@ -84,6 +84,20 @@ pub const LIST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Items of one such list: each is a decision or up to four, some 0.1 µs for one that is kept,
 /// 20 µs for a fresh one with a condition (bench `list_filter`). A longer list comes in pages.
 pub const LIST_ITEMS_MAX: usize = 10_000;
+/// Bytes of one item of a list on `/mcp`.
+pub const CATALOG_ITEM_BYTES_MAX: usize = 64 * 1024;
+/// Pages of one list of a server, all of which `/mcp` asks for.
+pub const CATALOG_PAGES_MAX: usize = 64;
+/// Bytes of a server's cursor.
+pub const CATALOG_CURSOR_BYTES_MAX: usize = 4096;
+/// Arguments of one tool that are mirrored into headers.
+pub const CATALOG_PARAMS_MAX: usize = 16;
+/// Bytes of all lists that one core remembers; beyond them the oldest go.
+pub const CATALOGS_BYTES_PER_CORE_MAX: usize = 64 << 20;
+/// How long a list may be used at most, whatever its server says.
+pub const CATALOG_LIFETIME: Duration = Duration::from_secs(60);
+/// How long one that its server wants fetched each time still tells which server has what.
+pub const CATALOG_ROUTING: Duration = Duration::from_secs(5);
 /// Time after which the judging of a list leaves a turn to others of its core, in microseconds.
 pub const LIST_TURN_MICROS: u64 = 500;
 /// Items that are judged between two looks at the clock: up to four fresh decisions each.
@@ -96,10 +110,28 @@ pub const RPC_METHOD_BYTES_MAX: usize = 256;
 pub const REVISION_BYTES_MAX: usize = 64;
 /// Resources that one `subscriptions/listen` may name.
 pub const LISTEN_RESOURCES_MAX: usize = 256;
+/// Bytes of the instructions that are kept of one upstream, and that `/mcp` gives to an agent in
+/// all: they end up in prompts.
+pub const HELLO_INSTRUCTIONS_BYTES_MAX: usize = 8 * 1024;
+/// How long an upstream's handshake is believed, and with it that it speaks this era and not
+/// another.
+pub const HELLO_LIFETIME: Duration = Duration::from_secs(600);
+/// How old it must be to be held again when the upstream contradicts it.
+pub const HELLO_AGAIN: Duration = Duration::from_secs(10);
+/// Handshakes that one core remembers: 20 MiB if all have as much to say as is kept of one.
+pub const HELLOS_PER_CORE_MAX: usize = 2048;
+/// Bytes of the name and version that an upstream gives itself; more is not kept.
+pub const HELLO_INFO_BYTES_MAX: usize = 1024;
 /// Bytes of an upstream's session id that we seal into our own.
 pub const SESSION_UPSTREAM_ID_BYTES_MAX: usize = 1024;
+/// Bytes that we seal into one value that a client keeps for us: a server's `requestState`, mostly.
+pub const SEALED_PLAIN_BYTES_MAX: usize = 64 * 1024;
 /// How far in the future a sealed session may have been issued: clocks of two instances differ.
 pub const SESSION_SKEW_SECONDS_MAX: u64 = 60;
+/// How long a session may be configured to live.
+pub const SESSION_LIFETIME_SECONDS_MAX: u64 = 30 * 86_400;
+/// Sessions that ended before their time and are remembered so (2 MiB per core and 2 MiB in all).
+pub const SESSIONS_ENDED_MAX: usize = 65_536;
 /// Buffers that grew beyond this for one body are given back after it.
 pub const BODY_BUFFER_KEPT_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a name in an audit record; longer ones are cut.
@@ -136,6 +168,12 @@ pub const UPSTREAM_INTERIM_MAX: usize = 8;
 /// by event; for all others this bounds no memory of ours, but ends a server that never ends an
 /// event, before an agent has to buffer it (case M15).
 pub const SSE_EVENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of a JSON answer to the hub, which looks into it and so holds it whole.
+pub const TALK_JSON_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of one event to the hub, for the same reason.
+pub const TALK_EVENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Events and comments of one stream to the hub within a second; a server that says more is cut.
+pub const TALK_EVENTS_PER_SECOND_MAX: u32 = 10_000;
 /// Bytes of pipelined requests read ahead while an answer is under way.
 pub const PIPELINE_BYTES_MAX: usize = HEAD_BYTES_MAX;
 
@@ -174,6 +212,8 @@ pub const CONFIG_BYTES_MAX: usize = 1024 * 1024;
 pub const TRUST_PROVIDERS_MAX: usize = 64;
 /// MCP servers.
 pub const SERVERS_MAX: usize = 1024;
+/// Bytes of the prefix of a server's names on `/mcp`.
+pub const PREFIX_BYTES_MAX: usize = 32;
 /// Upstream credentials.
 pub const CREDENTIALS_MAX: usize = 1024;
 /// Extension methods.
@@ -276,9 +316,31 @@ pub const EXACT_CALLERS_MAX: usize = 65_536;
 /// theirs (tries).
 pub const EXACT_TRIES_MAX: usize = 1_024;
 
+// -- /mcp, per core --
+/// Failures in a row after which an upstream is left alone.
+pub const BREAKER_FAILURES: u32 = 5;
+/// For how long, first; doubles with every try that fails.
+pub const BREAKER_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The longest such pause.
+pub const BREAKER_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Sessions of our own with legacy servers.
+pub const HUB_SESSIONS_PER_CORE_MAX: usize = 4_096;
+/// One that was not used for so long is ended.
+pub const HUB_SESSION_IDLE: Duration = Duration::from_secs(15 * 60);
+/// Sessions that wait to be ended at their servers; of more than these the servers hear nothing.
+pub const HUB_SESSIONS_LEFT_MAX: usize = 1_024;
+/// Questions to clients that wait for an answer.
+pub const HUB_PENDING_PER_CORE_MAX: usize = 256;
+/// The same of one principal.
+pub const HUB_PENDING_PER_PRINCIPAL_MAX: usize = 16;
+
 // -- cross-core --
 /// Notices in one inbox before it overflows into "purge everything".
 pub const BUS_NOTICES_MAX: usize = 1024;
+/// Letters on their way from one core to another; one more is refused with 503.
+pub const MAIL_LETTERS_MAX: usize = 64;
+/// Bytes of one letter's body: what a configuration may let a request body have.
+pub const MAIL_BODY_BYTES_MAX: usize = 16 * BODY_BYTES_MAX;
 
 // -- audit --
 /// Bytes of one per-core audit ring file.

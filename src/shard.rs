@@ -13,16 +13,22 @@ use crate::control::{Ask, Asker, Slot};
 use crate::core_cell::CoreCell;
 use crate::credential::{CacheOutcome, Credentials};
 use crate::event::Event;
+use crate::hub::Hub;
+use crate::hub::desk::{Owner, ReplyId};
 use crate::identity::{Door, Identity, Trust};
 use crate::limits::{QUOTA_CALLERS_MAX, WAITING_BUSY_MAX};
 use crate::listener::Inputs;
+use crate::mail::{Addressee, Letter, MailKind, Post};
 use crate::mcp::Call;
+use crate::mcp::hub_session::SessionMark;
 use crate::metrics::{Meter, NoticeKind};
 use crate::net::Timers;
+use crate::net::pairs::End;
 use crate::places::{Place, Places};
 use crate::policy::Enforcer;
 use crate::policy::remote::Pdp;
 use crate::quota::{Exact, Quota};
+use crate::reject::Reject;
 use crate::relay::Relay;
 use crate::world::World;
 
@@ -68,12 +74,18 @@ pub struct Shard {
     asked_addresses: CoreCell<HashMap<usize, Monotonic>>,
     /// Rung when the gateway drains.
     pub drained: Event,
+    /// What is remembered for `/mcp`, and which sessions ended.
+    pub hub: Hub,
 
     // -- crosses cores --
     /// Notices from the control thread.
     inbox: Inbox,
     /// Questions to the control thread.
     asker: Asker,
+    /// Letters to other cores.
+    pub post: Rc<Post>,
+    /// Where they go out and come in, until the worker opens them.
+    mail: CoreCell<Vec<End>>,
 }
 
 /// Buffers of one request; pooled, so that a warm request allocates nothing.
@@ -130,6 +142,8 @@ pub struct Parts {
     pub inbox: Inbox,
     /// The way up.
     pub asker: Asker,
+    /// An end of the mail for each of the other workers.
+    pub mail: Vec<End>,
 }
 
 impl Shard {
@@ -162,12 +176,27 @@ impl Shard {
             connections,
             asked_addresses: CoreCell::default(),
             drained: Event::default(),
+            hub: Hub::default(),
             inflight,
             inbox: parts.inbox,
             asker: parts.asker,
+            post: Post::new(parts.core, parts.mail.len() as u16 + 1),
+            mail: CoreCell::new(parts.mail),
         };
         shard.name_servers();
         Rc::new(shard)
+    }
+
+    /// Begins to send letters and to take them in; on the event loop of this core. `broken` hears
+    /// of what must end the process.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn open_mail(
+        self: &Rc<Self>,
+        broken: impl Fn(String) + Clone + 'static,
+    ) -> std::io::Result<()> {
+        self.post.open(self.mail.with(std::mem::take), self, broken)
     }
 
     /// The snapshot in force.
@@ -186,6 +215,9 @@ impl Shard {
             self.identity.purge();
             self.enforcer.purge();
             self.pdp.forget_permits();
+            self.hub.voided();
+            self.hub.ended.merge(&self.slot.ended(), self.clock.now().wall.seconds());
+            self.hub.sessions.end_clients(|mark| self.hub.ended.hold_mark(mark));
         }
         let mut published = overflowed;
         for notice in notices {
@@ -196,6 +228,10 @@ impl Shard {
                 Notice::CredentialsRevoked => {
                     self.credentials.purge();
                     self.pdp.forget_permits();
+                    self.hub.voided();
+                }
+                Notice::SessionEnded { mark } => {
+                    self.session_ended(mark);
                 }
             }
         }
@@ -212,6 +248,9 @@ impl Shard {
         self.enforcer.sweep(SWEEP_ENTRIES);
         self.relay.sweep(now);
         self.pdp.sweep(now, SWEEP_ENTRIES);
+        self.hub.sessions.sweep(self.world().snapshot.config_generation, now);
+        // Whoever waits there has a deadline of its own, and has left.
+        drop(self.hub.desk.expire(now));
         self.count_gauges();
         self.meter.counters().heartbeat.add(1);
     }
@@ -286,6 +325,31 @@ impl Shard {
         }
     }
 
+    /// A session ended before its time: from now on its id opens on no core. On this one at once,
+    /// on the others as soon as the control thread has told them.
+    pub fn end_session(&self, sealed: &[u8]) {
+        let mark = SessionMark::of(sealed).short();
+        if self.session_ended(mark) {
+            self.asker.ask(Ask::EndSession { mark });
+        }
+    }
+
+    /// False when it is known already.
+    fn session_ended(&self, mark: u64) -> bool {
+        let news = self.hub.ended.insert(mark, self.clock.now().wall.seconds());
+        if news {
+            self.hub.sessions.end_clients(|client| client == mark);
+        }
+        news
+    }
+
+    /// Notes for `/status` why an upstream failed; what is not its fault is nothing to note.
+    pub fn upstream_failed(&self, server: usize, why: Reject) {
+        if let (502 | 504, Ok(server)) = (why.status(), u16::try_from(server)) {
+            self.meter.upstream_error(server, why, self.timers.now());
+        }
+    }
+
     /// Counts where a credential came from.
     pub fn count_credential(&self, cache: CacheOutcome) {
         match cache {
@@ -345,7 +409,34 @@ impl Shard {
         self.relay.connections(|server, active, idle| {
             self.meter.upstream_connections(server, active, idle);
         });
+        let generation = self.world().snapshot.config_generation;
+        self.hub.breakers.states(generation, |server, state| {
+            self.meter.upstream_breaker(server, state);
+        });
         counters.loop_lag_micros.set(self.timers.take_lag().max_micros);
+    }
+}
+
+impl Addressee for Shard {
+    /// What nobody waits for, or waits for from somebody else, is dropped: its sender was told that
+    /// it is on its way, which is all that a client's answer is told (2025-11-25 transports,
+    /// "Sending Messages": 202).
+    fn deliver(&self, letter: Letter) {
+        let Letter { kind, number, session, owner: principal, body, .. } = letter;
+        let counters = self.meter.counters();
+        counters.mail_received.add(1);
+        let taken = match kind {
+            MailKind::Reply => {
+                let owner = Owner { principal, session };
+                let pending = self.hub.desk.take(ReplyId(number), &owner, self.timers.now());
+                pending.map(|pending| pending.what.put(body))
+            }
+            // Nothing asks for these yet.
+            MailKind::Cancel | MailKind::Interest => None,
+        };
+        if taken.is_none() {
+            counters.mail_dropped.add(1);
+        }
     }
 }
 
@@ -378,6 +469,7 @@ const fn kind(notice: Notice) -> NoticeKind {
         Notice::Published { .. } => NoticeKind::Published,
         Notice::KeysUnchanged { .. } => NoticeKind::KeysUnchanged,
         Notice::CredentialsRevoked => NoticeKind::CredentialsRevoked,
+        Notice::SessionEnded { .. } => NoticeKind::SessionEnded,
         Notice::Drain => NoticeKind::Drain,
     }
 }

@@ -70,6 +70,12 @@ async fn drive(assignment: Assignment) -> Result<(), String> {
     let timers = Timers::new(assignment.parts.clock);
     runtime::spawn(timers.clone().run());
     let shard = Shard::new(assignment.parts, timers.clone());
+    let reports = assignment.reports.clone();
+    // Nobody but us writes there, so what is broken there is broken here.
+    let broken = move |words: String| {
+        let _ = reports.send(Report::Failed(words));
+    };
+    shard.open_mail(broken).map_err(|error| format!("its mail cannot be used: {error}"))?;
     // Lives on in every task that accepts.
     let accepting = Rc::new(());
     for listener in assignment.listeners {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::control::authzen::DecisionPoint;
 use crate::control::{Snapshot, Upstream};
 use crate::http::host;
-use crate::mcp::session::SessionKeys;
+use crate::mcp::seal::Keyring;
 use crate::mcp::{Known, Plan};
 use crate::net::tls::ClientTls;
 
@@ -14,7 +14,7 @@ pub struct World {
     /// What the control thread published.
     pub snapshot: Arc<Snapshot>,
     /// Seals and opens session ids.
-    pub sessions: Arc<SessionKeys>,
+    pub keyring: Arc<Keyring>,
     /// The servers of the snapshot, with TLS sessions that only this core remembers.
     pub upstreams: Box<[Upstream]>,
     servers: hashbrown::HashMap<Box<str>, u16>,
@@ -38,7 +38,7 @@ impl World {
             .filter(|host| host::host_allowed(host, &listen.hosts, listen.loopback))
             .map(Box::from)
             .collect();
-        Self { sessions: Arc::clone(&snapshot.sessions), upstreams, servers, hosts, snapshot }
+        Self { keyring: Arc::clone(&snapshot.keyring), upstreams, servers, hosts, snapshot }
     }
 
     /// True for a `Host` that is spelled as an accepted one is listed; any other has to be judged.

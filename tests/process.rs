@@ -34,6 +34,8 @@ mod faults;
 mod gateway;
 #[path = "process/http.rs"]
 mod http;
+#[path = "process/hub_streams.rs"]
+mod hub_streams;
 #[path = "process/many.rs"]
 mod many;
 #[path = "black_box/mmdb.rs"]
@@ -54,6 +56,8 @@ mod rollout;
 mod schema_cli;
 #[path = "process/secrets.rs"]
 mod secrets;
+#[path = "process/sessions.rs"]
+mod sessions;
 #[path = "process/signals.rs"]
 mod signals;
 #[path = "process/streams.rs"]

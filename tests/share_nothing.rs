@@ -14,7 +14,7 @@ use std::path::Path;
 const SHARED: &[(&str, usize, &str)] = &[
     ("audit/writer.rs", 7, "Health, Orders: lines of their own; one load per request, if strict"),
     ("bus.rs", 3, "a lane per core, on lines of its own; one load per request, stores per notice"),
-    ("control/mod.rs", 3, "Slot and Asks: a lock per change, a message per question, none else"),
+    ("control/mod.rs", 4, "Slot and Asks: a lock per change, a message per question, none else"),
     ("judge/crypto.rs", 1, "never written"),
     ("mapped.rs", 1, "a flag of the start; the ring's words have their own test"),
     ("metrics/mod.rs", 3, "counters: written by their core alone, read when somebody scrapes"),

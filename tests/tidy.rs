@@ -39,6 +39,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "ablation",
             "world",
+            "hub",
+            "mail",
             "shard",
             "gateway",
             "worker",

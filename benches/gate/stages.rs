@@ -227,6 +227,7 @@ fn record(ring: &AuditRing) {
         overhead_us: Some(20),
         reason: None,
         list: None,
+        legs: None,
     };
     ring.complete(ticket, black_box(&outcome));
 }

@@ -40,5 +40,6 @@ pub(crate) fn outcome(number: u64) -> Outcome {
         overhead_us: Some(12),
         reason: None,
         list: None,
+        legs: None,
     }
 }

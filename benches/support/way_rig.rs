@@ -16,7 +16,7 @@ use portcullis::control::{Ask, Asker, Slot, Snapshot, Upstream};
 use portcullis::devtoken::{self, Request, SigningKey};
 use portcullis::gateway::whole_way::WholeWay;
 use portcullis::judge::policy::{CredentialScope, PolicySet, Setting};
-use portcullis::mcp::session::SessionKeys;
+use portcullis::mcp::seal::Keyring;
 use portcullis::metrics::{Counters, Meter};
 use portcullis::net::Timers;
 use portcullis::quota::Exact;
@@ -61,6 +61,7 @@ impl Rig {
             exact: Exact::of(&[]),
             inbox: inboxes.pop().unwrap(),
             asker: Asker::new(asks_in, ask_near),
+            mail: Vec::new(),
         };
         let shard = Shard::new(parts, Timers::new(clock));
         let token = mint(&key, clock);
@@ -109,7 +110,7 @@ fn snapshot(config: Config, key: &SigningKey) -> Snapshot {
         geoip: false,
     };
     let policy = PolicySet::load(&config.policy.directory, &setting).ok().unwrap();
-    let sessions = SessionKeys::new(&config.public_url, &[7; 32], None).ok().unwrap();
+    let keyring = Keyring::new(&config.public_url, &[7; 32], None).ok().unwrap();
     Snapshot {
         generation: 1,
         config_generation: 1,
@@ -123,7 +124,7 @@ fn snapshot(config: Config, key: &SigningKey) -> Snapshot {
             refused: false,
             tls: None,
         }],
-        sessions: Arc::new(sessions),
+        keyring: Arc::new(keyring),
         tls: None,
         draining: false,
         config: Arc::new(config),

@@ -1,7 +1,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::metrics::{AuditOutcome, Decision, Meter, NoticeKind, RefreshOutcome, ReloadTrigger};
+use crate::metrics::{
+    AuditOutcome, BreakerState, Decision, Meter, NoticeKind, RefreshOutcome, ReloadTrigger, SeenEra,
+};
 use crate::reject::Reject;
 
 /// A family as a strict reader of the format sees it.
@@ -101,13 +103,15 @@ struct Bench {
     meters: Vec<Meter>,
     cores: Vec<Arc<Counters>>,
     process: ProcessCounters,
+    servers: Vec<String>,
 }
 
 impl Bench {
     fn new() -> Self {
         let meters = vec![Meter::new(0), Meter::new(3)];
         let cores = meters.iter().map(Meter::share).collect();
-        Self { meters, cores, process: ProcessCounters::default() }
+        let servers = ["github", "idle"].map(str::to_owned).to_vec();
+        Self { meters, cores, process: ProcessCounters::default(), servers }
     }
 
     fn status<'a>(
@@ -127,6 +131,8 @@ impl Bench {
             not_ready,
             generation: 4,
             providers,
+            servers: &self.servers,
+            now: Monotonic(9_500_000),
             invalidations: false,
             cores: &self.cores,
             process: &self.process,
@@ -157,6 +163,10 @@ impl Bench {
             counters.decision_hits.add(5);
             counters.items_hidden.add(3);
         }
+        bench.meters[1].upstream_breaker(0, BreakerState::Open);
+        bench.meters[0].upstream_era(0, SeenEra::Legacy);
+        bench.meters[0].upstream_error(0, Reject::UpstreamTimeout, Monotonic(2_000_000));
+        bench.meters[1].upstream_error(0, Reject::UpstreamConnect, Monotonic(7_000_000));
         bench.process.jwks_refresh("https://idp.example.com", RefreshOutcome::Changed);
         bench.process.audit(AuditOutcome::Written, 6);
         bench.process.set_policy_epoch(11);
@@ -191,6 +201,8 @@ fn the_exposition_is_valid_and_has_the_names_and_labels_of_the_contract() {
         ("decision_cache_total", "outcome"),
         ("credential_cache_total", "outcome"),
         ("upstream_connections", "server state"),
+        ("upstream_breaker", "server state"),
+        ("mail_total", "outcome"),
         ("bus_notices_total", "kind"),
         ("bus_overflows_total", ""),
         ("audit_records_total", "outcome"),
@@ -233,6 +245,11 @@ fn cores_are_added_up_where_the_contract_has_no_core_label() {
     assert_eq!(value(refusals, &[("reason", "no_permit")]), 4.0, "two rejects, one reason");
     assert_eq!(value(&families["portcullis_connections"], &[("core", "3")]), 9.0);
     assert_eq!(value(&families["portcullis_loop_lag_seconds"], &[("core", "0")]), 0.0015);
+    let breakers = &families["portcullis_upstream_breaker"];
+    let label = |state| [("server", "github"), ("state", state)];
+    assert_eq!(value(breakers, &label("closed")), 1.0);
+    assert_eq!(value(breakers, &label("half_open")), 0.0);
+    assert_eq!(value(breakers, &label("open")), 1.0);
     let upstreams = &families["portcullis_upstream_connections"];
     assert_eq!(value(upstreams, &[("server", "github"), ("state", "idle")]), 6.0);
     assert_eq!(value(&families["portcullis_list_items_total"], &[("outcome", "hidden")]), 6.0);
@@ -330,5 +347,15 @@ fn status_is_json_and_says_what_bounds_revocation() {
     assert_eq!(document["config"]["policy_epoch"], 11);
     assert_eq!(document["trust_providers"][0]["age_seconds"], 30);
     assert_eq!(document["cores"][1]["core"], 3);
+    let github = serde_json::json!({
+        "name": "github",
+        "era": "legacy",
+        "breaker": "open",
+        "last_error": {"reason": "upstream_connect", "age_seconds": 2},
+    });
+    assert_eq!(document["servers"][0], github, "the worst of its cores, and the last error");
+    let idle = serde_json::json!(
+        {"name": "idle", "era": null, "breaker": "closed", "last_error": null});
+    assert_eq!(document["servers"][1], idle);
     assert_eq!(document["revocation"], "by the 60 s lifetimes alone");
 }

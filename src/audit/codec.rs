@@ -7,7 +7,9 @@
 
 use std::net::IpAddr;
 
-use super::entry::{CredentialCache, Decision, Empty, Entry, List, Outcome, TRACE_ID_BYTES, Tally};
+use super::entry::{
+    CredentialCache, Decision, Empty, Entry, Legs, List, Outcome, TRACE_ID_BYTES, Tally,
+};
 use super::name;
 use crate::limits::{AUDIT_NAME_BYTES_MAX, AUDIT_RECORD_BYTES_MAX};
 use crate::reject::Reject;
@@ -57,6 +59,7 @@ pub(super) struct OutcomeRead<'a> {
     pub(super) overhead_us: Option<u64>,
     pub(super) reason: Option<&'a str>,
     pub(super) list: Option<Tally>,
+    pub(super) legs: Option<Legs>,
 }
 
 /// Appends the decision half.
@@ -94,12 +97,16 @@ pub(super) fn write_decision(entry: &Entry<'_>, out: &mut Vec<u8>) {
     put_text(entry.trace_id, TRACE_ID_BYTES, out);
     put_bytes(entry.token.as_ref().map_or(&[], |token| &token.0[..]), out);
     // Few records have any of these.
-    let rare = entry.country.is_some() || entry.would_deny.is_some() || entry.limit.is_some();
+    let rare = entry.country.is_some()
+        || entry.would_deny.is_some()
+        || entry.limit.is_some()
+        || entry.leg_of.is_some();
     out.push(u8::from(rare));
     if rare {
         put_text(entry.country, COUNTRY_BYTES_MAX, out);
         put_list(entry.would_deny, out);
         put_text(entry.limit, METHOD_BYTES_MAX, out);
+        put_number(entry.leg_of, out);
     }
 }
 
@@ -112,6 +119,11 @@ pub(super) fn write_outcome(outcome: &Outcome, out: &mut Vec<u8>) {
     out.extend_from_slice(&outcome.duration_us.to_le_bytes());
     put_number(outcome.overhead_us, out);
     put_text(outcome.reason.map(Reject::audit_code), REASON_BYTES_MAX, out);
+    if let Some(Legs { asked, answered }) = outcome.legs {
+        out.push(LEGS);
+        out.extend_from_slice(&asked.to_le_bytes());
+        out.extend_from_slice(&answered.to_le_bytes());
+    }
     put_tally(outcome.list, out);
 }
 
@@ -200,10 +212,11 @@ impl<'a> Reader<'a> {
         if !self.flag()? {
             return Some(());
         }
-        // Country, shadow policies, limit.
+        // Country, shadow policies, limit, whose leg.
         self.skip_texts(1)?;
         self.skip_list()?;
-        self.skip_texts(1)
+        self.skip_texts(1)?;
+        self.number().map(drop)
     }
 
     /// Whether what follows is there.
@@ -236,7 +249,7 @@ impl<'a> Reader<'a> {
 
     /// The outcome half.
     pub(super) fn outcome(&mut self) -> Option<OutcomeRead<'a>> {
-        Some(OutcomeRead {
+        let mut outcome = OutcomeRead {
             status: Some(self.u16()?).filter(|status| *status != 0),
             upstream_status: Some(self.u16()?).filter(|status| *status != 0),
             bytes_in: self.u64()?,
@@ -244,12 +257,20 @@ impl<'a> Reader<'a> {
             duration_us: self.u64()?,
             overhead_us: self.number()?,
             reason: self.text()?,
-            list: self.tally()?,
-        })
+            list: None,
+            legs: None,
+        };
+        let mut kind = self.u8()?;
+        if kind == LEGS {
+            outcome.legs = Some(Legs { asked: self.u16()?, answered: self.u16()? });
+            kind = self.u8()?;
+        }
+        outcome.list = self.tally(kind)?;
+        Some(outcome)
     }
 
-    fn tally(&mut self) -> Option<Option<Tally>> {
-        let empty = match self.u8()? {
+    fn tally(&mut self, kind: u8) -> Option<Option<Tally>> {
+        let empty = match kind {
             NO_LIST => return Some(None),
             SHOWN => None,
             code => Some(Empty::from_code(code)?),
@@ -348,6 +369,8 @@ const CACHE_MISS: u8 = 2;
 /// In the place of a tally's reason: no list at all, and a list of which something was shown.
 const NO_LIST: u8 = 0;
 const SHOWN: u8 = 255;
+/// Before it: how the legs answered.
+const LEGS: u8 = 254;
 
 /// User, issuer, agent.
 const ID_BYTES_MAX: usize = 256;
@@ -361,7 +384,7 @@ const COUNTRY_BYTES_MAX: usize = 2;
 const LIST_BYTES_MAX: usize = 1024;
 const LIST_HEAD_BYTES: usize = 4;
 /// Lengths and numbers between the strings.
-const FIXED_BYTES: usize = 104;
+const FIXED_BYTES: usize = 113;
 /// Bytes of the longest decision.
 const DECISION_BYTES_MAX: usize = FIXED_BYTES
     + 3 * ID_BYTES_MAX
@@ -374,7 +397,7 @@ const DECISION_BYTES_MAX: usize = FIXED_BYTES
     + COUNTRY_BYTES_MAX
     + TRACE_ID_BYTES;
 /// Bytes of the longest outcome.
-pub(super) const OUTCOME_BYTES_MAX: usize = 2 + 2 + 3 * 8 + 9 + 2 + REASON_BYTES_MAX + 9;
+pub(super) const OUTCOME_BYTES_MAX: usize = 2 + 2 + 3 * 8 + 9 + 2 + REASON_BYTES_MAX + 9 + 5;
 /// Bytes of the longest record, without the ring's own head.
 pub(super) const PAYLOAD_BYTES_MAX: usize = DECISION_BYTES_MAX + OUTCOME_BYTES_MAX;
 

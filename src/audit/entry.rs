@@ -58,6 +58,8 @@ pub struct Entry<'a> {
     pub would_deny: Option<List<'a>>,
     /// The rate limit that refused it.
     pub limit: Option<&'a str>,
+    /// Of a leg: `seq` of the record of the request that it is part of, on the same core.
+    pub leg_of: Option<u64>,
 }
 
 impl Entry<'_> {
@@ -86,6 +88,7 @@ impl Entry<'_> {
             country: None,
             would_deny: None,
             limit: None,
+            leg_of: None,
         }
     }
 }
@@ -120,6 +123,17 @@ pub struct Outcome {
     pub reason: Option<Reject>,
     /// What a filtered list came to; `None` for everything that is no list.
     pub list: Option<Tally>,
+    /// How the servers answered that were asked at once; `None` where only one could be.
+    pub legs: Option<Legs>,
+}
+
+/// What came of the legs of one request to `/mcp`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Legs {
+    /// Servers that were to be asked.
+    pub asked: u16,
+    /// Those that answered in time.
+    pub answered: u16,
 }
 
 /// What policy left of a list.
@@ -309,6 +323,8 @@ pub fn trace_id(traceparent: &str) -> Option<&str> {
 
 /// The event of a plain request.
 pub const EVENT_REQUEST: &str = "request";
+/// One server of several that a request to `/mcp` needs.
+pub const EVENT_LEG: &str = "leg";
 /// A protected-resource metadata document was asked for (RFC 9728).
 pub const EVENT_METADATA: &str = "metadata";
 /// A browser asked whether it may ask (CORS).

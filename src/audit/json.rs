@@ -1,5 +1,7 @@
 //! The few forms of JSON that a line has, written without looking at a byte twice.
 
+use crate::mcp::write;
+
 /// Appends bytes that are known when we compile and need no escape.
 #[inline]
 pub(super) fn put_fixed(bytes: &[u8], out: &mut Vec<u8>) {
@@ -89,29 +91,10 @@ fn oddities(word: [u8; 8]) -> u64 {
         | (word ^ each(b'\\')).wrapping_sub(ONES)
 }
 
-/// RFC 8259 §7: what must be escaped is, in its short form where it has one; nothing else.
+/// Rare: the parser of requests let it pass, and a line must hold it.
 #[cold]
 fn put_escaped(text: &str, out: &mut Vec<u8>) {
-    for byte in text.bytes() {
-        let short = match byte {
-            b'"' | b'\\' => byte,
-            0x08 => b'b',
-            b'\t' => b't',
-            b'\n' => b'n',
-            0x0c => b'f',
-            b'\r' => b'r',
-            0..0x20 => {
-                out.extend_from_slice(b"\\u00");
-                out.extend_from_slice(&[hex_digit(byte >> 4), hex_digit(byte & 15)]);
-                continue;
-            }
-            _ => {
-                out.push(byte);
-                continue;
-            }
-        };
-        out.extend_from_slice(&[b'\\', short]);
-    }
+    write::escaped(text, out);
 }
 
 #[inline]

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::codec::Reader;
-use super::entry::Tally;
+use super::entry::{Legs, Tally};
 use super::json::{put_fixed, put_hex, put_number, put_string};
 use super::time::Times;
 
@@ -105,6 +105,7 @@ fn request(key: Key, halves: Halves<'_>, times: &mut Times, out: &mut Vec<u8>) -
         number(b",\"duration_us\":", Some(outcome.duration_us), out);
         number(b",\"overhead_us\":", outcome.overhead_us, out);
         tally(outcome.list, out);
+        legs(outcome.legs, out);
     }
     if let Some(ip) = read.address()? {
         put_fixed(b",\"source_ip\":\"", out);
@@ -121,6 +122,7 @@ fn request(key: Key, halves: Halves<'_>, times: &mut Times, out: &mut Vec<u8>) -
         text(b",\"country\":", &mut read, out)?;
         list(b",\"would_deny\":", &mut read, out)?;
         text(b",\"limit\":", &mut read, out)?;
+        number(b",\"leg_of\":", read.number()?, out);
     }
     put_fixed(b",\"outcome\":\"", out);
     put_fixed(halves.state.word().as_bytes(), out);
@@ -220,6 +222,14 @@ fn tally(tally: Option<Tally>, out: &mut Vec<u8>) {
         put_fixed(empty.word().as_bytes(), out);
         put_fixed(b"\"", out);
     }
+    put_fixed(b"}", out);
+}
+
+fn legs(legs: Option<Legs>, out: &mut Vec<u8>) {
+    let Some(Legs { asked, answered }) = legs else { return };
+    put_fixed(b",\"legs\":{\"asked\":", out);
+    put_number(u64::from(asked), out);
+    number(b",\"answered\":", Some(u64::from(answered)), out);
     put_fixed(b"}", out);
 }
 

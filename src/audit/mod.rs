@@ -32,8 +32,8 @@ mod time;
 mod writer;
 
 pub use entry::{
-    CredentialCache, CredentialUse, Decision, EVENT_METADATA, EVENT_PREFLIGHT, EVENT_REQUEST,
-    Empty, Entry, List, Name, Outcome, Tally, TokenReference, trace_id,
+    CredentialCache, CredentialUse, Decision, EVENT_LEG, EVENT_METADATA, EVENT_PREFLIGHT,
+    EVENT_REQUEST, Empty, Entry, Legs, List, Name, Outcome, Tally, TokenReference, trace_id,
 };
 pub use ring::{AuditRing, Ticket};
 pub use writer::{Counts, Started, Writer};

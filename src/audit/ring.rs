@@ -36,6 +36,14 @@ pub struct Ticket {
     seq: Option<u64>,
 }
 
+impl Ticket {
+    /// `seq` of the record, for those of its legs; `None` when there will be no record.
+    #[must_use]
+    pub const fn seq(&self) -> Option<u64> {
+        self.seq
+    }
+}
+
 struct Producer {
     head: u64,
     /// The writer's `tail` as last seen; it only grows, so an old value errs on the safe side.
@@ -412,4 +420,4 @@ pub(super) const REPORTED: usize = 67;
 pub(super) const TAIL: usize = 128;
 pub(super) const WRITTEN: usize = 129;
 /// Format 1; another format has another number, and is not read.
-const MAGIC: u64 = u64::from_le_bytes(*b"PCAUDIT\x02");
+const MAGIC: u64 = u64::from_le_bytes(*b"PCAUDIT\x03");

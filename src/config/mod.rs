@@ -284,7 +284,7 @@ pub struct Server {
     pub url: UpstreamUrl,
     /// Index into `Config::credentials` of its default credential.
     pub credential: Option<usize>,
-    /// Tool prefix on `/mcp`.
+    /// Of its tools and prompts on `/mcp`; empty for the only server.
     pub prefix: String,
     /// Seconds to the response head.
     pub timeout_seconds: u64,

@@ -111,6 +111,14 @@ fn ten_lines_are_enough_and_everything_else_has_the_default_of_the_contract() {
 }
 
 #[test]
+fn the_only_server_may_have_no_prefix() {
+    let folder = Folder::new("prefix");
+    let text = MINIMAL.replace("[[server]]\n", "[[server]]\nprefix = \"\"\n");
+    assert_ne!(text, MINIMAL);
+    assert_eq!(folder.parse(&text).unwrap().servers[0].prefix, "");
+}
+
+#[test]
 fn every_fault_is_reported_at_once_in_the_order_of_the_text() {
     let folder = Folder::new("all");
     let text = "bogus = 1\n[listen]\naddress = 7\n[[server]]\nurl = \"ftp://x\"\nnope = true\n";

@@ -14,12 +14,14 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::clock::UnixSeconds;
 use crate::config::Config;
 use crate::control::authzen::DecisionPoint;
 use crate::control::jwks::ProviderKeys;
 use crate::geo::GeoDb;
 use crate::judge::policy::PolicySet;
-use crate::mcp::session::SessionKeys;
+use crate::mcp::ended::Ended;
+use crate::mcp::seal::Keyring;
 use crate::net::tls::{ClientTls, ServerTls};
 
 /// Everything a worker needs that can change while it runs. Made by the control thread, never
@@ -41,8 +43,8 @@ pub struct Snapshot {
     pub pdp: Option<Arc<DecisionPoint>>,
     /// One entry per `Config::servers`. Workers dial with their own copies, see `world::World`.
     pub upstreams: Vec<Upstream>,
-    /// Seals and opens session ids.
-    pub sessions: Arc<SessionKeys>,
+    /// Seals and opens what clients keep for us.
+    pub keyring: Arc<Keyring>,
     /// TLS of the listener, `None` for plain HTTP on loopback.
     pub tls: Option<Arc<ServerTls>>,
     /// Set once, at SIGTERM.
@@ -61,17 +63,19 @@ pub struct Upstream {
     pub tls: Option<Arc<ClientTls>>,
 }
 
-/// Holds the newest snapshot.
+/// Holds the newest snapshot, and which sessions ended before their time.
 #[repr(align(128))]
 pub struct Slot {
     newest: Mutex<Arc<Snapshot>>,
+    /// Written per session that ends; read by a core that lost notices, and then whole.
+    ended: Mutex<Ended>,
 }
 
 impl Slot {
     /// A slot with its first snapshot.
     #[must_use]
     pub fn new(first: Arc<Snapshot>) -> Arc<Self> {
-        Arc::new(Self { newest: Mutex::new(first) })
+        Arc::new(Self { newest: Mutex::new(first), ended: Mutex::default() })
     }
 
     /// The newest snapshot.
@@ -84,6 +88,17 @@ impl Slot {
     pub fn publish(&self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *newest, snapshot)
+    }
+
+    /// Remembers for all cores that a session ended; false when that is known.
+    pub fn end_session(&self, mark: u64, now: UnixSeconds) -> bool {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).insert(mark, now)
+    }
+
+    /// All sessions that ended before their time.
+    #[must_use]
+    pub fn ended(&self) -> Ended {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -98,6 +113,11 @@ pub enum Ask {
     Resolve {
         /// Index of the server.
         server: u16,
+    },
+    /// A session ended before its time: all cores are to know.
+    EndSession {
+        /// Its short mark.
+        mark: u64,
     },
     /// A snapshot this worker no longer uses. Only the control thread frees them: dropping a set of
     /// 10,000 policies takes 61 ms.

@@ -64,6 +64,33 @@ pub(super) async fn permit(
     Err(denial)
 }
 
+/// Asks whether the caller may use the gateway at all; of no server, so before one is named.
+///
+/// # Errors
+/// The denial, or [`Reject::PolicyUnavailable`] for want of an answer.
+pub(super) async fn connect(
+    shard: &Shard,
+    world: &World,
+    exchange: &Exchange,
+    now: UnixSeconds,
+) -> Result<(), Denial> {
+    let questions = questions(world, exchange, now, What::Message)?;
+    let answers = ask(shard, world, exchange, &questions).await;
+    connected(world, answers.as_deref().map_err(|reject| *reject))
+}
+
+/// What the answers to the questions of [`connect`] mean.
+///
+/// # Errors
+/// As [`connect`].
+pub(super) fn connected(world: &World, answers: Result<&[Answer], Reject>) -> Result<(), Denial> {
+    let set = &world.snapshot.policy;
+    match answers.map_err(|reject| refused(reject, set))?.first() {
+        Some(answer) if answer.permitted => Ok(()),
+        Some(_) | None => Err(Denial::unknown_server(set)),
+    }
+}
+
 /// Which questions are asked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum What {
@@ -323,13 +350,7 @@ pub(super) fn conclude_with(
     let index = world.server(&exchange.scratch.server);
     let server = index.and_then(|at| snapshot.config.servers.get(usize::from(at)));
     let (Some(index), Some(server)) = (index, server) else {
-        let connects = answers.first().is_some_and(|answer| answer.permitted);
-        let hub = exchange.scratch.server.is_empty();
-        return Err(if connects && hub {
-            refused(Reject::GatewayNotBuilt, set)
-        } else {
-            Denial::unknown_server(set)
-        });
+        return Err(Denial::unknown_server(set));
     };
     let call = &exchange.scratch.call;
     let is_message = exchange.method == HttpMethod::Post && call.kind() == Kind::Request;

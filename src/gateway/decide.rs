@@ -17,7 +17,7 @@ use crate::judge::principal::Principal;
 use crate::limits::{LIST_ITEMS_AT_ONCE, LIST_TURN_MICROS};
 use crate::mcp::{Arguments, Kind, Listed, Method, Plan, Target};
 use crate::net::runtime;
-use crate::policy::{Ask, Denial, Form, Permit, Shown, Wanted};
+use crate::policy::{Ask, Connected, Denial, Form, Permit, Shown, Wanted};
 use crate::reject::Reject;
 use crate::shard::Shard;
 use crate::world::World;
@@ -138,18 +138,11 @@ pub(super) fn permit(
     let (Some(index), Some(server)) = (index, server) else {
         // The gateway is judged first, so that a principal without `connect` learns nothing else.
         let unknown = Denial::unknown_server(set);
-        if let Err(denial) = shard.enforcer.connect(set, &subject, &context) {
+        return Err(match shard.enforcer.connect(set, &subject, &context) {
             // A better login would not help to a server that is not there, nor to one that is
             // hidden, and the two must not differ.
-            let hides = denial.step_up.is_some() && !exchange.scratch.server.is_empty();
-            return Err(if hides { unknown } else { denial });
-        }
-        // `/mcp` itself is nobody's secret: who may connect is told that it is not there yet.
-        let hub = exchange.scratch.server.is_empty();
-        return Err(if hub {
-            Denial { reject: Reject::GatewayNotBuilt, ..unknown }
-        } else {
-            unknown
+            Err(denial) if denial.step_up.is_none() => denial,
+            Ok(_) | Err(_) => unknown,
         });
     };
     let is_message = exchange.method == HttpMethod::Post && call.kind() != Kind::Response;
@@ -172,6 +165,25 @@ pub(super) fn permit(
     } else {
         shard.enforcer.enforce(set, &ask, [Wanted::from(QTarget::Server)])
     }
+}
+
+/// Decides whether the gateway may be used: what a request to `/mcp` needs before anything is
+/// looked for.
+pub(super) fn connect(
+    shard: &Shard,
+    world: &World,
+    exchange: &Exchange,
+    now: UnixSeconds,
+) -> Result<Connected, Denial> {
+    let set = &world.snapshot.policy;
+    let (Some(token), Some(source_ip)) = (exchange.token.as_deref(), exchange.source) else {
+        return Err(Denial::unknown_server(set));
+    };
+    let call = &exchange.scratch.call;
+    let revision = if exchange.call_read { call.revision() } else { None };
+    let country = country(world, exchange);
+    let context = Context { revision, country, ..Context::at(source_ip, now) };
+    shard.enforcer.connect(set, &subject(token.principal()), &context)
 }
 
 /// Judges which of `names`, items of a list, are for who asked; `each` hears of them in order.

@@ -5,9 +5,9 @@ use std::rc::Rc;
 
 use super::{ask, decide, route};
 use crate::address::Country;
-use crate::audit::{Decision, EVENT_REQUEST, Outcome, Ticket};
+use crate::audit::{EVENT_REQUEST, Outcome, Ticket};
 use crate::clock::{Monotonic, Now};
-use crate::credential::{CacheOutcome, UpstreamCredential};
+use crate::credential::CacheOutcome;
 use crate::fault::{self, Stage};
 use crate::http::{Field, Method as HttpMethod, RequestHead, write};
 use crate::identity::{Audiences, Resource, VerifiedToken};
@@ -16,7 +16,7 @@ use crate::listener::Downstream;
 use crate::mcp::session::Binding;
 use crate::mcp::{Era, Kind, Method, Mirrored, bodyless_revision};
 use crate::policy::{Denial, Permit, PolicyIds};
-use crate::quota::{Asker, Exceeded};
+use crate::quota::Exceeded;
 use crate::reject::Reject;
 use crate::shard::{Scratch, Shard};
 use crate::world::{Reading, World};
@@ -34,7 +34,7 @@ pub(super) struct Exchange {
     pub(super) source: Option<IpAddr>,
     pub(super) started: Now,
     /// The moment by which token, session and policy are judged.
-    judged: Now,
+    pub(super) judged: Now,
     /// When it was asked about, if what was answered then was kept.
     pub(super) kept_since: Option<Monotonic>,
     pub(super) relay_began: Option<Monotonic>,
@@ -44,6 +44,8 @@ pub(super) struct Exchange {
     pub(super) read_failed: bool,
     /// The legacy session that the request belongs to.
     pub(super) session: Option<Session>,
+    /// What only a request to `/mcp` and its legs have.
+    pub(super) hub: Option<Box<AtHub>>,
     /// What the audit calls it.
     pub(super) event: &'static str,
     pub(super) policies: Option<PolicyIds>,
@@ -66,6 +68,15 @@ pub(super) struct Exchange {
 pub(super) struct Session {
     pub(super) upstream: Vec<u8>,
     pub(super) sealed: Vec<u8>,
+}
+
+/// A request that came to `/mcp`, or one leg of it.
+#[derive(Default)]
+pub(super) struct AtHub {
+    /// The id as the agent wrote it, once the body is no longer the agent's.
+    pub(super) id: Option<Vec<u8>>,
+    /// Of a leg: `seq` of the record that it is part of.
+    pub(super) leg_of: Option<u64>,
 }
 
 /// Which credential went along.
@@ -92,6 +103,7 @@ impl Exchange {
             call_read: false,
             read_failed: false,
             session: None,
+            hub: None,
             event: EVENT_REQUEST,
             policies: None,
             would_deny: None,
@@ -113,9 +125,12 @@ impl Exchange {
     /// Stage 2, its result: which server the path names, `None` for `/mcp`.
     pub(super) fn name_server(&mut self, name: Option<&str>) {
         self.scratch.server.clear();
-        if let Some(name) = name {
-            self.scratch.server.push_str(name);
-            self.server = self.world.server(name);
+        match name {
+            Some(name) => {
+                self.scratch.server.push_str(name);
+                self.server = self.world.server(name);
+            }
+            None => self.hub = Some(Box::default()),
         }
     }
 
@@ -136,7 +151,7 @@ impl Exchange {
         }
         let authorization = head.field(bytes, Field::Authorization);
         let config = &self.world.snapshot.config;
-        let audiences = Audiences::new(&config.public_url, resource(&self.scratch.server));
+        let audiences = Audiences::new(&config.public_url, self.resource());
         let wait = config.limits.keys_wait_ms_max;
         let token = decide::verify(shard, authorization, &audiences, self.judged, wait).await?;
         shard.ablation.keep_token(&token);
@@ -211,12 +226,12 @@ impl Exchange {
                 return Err(Reject::RequestMethod);
             }
         }
-        self.open_session(downstream)
+        if self.hub.is_some() { Ok(()) } else { self.open_session(shard, downstream) }
     }
 
     /// A legacy session id is opened for its owner only (case M12); modern requests have none, and
     /// one that is sent all the same is ignored (MCP 2026-07-28, transports, "Earlier Revisions").
-    fn open_session(&mut self, downstream: &Downstream) -> Result<(), Reject> {
+    fn open_session(&mut self, shard: &Shard, downstream: &Downstream) -> Result<(), Reject> {
         let (head, bytes) = downstream.head();
         let Some(sealed) = head.field(bytes, Field::McpSessionId) else { return Ok(()) };
         if self.is_modern() {
@@ -226,7 +241,10 @@ impl Exchange {
         let now = self.judged.wall.seconds();
         let binding = binding(token, &self.scratch.server);
         let lifetime = self.world.snapshot.config.sessions.lifetime_seconds;
-        let upstream = self.world.sessions.open(sealed, &binding, now, lifetime)?;
+        let upstream = self.world.keyring.open_session(sealed, &binding, now, lifetime)?;
+        if shard.hub.ended.hold(sealed) {
+            return Err(Reject::SessionUnknown);
+        }
         self.session = Some(Session { upstream, sealed: sealed.to_vec() });
         Ok(())
     }
@@ -273,7 +291,7 @@ impl Exchange {
     }
 
     /// `None` when other rules came while the answer was waited for.
-    async fn ask_once(&mut self, shard: &Shard) -> Option<Result<Permit, Reject>> {
+    pub(super) async fn ask_once(&mut self, shard: &Shard) -> Option<Result<Permit, Reject>> {
         self.country = decide::locate(&self.world, self.source);
         let now = self.judged.wall.seconds();
         let decided = ask::permit(shard, &self.world, self, now).await;
@@ -324,42 +342,6 @@ impl Exchange {
         }
     }
 
-    /// Stage 5, second half: how often. After the decision, so that nobody who is denied uses up
-    /// what others are granted. Answers of the client and the end of a session are free: both end
-    /// something.
-    #[inline]
-    pub(super) fn admit(&mut self, shard: &Shard) -> Result<(), Reject> {
-        if self.world.snapshot.config.rate_limits.is_empty() {
-            Ok(())
-        } else {
-            self.count_for_limits(shard)
-        }
-    }
-
-    fn count_for_limits(&mut self, shard: &Shard) -> Result<(), Reject> {
-        let limits = &self.world.snapshot.config.rate_limits;
-        let is_answer = self.call_read && self.scratch.call.kind() == Kind::Response;
-        if is_answer || self.method == HttpMethod::Delete {
-            return Ok(());
-        }
-        let method = self.mcp_method();
-        let token = self.token.as_deref().ok_or(Reject::GatewayFault)?;
-        let principal = token.principal();
-        let calls = method == Some(Method::ToolsCall);
-        let asker = Asker {
-            user: principal.user(),
-            agent: principal.agent(),
-            server: &self.scratch.server,
-            tool: self.scratch.call.name().filter(|_| calls),
-        };
-        let admitted = shard.quota.admit(limits, &asker, shard.clock.monotonic());
-        admitted.map_err(|exceeded| {
-            self.exceeded = Some(exceeded);
-            let handshake = method.is_some_and(Method::is_handshake);
-            if handshake { Reject::QuotaHandshake } else { Reject::QuotaExceeded }
-        })
-    }
-
     /// Before a second try: up to `timeout_seconds` passed with the first, so the token may have
     /// expired and the decision may be another. Under other rules nothing is tried again; the agent
     /// gets the upstream's refusal, and its next request is judged by them from the beginning.
@@ -383,47 +365,23 @@ impl Exchange {
         }
     }
 
-    /// Stage 6: the credential for the server.
-    pub(super) fn obtain(
-        &mut self,
-        shard: &Shard,
-        permit: &Permit,
-    ) -> Result<Option<Rc<UpstreamCredential>>, Reject> {
-        // The last look before a secret is fetched: the permit is this caller's.
-        let token = self.token.as_deref().ok_or(Reject::GatewayFault)?;
-        if permit.identity() != token.principal().digest() {
-            return Err(Reject::GatewayFault);
-        }
-        if shard.ablation.no_credential() {
-            return Ok(None);
-        }
-        let snapshot = &self.world.snapshot;
-        let now = shard.clock.monotonic();
-        let (credential, cache) = shard.credentials.obtain(
-            &snapshot.config,
-            snapshot.config_generation,
-            permit.credential(),
-            permit.server(),
-            now,
-        )?;
-        shard.count_credential(cache);
-        self.credential = permit.credential().map(|index| CredentialUsed { index, cache });
-        Ok(credential)
-    }
-
-    /// Stage 7: the decision is kept before the upstream hears of it.
-    pub(super) fn commit(&mut self, shard: &Shard) -> Result<(), Reject> {
-        if self.ticket.is_none() && !shard.ablation.no_audit() {
-            let ticket = shard.audit.decide(&self.entry(Decision::Permit, None))?;
-            self.ticket = Some(ticket);
-        }
-        self.relay_began = Some(shard.clock.monotonic());
-        Ok(())
-    }
-
     /// The era that the answer's form follows; GET and DELETE are legacy unless the header says so.
     pub(super) fn is_modern(&self) -> bool {
         self.call_read && self.scratch.call.era() == Era::Modern
+    }
+
+    /// The protected resource that the path stands for.
+    pub(super) fn resource(&self) -> Resource<'_> {
+        match self.hub {
+            Some(_) => Resource::Federation,
+            None if self.scratch.server.is_empty() => Resource::Federation,
+            None => Resource::Server(&self.scratch.server),
+        }
+    }
+
+    /// Of `/mcp` itself, and not (yet) of one of its servers.
+    pub(super) fn is_at_hub(&self) -> bool {
+        self.hub.is_some() && self.server.is_none() && self.scratch.server.is_empty()
     }
 
     /// An open-ended stream, not the answer to one call: the legacy GET stream, or a modern listen.
@@ -464,11 +422,6 @@ pub(super) fn binding<'a>(token: &'a VerifiedToken, server: &'a str) -> Binding<
         agent: principal.agent(),
         server,
     }
-}
-
-/// The protected resource that a path stands for; the empty name is `/mcp`.
-pub(super) fn resource(server: &str) -> Resource<'_> {
-    if server.is_empty() { Resource::Federation } else { Resource::Server(server) }
 }
 
 fn mirrored<'a>(head: &RequestHead, bytes: &'a [u8]) -> Mirrored<'a> {

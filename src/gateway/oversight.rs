@@ -1,6 +1,7 @@
 //! Watches an answer under way: token, policy and configuration are judged again while it is open.
 
 use std::cell::{Cell, RefCell};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::rc::Rc;
 
 use super::exchange::{Exchange, binding};
@@ -123,7 +124,13 @@ impl<'a> Watch<'a> {
             return self.ask(world, now);
         }
         self.unknown_since.set(None);
-        self.follow(&world, decide::permit(self.shard, &world, self.exchange, now))
+        let exchange = self.exchange;
+        if exchange.is_at_hub() {
+            let connected = decide::connect(self.shard, &world, exchange, now);
+            return self.follow(&world, connected.map(|_| None));
+        }
+        let permitted = decide::permit(self.shard, &world, exchange, now);
+        self.follow(&world, permitted.map(Some))
     }
 
     /// Asks the remote decision point; what it answers is looked at in a later review.
@@ -187,7 +194,11 @@ impl<'a> Watch<'a> {
             Some(answers) => {
                 ask::note(self.shard, self.exchange, &answers);
                 let answers = answers.as_deref().map_err(|reject| *reject);
-                let decided = ask::conclude_with(&asked.world, self.exchange, answers);
+                let decided = if self.exchange.is_at_hub() {
+                    ask::connected(&asked.world, answers).map(|()| None)
+                } else {
+                    ask::conclude_with(&asked.world, self.exchange, answers).map(Some)
+                };
                 match self.follow(&asked.world, decided) {
                     cut @ Review::Cut(_) => Some(cut),
                     Review::Continue | Review::Finish | Review::Say { .. } => None,
@@ -202,7 +213,7 @@ impl<'a> Watch<'a> {
     }
 
     /// What a new decision means for the open answer.
-    fn follow(&self, world: &World, decided: Result<Permit, Denial>) -> Review {
+    fn follow(&self, world: &World, decided: Result<Option<Permit>, Denial>) -> Review {
         let permit = match decided {
             Ok(permit) => permit,
             // What a better login would bring is no matter for an answer under way: one call is
@@ -220,7 +231,9 @@ impl<'a> Watch<'a> {
         };
         // A stream goes on for hours: it must not stay with a server or a credential that the
         // configuration no longer names for it. One call is already with its server.
-        if self.is_stream && !decide::same_way(self.exchange, world, &permit) {
+        if let Some(permit) = permit.filter(|_| self.is_stream)
+            && !decide::same_way(self.exchange, world, &permit)
+        {
             return Review::Cut(Reject::PolicyStreamDenied);
         }
         self.permitted_at.set(self.shard.timers.now());
@@ -253,10 +266,25 @@ impl<'a> Watch<'a> {
 fn mark(exchange: &Exchange, world: &World) -> Option<u64> {
     let server = exchange.is_stream().then(|| world.server(&exchange.scratch.server))?;
     let snapshot = &world.snapshot;
+    if exchange.is_at_hub() {
+        return Some(match &snapshot.pdp {
+            Some(_) => snapshot.config_generation,
+            None => marks(world),
+        });
+    }
     match &snapshot.pdp {
         Some(_) => server.map(|_| snapshot.config_generation),
         None => server.map(|server| snapshot.policy.mark(server)),
     }
+}
+
+/// The same of a stream of `/mcp`: which servers there are, and what decides in any of them.
+fn marks(world: &World) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for (server, index) in world.snapshot.config.servers.iter().zip(0_u16..) {
+        (&server.name, &server.prefix, world.snapshot.policy.mark(index)).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// A question under way.
@@ -334,7 +362,7 @@ impl Oversight for Watch<'_> {
         let token = self.exchange.token.as_deref().ok_or(Reject::GatewayFault)?;
         let binding = binding(token, &self.exchange.scratch.server);
         let now = self.shard.clock.now().wall.seconds();
-        self.exchange.world.sessions.seal(&binding, upstream_id, now, out).map(|()| true)
+        self.exchange.world.keyring.seal_session(&binding, upstream_id, now, out).map(|()| true)
     }
 
     fn filter(&self) -> Filter {

@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use super::exchange::{Exchange, resource};
+use super::exchange::Exchange;
 use super::{Turn, panicked, route};
 use crate::fault::{self, Stage};
 use crate::http::Method;
@@ -63,7 +63,7 @@ async fn write(
         &mut challenge,
         reject.challenge(),
         &config.public_url,
-        resource(&exchange.scratch.server),
+        exchange.resource(),
         &lacking(exchange, &mut scope, &mut acr),
     );
     let mut data = Vec::new();
@@ -99,6 +99,9 @@ fn lacking<'a>(exchange: &Exchange, scope: &'a mut String, acr: &'a mut String) 
 /// The id to echo. Of a message that was read, only requests are answered in JSON-RPC; of one that
 /// was refused while reading, whatever id it had (JSON-RPC 2.0 §5).
 fn answerable_id(exchange: &Exchange) -> Option<&[u8]> {
+    if let Some(id) = exchange.hub.as_ref().and_then(|hub| hub.id.as_deref()) {
+        return Some(id);
+    }
     let call = &exchange.scratch.call;
     let answerable = exchange.read_failed || (exchange.call_read && call.kind() == Kind::Request);
     if answerable { call.id_raw(&exchange.scratch.body) } else { None }

@@ -29,6 +29,30 @@ impl Words {
     }
 }
 
+/// What a listen on `/mcp` is told first (MCP 2026-07-28, patterns, "Subscriptions"): which of what
+/// it asked for it will hear of. Empty for all else.
+pub(super) fn acknowledgement(exchange: &Exchange) -> Vec<u8> {
+    let mut event = Vec::new();
+    if exchange.mcp_method() != Some(Method::SubscriptionsListen) {
+        return event;
+    }
+    let Some(id) = exchange.scratch.call.id_raw(&exchange.scratch.body) else { return event };
+    let asked = exchange.scratch.call.listens_for();
+    event.extend_from_slice(b"event: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":");
+    event.extend_from_slice(b"\"notifications/subscriptions/acknowledged\",\"params\":{\"_meta\":");
+    event.extend_from_slice(b"{\"io.modelcontextprotocol/subscriptionId\":");
+    event.extend_from_slice(id);
+    event.extend_from_slice(b"},\"notifications\":{");
+    let wanted = LISTS.iter().zip([asked.tools, asked.prompts, asked.resources]);
+    for (count, (list, _)) in wanted.filter(|(_, wanted)| *wanted).enumerate() {
+        event.extend_from_slice(if count > 0 { b",\"" } else { b"\"" });
+        event.extend_from_slice(list.as_bytes());
+        event.extend_from_slice(b"ListChanged\":true");
+    }
+    event.extend_from_slice(b"}}}\n\n");
+    event
+}
+
 /// MCP 2026-07-28, patterns, "Subscriptions": a server that ends a listen stream in an orderly way
 /// says so with the result of the request, or the client takes it for a loss.
 fn farewell(id: &[u8]) -> Vec<u8> {

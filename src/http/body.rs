@@ -64,10 +64,14 @@ impl BodyDecoder {
             Framing::Chunked => (Phase::SizeStart, 0),
             Framing::UntilClose => (Phase::Open, 0),
         };
-        Ok(Self {
+        Ok(Self::starting(phase, left, max))
+    }
+
+    const fn starting(phase: Phase, left: u64, room: u64) -> Self {
+        Self {
             phase,
             left,
-            room: max,
+            room,
             digits: 0,
             quote: Quote::Closed,
             line_bytes: 0,
@@ -76,7 +80,13 @@ impl BodyDecoder {
             trailer_bytes: 0,
             name: [0; TRAILER_NAME_BYTES],
             name_bytes: 0,
-        })
+        }
+    }
+
+    /// A decoder of no body at all.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self::starting(Phase::Done, 0, 0)
     }
 
     /// Decodes from `input` up to the end of the next run of body bytes. Call it again with what

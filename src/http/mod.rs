@@ -10,6 +10,7 @@
 
 pub mod body;
 mod bytes;
+pub mod events;
 mod field;
 mod fields;
 pub mod forwarded;

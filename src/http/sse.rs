@@ -162,7 +162,7 @@ impl Place {
 }
 
 /// Bytes before the next line end.
-fn line_length(bytes: &[u8]) -> usize {
+pub(super) fn line_length(bytes: &[u8]) -> usize {
     let mut at = 0;
     loop {
         let rest = bytes.get(at..).unwrap_or_default();

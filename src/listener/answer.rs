@@ -140,6 +140,8 @@ fn common_fields(kind: &[u8], length: usize, origin: &[u8], close: bool, out: &m
 const fn message(reject: Reject) -> &'static str {
     match reject.status() {
         200 if reject.json_rpc_code() == 1403 => "Access denied by policy",
+        200 if reject.json_rpc_code() == 1409 => "More than one server has this name",
+        200 if reject.json_rpc_code() == -32602 => "Invalid params",
         200 | 404 => "Method not found",
         400 => match reject.json_rpc_code() {
             -32700 => "Parse error",

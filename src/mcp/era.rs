@@ -117,8 +117,30 @@ pub(super) fn mirror(
     if equal { Ok(()) } else { Err(Reject::RpcHeaderMismatch) }
 }
 
+/// Appends `value` as a mirrored field carries it (2026-07-28 streamable HTTP "Value Encoding"): as
+/// it is when it is plain, else in base64 between markers.
+pub fn field_value(value: &str, out: &mut Vec<u8>) {
+    let bytes = value.as_bytes();
+    let edged = |edge: Option<&u8>| edge.is_none_or(|edge| matches!(edge, b' ' | b'\t'));
+    let printable = bytes.iter().all(|byte| matches!(byte, b' '..=b'~'));
+    // What looks like an encoded value, and is none, would be decoded.
+    let plain = printable && !edged(bytes.first()) && !edged(bytes.last());
+    if plain && !bytes.starts_with(PREFIX) {
+        return out.extend_from_slice(bytes);
+    }
+    out.extend_from_slice(PREFIX);
+    let start = out.len();
+    out.resize(start + bytes.len().div_ceil(3) * 4, b'=');
+    let space = out.get_mut(start..).unwrap_or_default();
+    let _ = STANDARD.encode_slice(bytes, space);
+    out.extend_from_slice(SUFFIX);
+}
+
 /// The base64 text between the markers (2026-07-28 streamable HTTP "Value Encoding"). The markers
 /// are case-sensitive; a value that lacks one of them is meant literally.
 fn encoded(value: &[u8]) -> Option<&[u8]> {
-    value.strip_prefix(b"=?base64?")?.strip_suffix(b"?=")
+    value.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)
 }
+
+const PREFIX: &[u8] = b"=?base64?";
+const SUFFIX: &[u8] = b"?=";

@@ -46,7 +46,7 @@ impl Listed {
     }
 
     /// The member of the result that holds the items (MCP schema, `ListToolsResult` and the like).
-    const fn member(self) -> &'static str {
+    pub(super) const fn member(self) -> &'static str {
         match self {
             Self::Tools => "tools",
             Self::Prompts => "prompts",
@@ -56,7 +56,7 @@ impl Listed {
     }
 
     /// The member of an item that a policy knows it by.
-    const fn key(self) -> [&'static str; 1] {
+    pub(super) const fn key(self) -> [&'static str; 1] {
         match self {
             Self::Tools | Self::Prompts => ["name"],
             Self::Resources => ["uri"],

@@ -5,6 +5,7 @@
 //! counter a moment before another, which is all that metrics promise.
 
 mod process;
+mod upstream;
 
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 pub use self::process::{AuditOutcome, ProcessCounters, RefreshOutcome, ReloadTrigger};
+use self::upstream::ServerLabel;
+pub use self::upstream::{BreakerState, SeenEra, ServerView};
 
 use crate::limits::{METRIC_REQUEST_SLOTS_MAX, METRIC_SERVER_SLOTS_MAX};
 use crate::lines::Lines;
@@ -43,6 +46,10 @@ pub struct Counters {
     pub source_refusals: Cell,
     /// Cross-core notices that were lost in detail.
     pub bus_overflows: Cell,
+    /// Letters of other cores.
+    pub mail_received: Cell,
+    /// Those of them that nobody waited for.
+    pub mail_dropped: Cell,
     /// Tokens from memory.
     pub token_hits: Cell,
     /// Tokens judged from the beginning; the signature comes last, if nothing else refused before.
@@ -173,14 +180,21 @@ pub enum NoticeKind {
     KeysUnchanged,
     /// All credentials revoked.
     CredentialsRevoked,
+    /// A session ended before its time.
+    SessionEnded,
     /// Stop accepting.
     Drain,
 }
 
 impl NoticeKind {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 4] =
-        [Self::Published, Self::KeysUnchanged, Self::CredentialsRevoked, Self::Drain];
+    pub const ALL: [Self; 5] = [
+        Self::Published,
+        Self::KeysUnchanged,
+        Self::CredentialsRevoked,
+        Self::SessionEnded,
+        Self::Drain,
+    ];
 
     /// The label.
     #[must_use]
@@ -189,6 +203,7 @@ impl NoticeKind {
             Self::Published => "published",
             Self::KeysUnchanged => "keys_unchanged",
             Self::CredentialsRevoked => "credentials_revoked",
+            Self::SessionEnded => "session_ended",
             Self::Drain => "drain",
         }
     }
@@ -205,12 +220,6 @@ pub struct RequestLabel {
     pub decision: Decision,
     /// HTTP status of the answer.
     pub status: u16,
-}
-
-struct ServerLabel {
-    server: Arc<str>,
-    active: Cell,
-    idle: Cell,
 }
 
 type Slots<L, const N: usize> = Box<Lines<[Slot<L>; N]>>;
@@ -239,6 +248,8 @@ impl Counters {
             tls_handshake_failures: Cell::default(),
             source_refusals: Cell::default(),
             bus_overflows: Cell::default(),
+            mail_received: Cell::default(),
+            mail_dropped: Cell::default(),
             token_hits: Cell::default(),
             token_misses: Cell::default(),
             decision_hits: Cell::default(),
@@ -279,12 +290,6 @@ impl Counters {
     pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let used = self.refusals.iter().filter_map(|one| Some((*one.reason.get()?, one)));
         used.map(|(reason, one)| (reason, one.count.get()))
-    }
-
-    /// `(server, active, idle)` upstream connections.
-    pub fn upstream_connections(&self) -> impl Iterator<Item = (&str, u64, u64)> {
-        let used = self.servers.iter().map_while(|slot| slot.label.get());
-        used.map(|label| (&*label.server, label.active.get(), label.idle.get()))
     }
 
     /// Notices received, by kind.
@@ -343,8 +348,7 @@ impl Meter {
         local.fast.clear();
         local.server_slots.clear();
         for label in self.counters.servers.iter().map_while(|slot| slot.label.get()) {
-            label.active.set(0);
-            label.idle.set(0);
+            label.reset();
         }
     }
 
@@ -375,17 +379,6 @@ impl Meter {
     pub fn notice(&self, kind: NoticeKind) {
         if let Some(cell) = self.counters.notices.get(kind as usize) {
             cell.add(1);
-        }
-    }
-
-    /// Sets how many connections to an upstream are in use and idle.
-    pub fn upstream_connections(&self, server: u16, active: u64, idle: u64) {
-        let mut local = self.local.borrow_mut();
-        let Some(index) = local.claim_server(&self.counters, server) else { return };
-        let label = self.counters.servers.get(index).and_then(|slot| slot.label.get());
-        if let Some(label) = label {
-            label.active.set(active);
-            label.idle.set(idle);
         }
     }
 }
@@ -425,8 +418,7 @@ impl Local {
             Some(index) => *index,
             None => {
                 let index = self.server_names.len();
-                let (active, idle) = (Cell::default(), Cell::default());
-                let label = ServerLabel { server: Arc::clone(&name), active, idle };
+                let label = ServerLabel::new(Arc::clone(&name));
                 counters.servers.get(index)?.label.set(label).ok()?;
                 self.server_names.insert(name, index);
                 index

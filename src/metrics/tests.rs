@@ -1,4 +1,5 @@
 use super::*;
+use crate::clock::Monotonic;
 
 fn names(list: &[&str]) -> std::vec::IntoIter<Arc<str>> {
     list.iter().map(|name| Arc::from(*name)).collect::<Vec<_>>().into_iter()
@@ -24,10 +25,36 @@ fn a_server_keeps_its_count_when_a_reload_moves_its_index() {
     assert_eq!(counted(&meter), expected);
     meter.upstream_connections(1, 2, 5);
     meter.set_servers(names(&["a"]));
-    let gauges = || meter.counters().upstream_connections().map(|(s, a, i)| (s.to_owned(), a, i));
-    assert_eq!(gauges().collect::<Vec<_>>(), [("a".to_owned(), 0, 0)]);
+    let gauges = || -> Vec<_> {
+        meter.counters().servers().map(|it| (it.server.to_owned(), it.active, it.idle)).collect()
+    };
+    assert_eq!(gauges(), [("a".to_owned(), 0, 0)]);
     meter.upstream_connections(0, 1, 4);
-    assert_eq!(meter.counters().upstream_connections().collect::<Vec<_>>(), [("a", 1, 4)]);
+    assert_eq!(gauges(), [("a".to_owned(), 1, 4)]);
+}
+
+#[test]
+fn what_is_known_of_a_server_is_of_this_configuration_but_for_its_last_error() {
+    let meter = Meter::new(0);
+    meter.set_servers(names(&["a", "b"]));
+    let counters = meter.share();
+    meter.upstream_error(1, Reject::UpstreamTimeout, Monotonic(7));
+    let view = counters.servers().next().unwrap();
+    assert_eq!((view.server, view.breaker, view.era), ("b", BreakerState::Closed, None));
+    assert_eq!(view.last_error, Some(("upstream_timeout", Monotonic(7))));
+    for state in BreakerState::ALL {
+        meter.upstream_breaker(1, state);
+        assert_eq!(counters.servers().next().unwrap().breaker, state);
+    }
+    for era in [SeenEra::Legacy, SeenEra::Modern, SeenEra::Both] {
+        meter.upstream_era(1, era);
+        assert_eq!(counters.servers().next().unwrap().era, Some(era));
+    }
+    meter.upstream_error(1, Reject::UpstreamConnect, Monotonic(9));
+    meter.set_servers(names(&["b"]));
+    let view = counters.servers().next().unwrap();
+    assert_eq!((view.server, view.breaker, view.era), ("b", BreakerState::Closed, None));
+    assert_eq!(view.last_error, Some(("upstream_connect", Monotonic(9))));
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod buffers;
 pub mod client;
 pub mod dial;
 pub mod listen;
+pub mod pairs;
 pub mod pool;
 pub mod proxy;
 pub mod reply;

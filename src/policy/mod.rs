@@ -146,6 +146,12 @@ impl Connected {
         &self.policies
     }
 
+    /// The same, shared: for the audit record.
+    #[must_use]
+    pub fn policies_shared(&self) -> PolicyIds {
+        Rc::clone(&self.policies)
+    }
+
     /// The policy set that decided.
     #[must_use]
     pub fn epoch(&self) -> u64 {

@@ -106,6 +106,12 @@ pub enum Reject {
     RpcMethodModern,
     /// The method is unknown or was removed (legacy era: HTTP 200).
     RpcMethodLegacy,
+    /// A name on `/mcp` that more than one server answers to.
+    NameAmbiguous,
+    /// A cursor of `/mcp` that is not ours, not this principal's, or of a list that is no more.
+    CursorUnknown,
+    /// A request state or a task id of `/mcp` that is not ours, or not this principal's.
+    StateForeign,
     /// A session id that is not ours, not this principal's, or expired.
     SessionUnknown,
 
@@ -138,6 +144,8 @@ pub enum Reject {
     AuditUnavailable,
     /// Too many connections or requests.
     GatewayOverloaded,
+    /// Too much is on its way to the core that waits for this message.
+    MailFull,
     /// The gateway is shutting down.
     GatewayDraining,
     /// A fault of our own; the connection is closed.
@@ -158,6 +166,12 @@ pub enum Reject {
     UpstreamEof,
     /// Did not answer in time.
     UpstreamTimeout,
+    /// Its answer is longer than one that is held may be.
+    UpstreamTooLarge,
+    /// It failed so often of late that it is left alone for a moment.
+    UpstreamSuspended,
+    /// It speaks another era than the client, and what was asked has no form in it.
+    UpstreamEra,
     /// Refused our credential.
     UpstreamAuth,
     /// Answered 403.
@@ -189,6 +203,9 @@ impl Reject {
         use Reject as R;
         match self {
             R::RpcMethodLegacy
+            | R::NameAmbiguous
+            | R::CursorUnknown
+            | R::StateForeign
             | R::PolicyCallNoPermit
             | R::PolicyCallForbidden
             | R::PolicyArgument => 200,
@@ -242,6 +259,8 @@ impl Reject {
             | R::UpstreamTls
             | R::UpstreamMalformed
             | R::UpstreamEof
+            | R::UpstreamTooLarge
+            | R::UpstreamEra
             | R::UpstreamAuth
             | R::UpstreamForbidden
             | R::UpstreamRedirect
@@ -251,8 +270,10 @@ impl Reject {
             | R::PolicyUnavailable
             | R::QuotaHandshake
             | R::CredentialUnavailable
+            | R::UpstreamSuspended
             | R::AuditUnavailable
             | R::GatewayOverloaded
+            | R::MailFull
             | R::GatewayDraining => 503,
             R::UpstreamTimeout => 504,
             R::RequestVersion => 505,

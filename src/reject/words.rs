@@ -15,10 +15,11 @@ impl Reject {
             R::RpcParse => -32700,
             R::RpcInvalid => -32600,
             R::RpcMethodModern | R::RpcMethodLegacy => -32601,
-            R::RpcParams => -32602,
+            R::RpcParams | R::CursorUnknown | R::StateForeign => -32602,
             R::RpcHeaderMismatch => -32020,
             R::RpcVersion => -32022,
             R::PolicyCallNoPermit | R::PolicyCallForbidden | R::PolicyArgument => 1403,
+            R::NameAmbiguous => 1409,
             R::RequestMalformed
             | R::RequestClTe
             | R::RequestFraming
@@ -68,6 +69,7 @@ impl Reject {
             | R::CredentialUnavailable
             | R::AuditUnavailable
             | R::GatewayOverloaded
+            | R::MailFull
             | R::GatewayDraining
             | R::GatewayFault
             | R::GatewayNotBuilt
@@ -77,6 +79,9 @@ impl Reject {
             | R::UpstreamMalformed
             | R::UpstreamEof
             | R::UpstreamTimeout
+            | R::UpstreamTooLarge
+            | R::UpstreamSuspended
+            | R::UpstreamEra
             | R::UpstreamAuth
             | R::UpstreamForbidden
             | R::UpstreamRedirect
@@ -133,6 +138,9 @@ impl Reject {
             R::RpcParams => "rpc_params",
             R::RpcVersion => "revision_unsupported",
             R::RpcMethodModern | R::RpcMethodLegacy => "method_unknown",
+            R::NameAmbiguous => "name_ambiguous",
+            R::CursorUnknown => "cursor_unknown",
+            R::StateForeign => "state_foreign",
             R::SessionUnknown => "session_mismatch",
             R::PolicyDenied | R::PolicyCallNoPermit => "no_permit",
             R::PolicyCallForbidden => "forbidden",
@@ -145,6 +153,7 @@ impl Reject {
             R::CredentialUnavailable => "credential_unavailable",
             R::AuditUnavailable => "audit_unavailable",
             R::GatewayOverloaded => "overloaded",
+            R::MailFull => "mail_full",
             R::GatewayDraining => "draining",
             R::GatewayFault => "gateway_fault",
             R::GatewayNotBuilt => "not_built",
@@ -154,6 +163,9 @@ impl Reject {
             R::UpstreamMalformed => "upstream_malformed",
             R::UpstreamEof => "upstream_eof",
             R::UpstreamTimeout => "upstream_timeout",
+            R::UpstreamTooLarge => "upstream_too_large",
+            R::UpstreamSuspended => "upstream_suspended",
+            R::UpstreamEra => "upstream_era",
             R::UpstreamAuth => "upstream_auth",
             R::UpstreamForbidden => "upstream_forbidden",
             R::UpstreamRedirect => "upstream_redirect",

@@ -48,7 +48,7 @@ impl Answered {
     ) -> Result<Relayed, Reject> {
         let close = oversight.last_answer() || !downstream.head().0.keep_alive();
         let mut pump = Pump::new(&relay.timers, leg.cancel_on_leave);
-        pump.start_answer(leg.server);
+        pump.start_answer(leg.to.server);
         let body = self.hold(&mut pump, stream, downstream, oversight).await?;
         let mut filtered = Vec::with_capacity(body.len() + SPARE_BYTES);
         let changed = filter(&mut ListReader::new(), &body, oversight, &mut filtered).await;
@@ -99,7 +99,7 @@ impl Answered {
         relay: &Relay,
     ) -> Result<bool, Reject> {
         let mut pump = Pump::new(&relay.timers, leg.cancel_on_leave);
-        pump.start_answer(leg.server);
+        pump.start_answer(leg.to.server);
         loop {
             let (sample, whole) = self.sample()?;
             if whole || sample.len() >= STRAY_BYTES {

@@ -10,11 +10,9 @@ mod oversight;
 mod pump;
 mod request;
 mod response;
+mod send;
+mod talk;
 mod transfer;
-
-use std::time::Duration;
-
-use zeroize::Zeroizing;
 
 use crate::clock::Monotonic;
 use crate::config::Server;
@@ -23,15 +21,16 @@ use crate::core_cell::CoreCell;
 use crate::credential::UpstreamCredential;
 use crate::fault::{self, Stage};
 use crate::http::{Method, ResponseHead};
-use crate::limits::{COPY_BYTES_MAX, LONG_BUFFER_BYTES, Limits, RELAY_BUFFER_BYTES};
+use crate::limits::{LONG_BUFFER_BYTES, Limits, RELAY_BUFFER_BYTES};
 use crate::listener::Downstream;
-use crate::net::dial::dial;
 use crate::net::pool::Pool;
-use crate::net::{Buffers, NetError, Stream, Timers};
+use crate::net::{Buffers, Timers};
 use crate::policy::Permit;
 use crate::reject::Reject;
 
 pub use oversight::{Filter, Oversight, Review};
+use send::{NoAnswer, key};
+pub use talk::{Asked, Blind, Eye, Heard, OwnHead, Talk};
 
 /// What one core needs to relay.
 pub struct Relay {
@@ -56,9 +55,10 @@ pub struct PoolKey {
     generation: u64,
 }
 
-/// One request on its way, as judged.
-pub struct Leg<'a> {
-    /// Where it goes.
+/// Where a judged request goes.
+#[derive(Clone, Copy)]
+pub struct To<'a> {
+    /// The server.
     pub server: &'a Server,
     /// Its index; must be the permit's.
     pub server_index: usize,
@@ -70,6 +70,24 @@ pub struct Leg<'a> {
     pub credential: Option<&'a UpstreamCredential>,
     /// Which one it is, for keeping connections of different accounts apart; must be the permit's.
     pub credential_index: Option<usize>,
+    /// Time to connect.
+    pub limits: &'a Limits,
+}
+
+impl To<'_> {
+    /// The one check that pairs what was judged with where it goes and what goes along; a mismatch
+    /// is our own fault.
+    fn paired(&self, permit: &Permit) -> Result<(), Reject> {
+        let paired =
+            permit.server() == self.server_index && permit.credential() == self.credential_index;
+        if paired { Ok(()) } else { Err(Reject::GatewayFault) }
+    }
+}
+
+/// One request on its way, as judged.
+pub struct Leg<'a> {
+    /// Where it goes.
+    pub to: To<'a>,
     /// `Post`, `Get` or `Delete`.
     pub method: Method,
     /// The agent's body, byte for byte.
@@ -83,8 +101,6 @@ pub struct Leg<'a> {
     pub retryable: bool,
     /// Allowed foreign origin for CORS; empty for none.
     pub origin: &'a [u8],
-    /// Time to connect.
-    pub limits: &'a Limits,
 }
 
 /// What was relayed.
@@ -146,19 +162,15 @@ impl Relay {
         downstream: &mut Downstream,
         oversight: &impl Oversight,
     ) -> Result<Relayed, Failed> {
-        // The one check that pairs what was judged with where it goes and what goes along; a
-        // mismatch is our own fault.
-        if permit.server() != leg.server_index || permit.credential() != leg.credential_index {
-            return Err(Reject::GatewayFault.into());
-        }
-        let _active = Active::begin(&self.active, leg.server_index);
-        let (mut stream, pooled) = self.connect(&leg, true).await?;
+        leg.to.paired(&permit)?;
+        let _active = Active::begin(&self.active, leg.to.server_index);
+        let (mut stream, pooled) = self.connect(&leg.to, true, NEVER).await?;
         fault::point(Stage::Relay, downstream.head().1);
         let first = self.exchange(&mut stream, &mut leg, downstream, oversight).await;
         let mut answered = match first {
             // RFC 9110 §9.2.2: only what is safe to repeat, only when not one byte came back.
             Err(NoAnswer::Silent) if pooled && leg.retryable => {
-                (stream, _) = self.connect(&leg, false).await?;
+                (stream, _) = self.connect(&leg.to, false, NEVER).await?;
                 self.exchange(&mut stream, &mut leg, downstream, oversight).await
             }
             other => other,
@@ -180,7 +192,7 @@ impl Relay {
         })?;
         if answered.connection_reusable() {
             let now = self.timers.now();
-            self.pool.put(key(&leg), stream, now);
+            self.pool.put(key(&leg.to), stream, now);
         }
         self.give(answered.input);
         self.release_head(answered.head);
@@ -205,7 +217,7 @@ impl Relay {
         server: usize,
         credential: Option<usize>,
         generation: u64,
-        stream: Stream,
+        stream: crate::net::Stream,
     ) {
         self.pool.put(PoolKey { server, credential, generation }, stream, self.timers.now());
     }
@@ -218,86 +230,6 @@ impl Relay {
     /// Forgets every idle connection (new configuration).
     pub fn forget_connections(&self) {
         self.pool.clear();
-    }
-
-    async fn connect(&self, leg: &Leg<'_>, pooled: bool) -> Result<(Stream, bool), Reject> {
-        let now = self.timers.now();
-        if pooled && let Some(stream) = self.pool.take(&key(leg), now) {
-            return Ok((stream, true));
-        }
-        if leg.upstream.refused {
-            return Err(Reject::UpstreamAddress);
-        }
-        if leg.upstream.addresses.is_empty() {
-            return Err(Reject::UpstreamConnect);
-        }
-        let tls = leg.upstream.tls.as_deref().map(|tls| (tls, leg.server.url.host.as_str()));
-        if leg.server.url.tls != tls.is_some() {
-            return Err(Reject::UpstreamTls);
-        }
-        let until = now.after(Duration::from_millis(leg.limits.connect_ms_max));
-        let stream = dial(&leg.upstream.addresses, tls, &self.timers, until).await?;
-        Ok((stream, false))
-    }
-
-    /// Writes the request and reads the final response head.
-    async fn exchange(
-        &self,
-        stream: &mut Stream,
-        leg: &mut Leg<'_>,
-        downstream: &mut Downstream,
-        oversight: &impl Oversight,
-    ) -> Result<response::Answered, NoAnswer> {
-        let until = self.timers.now().after(Duration::from_secs(leg.server.timeout_seconds));
-        let mut head = self.write_head(leg, downstream).map_err(NoAnswer::Refused)?;
-        let written = if join(&mut head, leg.body) {
-            let (written, returned) = stream.write_all(head, until).await;
-            head = returned;
-            written
-        } else {
-            let body = std::mem::take(leg.body);
-            let (written, returned, body) = stream.write_both(head, body, 0, until).await;
-            (head, *leg.body) = (returned, body);
-            written
-        };
-        self.buffers.give_wiped(head);
-        written.map_err(NoAnswer::from_write)?;
-        let input = self.buffers.take();
-        let head = self.take_head();
-        response::read(stream, (head, input), leg, downstream, oversight, &self.timers, until).await
-    }
-
-    fn write_head(&self, leg: &Leg<'_>, downstream: &Downstream) -> Result<Vec<u8>, Reject> {
-        // The credential is wiped also if this panics; else there is nothing left to wipe in here.
-        let mut guarded = Zeroizing::new(self.buffers.take());
-        let written = request::write_head(leg, downstream, &mut guarded);
-        let head = std::mem::take(&mut *guarded);
-        match written {
-            Ok(()) => Ok(head),
-            Err(reject) => {
-                self.buffers.give_wiped(head);
-                Err(reject)
-            }
-        }
-    }
-
-    /// Takes back a buffer of either kind.
-    fn give(&self, buffer: Vec<u8>) {
-        let long = buffer.capacity() >= LONG_BUFFER_BYTES;
-        if long { self.long.give(buffer) } else { self.buffers.give(buffer) }
-    }
-
-    fn take_head(&self) -> ResponseHead {
-        self.heads.with(Vec::pop).unwrap_or_default()
-    }
-
-    fn release_head(&self, mut head: ResponseHead) {
-        head.reset();
-        self.heads.with(|heads| {
-            if heads.len() < HEADS_KEPT_MAX {
-                heads.push(head);
-            }
-        });
     }
 }
 
@@ -330,76 +262,7 @@ fn add(counts: &mut Vec<u64>, server: usize, by: u64) {
     }
 }
 
-/// Why there is no response head.
-enum NoAnswer {
-    /// The connection ended before one byte of an answer.
-    Silent,
-    /// Anything else.
-    Refused(Reject),
-}
-
-impl NoAnswer {
-    const fn from_write(error: NetError) -> Self {
-        match error {
-            NetError::Timeout => Self::Refused(Reject::UpstreamTimeout),
-            NetError::Closed | NetError::Io(_) => Self::Silent,
-            NetError::Tls => Self::Refused(Reject::UpstreamTls),
-        }
-    }
-
-    const fn reject(self) -> Reject {
-        match self {
-            Self::Silent => Reject::UpstreamEof,
-            Self::Refused(reject) => reject,
-        }
-    }
-}
-
-/// Copies a short body behind its head, so that both share the event loop's system call with other
-/// writes; false when it is long, or the head would have to move: that leaves a copy of the
-/// credential behind.
-fn join(head: &mut Vec<u8>, body: &[u8]) -> bool {
-    let fits = body.len() <= COPY_BYTES_MAX.min(head.capacity() - head.len());
-    if fits {
-        head.extend_from_slice(body);
-    }
-    fits
-}
-
-fn key(leg: &Leg<'_>) -> PoolKey {
-    PoolKey {
-        server: leg.server_index,
-        credential: leg.credential_index,
-        generation: leg.generation,
-    }
-}
-
-const HEADS_KEPT_MAX: usize = 256;
+const NEVER: Monotonic = Monotonic(u64::MAX);
 /// 4 MiB of buffers that nobody uses, per core.
 const KEPT_MAX: usize = 128;
 const LONG_KEPT_MAX: usize = 16;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_body_that_is_copied_never_moves_its_head() {
-        let buffers = Buffers::new(RELAY_BUFFER_BYTES);
-        let beside = RELAY_BUFFER_BYTES - COPY_BYTES_MAX;
-        for (head_bytes, body_bytes, joined) in [
-            (beside, COPY_BYTES_MAX, true),
-            (beside + 1, COPY_BYTES_MAX, false),
-            (100, COPY_BYTES_MAX + 1, false),
-            (RELAY_BUFFER_BYTES, 0, true),
-            (RELAY_BUFFER_BYTES, 1, false),
-        ] {
-            let mut head = buffers.take();
-            head.resize(head_bytes, b'h');
-            let place = (head.as_ptr(), head.capacity());
-            assert_eq!(join(&mut head, &vec![b'b'; body_bytes]), joined);
-            assert_eq!((head.as_ptr(), head.capacity()), place);
-            assert_eq!(head.len(), head_bytes + if joined { body_bytes } else { 0 });
-        }
-    }
-}

@@ -77,7 +77,7 @@ impl<'a> Pump<'a> {
     pub(super) fn write_until(&mut self, leg: &Leg<'_>) -> Monotonic {
         let now = self.timers.now();
         self.spoke_at = now;
-        now.after(Duration::from_millis(leg.limits.stall_ms_max))
+        now.after(Duration::from_millis(leg.to.limits.stall_ms_max))
     }
 
     pub(super) fn keepalive_due(&self) -> bool {

@@ -46,24 +46,9 @@ pub(super) async fn read(
     let mut interim = 0;
     let mut pump = Pump::new(timers, leg.cancel_on_leave);
     loop {
-        let parsed = head.parse(&input, leg.method).map_err(NoAnswer::Refused)?;
-        match parsed {
-            Some(length) if head.is_interim() => {
-                // RFC 9110 §15.2: interim answers precede the final one; 101 would change the
-                // protocol.
-                interim += 1;
-                if interim > UPSTREAM_INTERIM_MAX || head.status() == 101 {
-                    return Err(NoAnswer::Refused(Reject::UpstreamMalformed));
-                }
-                input.drain(..length);
-                head.reset();
-                continue;
-            }
-            Some(head_bytes) => return Ok(Answered { head, input, head_bytes, complete: false }),
-            None if input.len() > UPSTREAM_HEAD_BYTES_MAX => {
-                return Err(NoAnswer::Refused(Reject::UpstreamMalformed));
-            }
-            None => {}
+        let whole = final_head(&mut head, &mut input, leg.method, &mut interim);
+        if let Some(head_bytes) = whole.map_err(NoAnswer::Refused)? {
+            return Ok(Answered { head, input, head_bytes, complete: false });
         }
         if input.capacity() == input.len() {
             input.reserve(RELAY_BUFFER_BYTES);
@@ -90,6 +75,32 @@ pub(super) async fn read(
     }
 }
 
+/// The length of the final head in `input`, once it is there whole; interim ones are dropped.
+#[inline]
+pub(super) fn final_head(
+    head: &mut ResponseHead,
+    input: &mut Vec<u8>,
+    answered: Method,
+    interim: &mut usize,
+) -> Result<Option<usize>, Reject> {
+    loop {
+        match head.parse(input, answered)? {
+            Some(length) if head.is_interim() => {
+                // RFC 9110 §15.2: interim answers precede the final one; 101 would change the
+                // protocol.
+                *interim += 1;
+                if *interim > UPSTREAM_INTERIM_MAX || head.status() == 101 {
+                    return Err(Reject::UpstreamMalformed);
+                }
+                input.drain(..length);
+                head.reset();
+            }
+            None if input.len() > UPSTREAM_HEAD_BYTES_MAX => return Err(Reject::UpstreamMalformed),
+            whole => return Ok(whole),
+        }
+    }
+}
+
 impl Answered {
     /// The connection may serve another request: the answer ended exactly where it should, and no
     /// surplus bytes lie behind it (they would become somebody else's answer).
@@ -98,6 +109,10 @@ impl Answered {
             && self.head.framing() != Framing::UntilClose
             && self.head.keep_alive()
             && self.input.is_empty()
+    }
+
+    fn head_part(&self) -> &[u8] {
+        self.input.get(..self.head_bytes).unwrap_or_default()
     }
 
     /// Translates the head and streams the body.
@@ -109,7 +124,7 @@ impl Answered {
         oversight: &impl Oversight,
         relay: &Relay,
     ) -> Result<Relayed, Reject> {
-        let kind = self.kind(leg)?;
+        let kind = kind(&self.head, self.head_part(), leg.method)?;
         let what = oversight.filter();
         let mut out = relay.buffers.take();
         self.write_fields(kind, leg, oversight, &mut out)?;
@@ -172,50 +187,6 @@ impl Answered {
         Ok(transfer.relayed)
     }
 
-    /// What the agent may see of this answer.
-    fn kind(&self, leg: &Leg<'_>) -> Result<Body, Reject> {
-        let status = self.head.status();
-        match status {
-            300..=399 => return Err(Reject::UpstreamRedirect),
-            403 => return Err(Reject::UpstreamForbidden),
-            _ => {}
-        }
-        let bytes = self.input.get(..self.head_bytes).unwrap_or_default();
-        // In another encoding the same bytes are another message to who reads it.
-        let written = self.head.field(bytes, Field::ContentType);
-        // As nearly every server writes it.
-        let is_json = written == Some(b"application/json".as_slice());
-        let mut parameters = written.unwrap_or_default().split(|byte| *byte == b';').skip(1);
-        if !is_json && parameters.any(is_other_charset) {
-            return Err(Reject::UpstreamContentType);
-        }
-        if self
-            .head
-            .field(bytes, Field::ContentEncoding)
-            .is_some_and(|coding| coding != b"identity")
-        {
-            // We asked for none, and cannot judge what we cannot read.
-            return Err(Reject::UpstreamContentType);
-        }
-        // MCP gives an accepted notification and an ended session no body (2025-11-25, transports,
-        // "Sending Messages", "Session Management"), so nobody has to say what kind it is of.
-        let bodiless = status == 202 || leg.method == Method::Delete;
-        match written {
-            _ if self.head.framing() == Framing::None
-                || self.head.framing() == Framing::Length(0) =>
-            {
-                Ok(Body::Withheld)
-            }
-            _ if is_json => Ok(Body::Json),
-            Some(kind) if is_media(kind, b"application/json") => Ok(Body::Json),
-            Some(kind) if is_media(kind, b"text/event-stream") => Ok(Body::Events),
-            // A plain-text or HTML error page: its status means something to clients (404 ends a
-            // session), its text is not part of MCP.
-            _ if status >= 400 || bodiless => Ok(Body::Withheld),
-            _ => Err(Reject::UpstreamContentType),
-        }
-    }
-
     fn write_fields(
         &self,
         kind: Body,
@@ -264,6 +235,43 @@ impl Answered {
             out.extend_from_slice(b"connection: close\r\n");
         }
         out.extend_from_slice(write::CRLF);
+    }
+}
+
+/// What may be seen of an answer with this head.
+pub(super) fn kind(head: &ResponseHead, bytes: &[u8], asked: Method) -> Result<Body, Reject> {
+    let status = head.status();
+    match status {
+        300..=399 => return Err(Reject::UpstreamRedirect),
+        403 => return Err(Reject::UpstreamForbidden),
+        _ => {}
+    }
+    // In another encoding the same bytes are another message to who reads it.
+    let written = head.field(bytes, Field::ContentType);
+    // As nearly every server writes it.
+    let is_json = written == Some(b"application/json".as_slice());
+    let mut parameters = written.unwrap_or_default().split(|byte| *byte == b';').skip(1);
+    if !is_json && parameters.any(is_other_charset) {
+        return Err(Reject::UpstreamContentType);
+    }
+    if head.field(bytes, Field::ContentEncoding).is_some_and(|coding| coding != b"identity") {
+        // We asked for none, and cannot judge what we cannot read.
+        return Err(Reject::UpstreamContentType);
+    }
+    // MCP gives an accepted notification and an ended session no body (2025-11-25, transports,
+    // "Sending Messages", "Session Management"), so nobody has to say what kind it is of.
+    let bodiless = status == 202 || asked == Method::Delete;
+    match written {
+        _ if head.framing() == Framing::None || head.framing() == Framing::Length(0) => {
+            Ok(Body::Withheld)
+        }
+        _ if is_json => Ok(Body::Json),
+        Some(kind) if is_media(kind, b"application/json") => Ok(Body::Json),
+        Some(kind) if is_media(kind, b"text/event-stream") => Ok(Body::Events),
+        // A plain-text or HTML error page: its status means something to clients (404 ends a
+        // session), its text is not part of MCP.
+        _ if status >= 400 || bodiless => Ok(Body::Withheld),
+        _ => Err(Reject::UpstreamContentType),
     }
 }
 

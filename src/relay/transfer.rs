@@ -53,7 +53,7 @@ impl Transfer {
         oversight: &impl Oversight,
         relay: &Relay,
     ) -> bool {
-        pump.start_answer(leg.server);
+        pump.start_answer(leg.to.server);
         loop {
             if (!out.is_empty() || self.whole)
                 && !self.send(input, out, downstream, pump.write_until(leg)).await

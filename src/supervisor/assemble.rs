@@ -19,7 +19,7 @@ use crate::control::jwks::ProviderKeys;
 use crate::control::{Snapshot, Upstream};
 use crate::geo::GeoDb;
 use crate::judge::policy::{CredentialScope, PolicySet, Setting};
-use crate::mcp::session::SessionKeys;
+use crate::mcp::seal::Keyring;
 use crate::net::tls::{ClientTls, ServerTls, Ticketer};
 
 /// Everything that is made from one configuration.
@@ -29,7 +29,7 @@ pub(super) struct Assembly {
     pub(super) countries: Option<Arc<GeoDb>>,
     /// Who decides instead of `policy`, as far as known without asking anybody.
     pub(super) pdp: Option<Arc<DecisionPoint>>,
-    pub(super) sessions: Arc<SessionKeys>,
+    pub(super) keyring: Arc<Keyring>,
     pub(super) tls: Option<Arc<ServerTls>>,
     /// One per server; `None` for plain HTTP.
     pub(super) client_tls: Vec<Option<Arc<ClientTls>>>,
@@ -51,7 +51,7 @@ impl Assembly {
         };
         let countries = note(countries(config), &mut faults).flatten();
         let pdp = note(decision_point(config), &mut faults).flatten();
-        let sessions = note(sessions(config), &mut faults);
+        let keyring = note(keyring(config), &mut faults);
         let tls = match &config.listen.tls {
             None => None,
             Some(tls) => note(server_tls(tls, ticketer), &mut faults).map(Arc::new),
@@ -61,18 +61,18 @@ impl Assembly {
             .iter()
             .map(|server| note(client_tls(server), &mut faults).flatten())
             .collect();
-        match (policy, sessions) {
-            (Some(policy), Some(sessions)) if faults.is_empty() => {
-                let sessions = Arc::new(sessions);
-                Ok(Self { policy, countries, pdp, sessions, tls, client_tls })
+        match (policy, keyring) {
+            (Some(policy), Some(keyring)) if faults.is_empty() => {
+                let keyring = Arc::new(keyring);
+                Ok(Self { policy, countries, pdp, keyring, tls, client_tls })
             }
             _ => Err(faults),
         }
     }
 
-    /// Once the real address is known: session ids are sealed for the public URL.
+    /// Once the real address is known: what is sealed is sealed for the public URL.
     pub(super) fn bound(&mut self, config: &Config) -> Result<(), Vec<String>> {
-        self.sessions = Arc::new(sessions(config).map_err(|fault| vec![fault])?);
+        self.keyring = Arc::new(keyring(config).map_err(|fault| vec![fault])?);
         Ok(())
     }
 
@@ -108,7 +108,7 @@ impl Assembly {
             geo: self.geo(),
             pdp: self.pdp.clone(),
             upstreams: self.upstreams(config),
-            sessions: Arc::clone(&self.sessions),
+            keyring: Arc::clone(&self.keyring),
             tls: self.tls.clone(),
             draining: false,
         }
@@ -221,7 +221,7 @@ fn countries(config: &Config) -> Result<Option<Arc<GeoDb>>, String> {
     loaded.map_err(|fault| format!("[policy] geoip: {} {fault}", path.display()))
 }
 
-fn sessions(config: &Config) -> Result<SessionKeys, String> {
+fn keyring(config: &Config) -> Result<Keyring, String> {
     let mut current = Zeroizing::new([0; 32]);
     match &config.sessions.key {
         Some(source) => read_key(source, "key", &mut current)?,
@@ -234,7 +234,7 @@ fn sessions(config: &Config) -> Result<SessionKeys, String> {
         Some(source) => read_key(source, "previous_key", &mut previous).map(|()| true)?,
         None => false,
     };
-    SessionKeys::new(&config.public_url, &current, has_previous.then_some(&*previous))
+    Keyring::new(&config.public_url, &current, has_previous.then_some(&*previous))
         .map_err(|_| "[sessions] key: cannot be used".to_owned())
 }
 

@@ -233,7 +233,7 @@ impl Control {
             geo: state.assembly.geo(),
             pdp: state.assembly.pdp.clone(),
             upstreams: state.upstreams.clone(),
-            sessions: Arc::clone(&state.assembly.sessions),
+            keyring: Arc::clone(&state.assembly.keyring),
             tls: state.assembly.tls.clone(),
             draining: state.draining,
         });
@@ -283,6 +283,13 @@ async fn listen_to_workers(control: Rc<Control>, asks: Receiver<Ask>, bell: Unix
                     if let Some(wanted) = state.wanted_addresses.get_mut(usize::from(server)) {
                         *wanted = true;
                     }
+                }
+                Ask::EndSession { mark } => {
+                    drop(state);
+                    if control.slot.end_session(mark, control.clock.now().wall.seconds()) {
+                        control.tell(Notice::SessionEnded { mark });
+                    }
+                    continue;
                 }
                 Ask::Retire(snapshot) => {
                     drop(snapshot);

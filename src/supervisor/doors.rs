@@ -114,6 +114,8 @@ impl Control {
         }
         let set = &state.assembly.policy;
         let warnings: Vec<String> = set.warnings().iter().map(ToString::to_string).collect();
+        let servers: Vec<String> =
+            state.config.servers.iter().map(|server| server.name.clone()).collect();
         let writer = self.writer.borrow();
         if !writer.as_ref().is_some_and(Writer::healthy) {
             not_ready.push("the audit cannot be written".to_owned());
@@ -132,6 +134,8 @@ impl Control {
                 not_ready: &not_ready,
                 generation: state.generation,
                 providers: &providers,
+                servers: &servers,
+                now,
                 invalidations: false,
                 cores: &self.counters,
                 process: &self.process,

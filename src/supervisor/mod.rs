@@ -29,6 +29,7 @@ use crate::config::Config;
 use crate::control::{Asker, Slot};
 use crate::judge::policy::PolicySet;
 use crate::metrics::{Meter, ProcessCounters};
+use crate::net::pairs;
 use crate::net::runtime::{self, Ring};
 use crate::net::tls::Ticketer;
 use crate::quota::Exact;
@@ -148,13 +149,13 @@ fn start(mut config: Config, clock: Clock) -> Result<Running, Vec<String>> {
     // Keys from a file are there at once: whoever connects meanwhile waits in the backlog instead
     // of being refused. For a slow issuer nobody of another one is kept waiting.
     wait_for_first_round(&first_answers, clock, ACCEPT_WITHIN);
-    let parts = inboxes.into_iter().zip(audit.rings).zip(meters).zip(bells);
-    for (((((inbox, ring_file), meter), doorbell), cpu), (core, listeners)) in
+    let parts = inboxes.into_iter().zip(audit.rings).zip(meters).zip(bells).zip(mail(&cpus)?);
+    for ((((((inbox, audit), meter), doorbell), mail), cpu), (core, listeners)) in
         parts.zip(&cpus).zip((0_u16..).zip(listeners.per_worker))
     {
         let asker = Asker::new(asks_in.clone(), clone_bell(&ask_bell).map_err(one)?);
         let (slot, exact) = (Arc::clone(&slot), Arc::clone(&exact));
-        let parts = Parts { core, clock, slot, audit: ring_file, meter, exact, inbox, asker };
+        let parts = Parts { core, clock, slot, audit, meter, exact, inbox, asker, mail };
         let reports = reports_in.clone();
         spawn(Assignment { cpu: Some(*cpu), ring, listeners, doorbell, parts, reports })
             .map_err(one)?;
@@ -247,6 +248,15 @@ fn choose_cpus(config: &Config) -> Result<Vec<usize>, String> {
              leave it out, or widen AllowedCPUs= or the cpuset"
         )),
     }
+}
+
+/// The pairs between the workers: before their threads start, so that none of them has to wait for
+/// another.
+fn mail(cpus: &[usize]) -> Result<Vec<Vec<pairs::End>>, Vec<String>> {
+    let cores = u16::try_from(cpus.len()).map_err(|_| vec!["too many CPUs".to_owned()])?;
+    pairs::between(cores).map_err(|error| {
+        vec![format!("no descriptors for mail between {cores} workers: {error}; see LimitNOFILE=")]
+    })
 }
 
 fn clone_bell(

@@ -29,7 +29,7 @@ impl State {
         let unnamed = config.sessions.key.is_none() && self.config.sessions.key.is_none();
         if unnamed && config.public_url == self.config.public_url {
             // The random key of this process: a new one would end every legacy session.
-            assembly.sessions = Arc::clone(&self.assembly.sessions);
+            assembly.keyring = Arc::clone(&self.assembly.keyring);
         }
         let same = |old: &crate::config::TrustProvider, new: &crate::config::TrustProvider| {
             old.issuer == new.issuer

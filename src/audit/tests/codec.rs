@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use super::super::codec::{PAYLOAD_BYTES_MAX, Reader, write_decision, write_outcome};
 use super::super::entry::{
-    CredentialCache, CredentialUse, Decision, Empty, Entry, List, Name, Outcome, Tally,
+    CredentialCache, CredentialUse, Decision, Empty, Entry, Legs, List, Name, Outcome, Tally,
 };
 use super::super::line::{Halves, Key, State, final_key, write_request};
 use super::super::time::Times;
@@ -120,6 +120,7 @@ fn random_records_come_back_as_they_went_in() {
             overhead_us: (random.below(2) > 0).then(|| random.next()),
             reason: (random.below(2) > 0).then_some(Reject::UpstreamEof),
             list: tally(&mut random),
+            legs: legs(&mut random),
         };
         let mut bytes = Vec::new();
         write_decision(&entry, &mut bytes);
@@ -180,6 +181,7 @@ fn no_record_exceeds_its_bound_whatever_is_sent() {
         country: Some(&long),
         would_deny: Some(List::Strings(&many)),
         limit: Some(&long),
+        leg_of: Some(u64::MAX),
         ..Entry::new(UnixMicros(u64::MAX), Decision::Permit)
     };
     let mut bytes = Vec::with_capacity(AUDIT_RECORD_BYTES_MAX);
@@ -237,6 +239,7 @@ fn lines_are_byte_for_byte_what_serde_json_makes_of_the_record() {
             overhead_us: (random.below(2) > 0).then(|| random.next() >> random.below(64)),
             reason: (random.below(4) == 0).then_some(Reject::UpstreamEof),
             list: tally(&mut random),
+            legs: legs(&mut random),
         };
         let (mut half, mut other) = (Vec::new(), Vec::new());
         write_decision(&entry, &mut half);
@@ -256,6 +259,12 @@ fn lines_are_byte_for_byte_what_serde_json_makes_of_the_record() {
             assert_eq!(line_of(decision, outcome, state), Some(expected), "{told}");
         }
     }
+}
+
+fn legs(random: &mut Random) -> Option<Legs> {
+    let mut number = || random.next() as u16;
+    let legs = Legs { asked: number(), answered: number() };
+    (random.below(2) > 0).then_some(legs)
 }
 
 fn hostile_entry<'a>(random: &mut Random, strings: &'a [String]) -> Entry<'a> {
@@ -295,6 +304,7 @@ fn hostile_entry<'a>(random: &mut Random, strings: &'a [String]) -> Entry<'a> {
         country: (random.below(2) > 0).then_some("DE"),
         would_deny: policies,
         limit: server,
+        leg_of: (random.below(2) > 0).then(|| random.next()),
         ..Entry::new(
             UnixMicros(random.next() >> random.below(64)),
             decisions[random.below(3) as usize],

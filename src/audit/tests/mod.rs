@@ -114,6 +114,7 @@ fn done() -> Outcome {
         overhead_us: Some(12),
         reason: None,
         list: None,
+        legs: None,
     }
 }
 

@@ -36,6 +36,7 @@ pub(super) struct DecisionRead<'a> {
     pub(super) country: Option<&'a str>,
     pub(super) would_deny: Option<ListRead<'a>>,
     pub(super) limit: Option<&'a str>,
+    pub(super) leg_of: Option<u64>,
 }
 
 /// A list as read back: what was kept, and how many were not.
@@ -72,6 +73,7 @@ pub(super) fn decision<'a>(read: &mut Reader<'a>) -> Option<DecisionRead<'a>> {
         decision.country = text(read)?;
         decision.would_deny = list(read)?;
         decision.limit = text(read)?;
+        decision.leg_of = read.number()?;
     }
     Some(decision)
 }
@@ -140,6 +142,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     list: Option<ListLine>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    legs: Option<LegsLine>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     source_ip: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<&'a str>,
@@ -151,8 +155,16 @@ struct Line<'a> {
     would_deny: Option<&'a ListRead<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leg_of: Option<u64>,
     outcome: &'a str,
     instance: String,
+}
+
+#[derive(Serialize)]
+struct LegsLine {
+    asked: u16,
+    answered: u16,
 }
 
 #[derive(Serialize)]
@@ -210,12 +222,16 @@ pub(super) fn line(
             shown: list.shown,
             empty: list.empty.map(Empty::word),
         }),
+        legs: outcome
+            .and_then(|outcome| outcome.legs)
+            .map(|legs| LegsLine { asked: legs.asked, answered: legs.answered }),
         source_ip: decision.source_ip.map(|ip| ip.to_canonical()),
         trace_id: decision.trace_id,
         token: decision.token.map(|token| hex(u64::from_be_bytes(token))),
         country: decision.country,
         would_deny: decision.would_deny.as_ref(),
         limit: decision.limit,
+        leg_of: decision.leg_of,
         outcome: match state {
             State::Done => "done",
             State::Opened => "opened",

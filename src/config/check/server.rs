@@ -5,7 +5,7 @@ use crate::config::raw::{self, Number};
 use crate::config::reader::At;
 use crate::config::source::{SecretFault, is_field_value};
 use crate::config::{ApiKey, ApiKeyPlace, Credential, CredentialKind, Server, UpstreamUrl};
-use crate::limits::{CREDENTIALS_MAX, SERVERS_MAX};
+use crate::limits::{CREDENTIALS_MAX, PREFIX_BYTES_MAX, SERVERS_MAX};
 
 impl Checker<'_> {
     pub(super) fn servers_and_credentials(
@@ -61,7 +61,7 @@ impl Checker<'_> {
         let trust_private_addresses = raw.trust_private_addresses.as_ref().is_some_and(|v| v.value);
         let url = self.server_url(raw, trust_private_addresses);
         let credential = self.default_credential(raw, file);
-        let prefix = self.prefix(raw, name.as_deref());
+        let prefix = self.prefix(raw, name.as_deref(), file.server.len() == 1);
         let max = self.number(&raw.max_seconds, MAX_SECONDS_DEFAULT, 1, 86_400);
         let timeout = self.wait(&raw.timeout_seconds, TIMEOUT_SECONDS_DEFAULT, 600, max);
         let idle = self.wait(&raw.idle_seconds, IDLE_SECONDS_DEFAULT, 86_400, max);
@@ -140,11 +140,21 @@ impl Checker<'_> {
         Some(Some(index))
     }
 
-    fn prefix(&mut self, raw: &raw::Server, name: Option<&str>) -> Option<String> {
+    fn prefix(
+        &mut self,
+        raw: &raw::Server,
+        name: Option<&str>,
+        only_server: bool,
+    ) -> Option<String> {
         let Some(text) = &raw.prefix else { return name.map(str::to_owned) };
         // The underscore ends the prefix in `prefix_tool`.
         let valid = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-        if (1..=32).contains(&text.value.len()) && text.value.bytes().all(valid) {
+        if text.value.is_empty() && !only_server {
+            let cure = "name one, or leave it out for the server's name";
+            self.fault(&text.place, "no prefix beside other servers", cure);
+            return None;
+        }
+        if text.value.len() <= PREFIX_BYTES_MAX && text.value.bytes().all(valid) {
             return Some(text.value.clone());
         }
         self.fault(&text.place, "not a prefix", "write 1 to 32 of A-Z, a-z, 0-9 and -");

@@ -12,7 +12,9 @@ use crate::config::raw::{self, Number, Text};
 use crate::config::{
     Audit, AuditMode, AuditSink, ExtensionMethod, ExtensionResource, Policy, SecretSource, Sessions,
 };
-use crate::limits::{BODY_BYTES_MAX, EXTENSION_METHODS_MAX, Limits};
+use crate::limits::{
+    EXTENSION_METHODS_MAX, Limits, MAIL_BODY_BYTES_MAX, SESSION_LIFETIME_SECONDS_MAX,
+};
 
 impl Checker<'_> {
     pub(super) fn policy(&mut self, file: &raw::File) -> Option<Policy> {
@@ -89,8 +91,12 @@ impl Checker<'_> {
             let cure = "set sessions.key as well";
             self.fault(&previous.place, "a previous key without a current one", cure);
         }
-        let lifetime_seconds =
-            self.number(&sessions.lifetime_seconds, SESSION_SECONDS_DEFAULT, 60, 30 * 86_400);
+        let lifetime_seconds = self.number(
+            &sessions.lifetime_seconds,
+            SESSION_SECONDS_DEFAULT,
+            60,
+            SESSION_LIFETIME_SECONDS_MAX,
+        );
         Some(Sessions {
             key: key?,
             previous_key: previous_key?,
@@ -216,7 +222,7 @@ impl Checker<'_> {
         let idle =
             size(&raw.upstream_idle_per_core_max, default.upstream_idle_per_core_max, 0, 65_536);
         let body =
-            size(&raw.body_bytes_max, default.body_bytes_max, 1_024, 16 * BODY_BYTES_MAX as u64);
+            size(&raw.body_bytes_max, default.body_bytes_max, 1_024, MAIL_BODY_BYTES_MAX as u64);
         let head_ms_max = self.number(&raw.head_ms_max, default.head_ms_max, 100, 60_000);
         let stall_ms_max = self.number(&raw.stall_ms_max, default.stall_ms_max, 100, 600_000);
         let idle_ms_max = self.number(&raw.idle_ms_max, default.idle_ms_max, 100, 3_600_000);

@@ -1,9 +1,14 @@
 //! Cases M01-M10 as whole bodies, the eras, and the differential test against a second parser.
 
 mod arguments;
+mod catalog;
+mod bridge;
 mod differential;
 mod eras;
 mod form;
+mod handshake;
+mod message;
+mod splice;
 mod writer;
 
 use super::{Call, Mirrored};

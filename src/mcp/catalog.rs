@@ -1,0 +1,437 @@
+//! What one server lists, page after page, kept as the server wrote it.
+//!
+//! A list that is held for others is held whole or not at all: what is malformed or over a bound
+//! costs the server its part, never some of its items. Items stay the server's own bytes but for
+//! two things: the name, which has another form on `/mcp`, and `_meta` names that are ours alone.
+
+use std::ops::Range;
+
+use super::list::Listed;
+use super::span::{Document, Malformed, Member, Node, NodeKind};
+use super::splice::Edits;
+use super::write;
+use crate::limits::{
+    CATALOG_CURSOR_BYTES_MAX, CATALOG_ITEM_BYTES_MAX, CATALOG_PAGES_MAX, CATALOG_PARAMS_MAX,
+    LIST_BYTES_MAX, LIST_ITEMS_MAX, NAME_BYTES_MAX,
+};
+
+/// Why a list cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// Not a list of that kind, or one that can be read in two ways.
+    Malformed,
+    /// Over one of the bounds.
+    TooLarge,
+}
+
+impl From<Malformed> for Unusable {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+/// The names of `_meta` that only the gateway may write.
+pub const OUR_META: &str = "io.portcullis/";
+/// Which server an item or a request is of: `_meta["io.portcullis/server"]`.
+pub const META_SERVER: &str = "io.portcullis/server";
+
+/// Everything that one server lists of one kind.
+pub struct Catalog {
+    listed: Listed,
+    /// Items one after another.
+    text: Vec<u8>,
+    names: String,
+    /// Sorted by name, each name once.
+    items: Vec<Item>,
+    params: Vec<Param>,
+    ttl_ms: u64,
+    public: bool,
+    repeated: usize,
+}
+
+struct Item {
+    name: Range<usize>,
+    raw: Range<usize>,
+    hole: Hole,
+    params: Option<Range<usize>>,
+}
+
+/// Where something of ours goes into an item, counted from its beginning.
+#[derive(Clone, Copy)]
+enum Hole {
+    /// A tool's or prompt's name, which was taken out.
+    Name(usize),
+    /// Behind the bracket of `_meta`.
+    Meta { at: usize, empty: bool },
+    /// There is no `_meta`.
+    NoMeta,
+}
+
+/// An argument that a client mirrors into a header (2026-07-28, transports, "Custom Headers from
+/// Tool Parameters").
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Param {
+    /// What stands behind `Mcp-Param-`: a token.
+    pub header: Box<str>,
+    /// The way to it in the arguments.
+    pub path: Box<[Box<str>]>,
+}
+
+/// What a tool mirrors into headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Params<'c> {
+    /// These arguments; mostly none.
+    Known(&'c [Param]),
+    /// Its schema breaks the rules for them: a client must not use it (2026-07-28, transports,
+    /// "Schema Extension").
+    Invalid,
+}
+
+/// One item of a [`Catalog`].
+#[derive(Clone, Copy)]
+pub struct Entry<'c> {
+    catalog: &'c Catalog,
+    item: &'c Item,
+}
+
+impl Catalog {
+    /// What it lists.
+    #[must_use]
+    pub fn listed(&self) -> Listed {
+        self.listed
+    }
+
+    /// How many items it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Items that came under a name that was there already. The first one counts.
+    #[must_use]
+    pub fn repeated(&self) -> usize {
+        self.repeated
+    }
+
+    /// How long the server lets it be used, the shortest of all pages; 0 when it does not say.
+    #[must_use]
+    pub fn ttl_ms(&self) -> u64 {
+        self.ttl_ms
+    }
+
+    /// Every page said that it is the same for everybody.
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        self.public
+    }
+
+    /// Bytes that it holds, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let params = self.params.len() * (size_of::<Param>() + PARAM_BYTES);
+        self.text.len() + self.names.len() + self.items.len() * size_of::<Item>() + params
+    }
+
+    /// Its items in byte order of their names (of resources their URIs).
+    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        self.items.iter().map(|item| Entry { catalog: self, item })
+    }
+
+    /// The item of that exact name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<Entry<'_>> {
+        let at = self.items.binary_search_by(|item| self.name(item).cmp(name)).ok()?;
+        Some(Entry { catalog: self, item: self.items.get(at)? })
+    }
+
+    fn name(&self, item: &Item) -> &str {
+        self.names.get(item.name.clone()).unwrap_or_default()
+    }
+}
+
+impl<'c> Entry<'c> {
+    /// The server's own name for it; of resources the URI, of templates the template.
+    #[must_use]
+    pub fn name(self) -> &'c str {
+        self.catalog.name(self.item)
+    }
+
+    /// What a call of this tool mirrors into headers.
+    #[must_use]
+    pub fn params(self) -> Params<'c> {
+        let range = self.item.params.clone();
+        let params = range.and_then(|range| self.catalog.params.get(range));
+        params.map_or(Params::Invalid, Params::Known)
+    }
+
+    /// Appends the item. A tool or prompt is called `outer`; resources keep their URI.
+    pub fn write(self, outer: &str, out: &mut Vec<u8>) {
+        match self.item.hole {
+            Hole::Name(at) => {
+                let (head, tail) = self.raw().split_at_checked(at).unwrap_or_default();
+                out.extend_from_slice(head);
+                write::string(outer, out);
+                out.extend_from_slice(tail);
+            }
+            Hole::Meta { .. } | Hole::NoMeta => out.extend_from_slice(self.raw()),
+        }
+    }
+
+    /// Appends a resource or template with the name of its server in `_meta`: more than one has it.
+    pub fn write_of(self, server: &str, out: &mut Vec<u8>) {
+        let (at, before, behind) = match self.item.hole {
+            Hole::Name(_) => return,
+            Hole::Meta { at, empty } => (at, &b""[..], if empty { &b""[..] } else { b"," }),
+            Hole::NoMeta => (1, &b"\"_meta\":{"[..], &b"},"[..]),
+        };
+        let (head, tail) = self.raw().split_at_checked(at).unwrap_or_default();
+        out.extend_from_slice(head);
+        out.extend_from_slice(before);
+        write::string(META_SERVER, out);
+        out.push(b':');
+        write::string(server, out);
+        out.extend_from_slice(behind);
+        out.extend_from_slice(tail);
+    }
+
+    fn raw(self) -> &'c [u8] {
+        self.catalog.text.get(self.item.raw.clone()).unwrap_or_default()
+    }
+}
+
+/// Gathers the pages of one list.
+pub struct Gatherer {
+    catalog: Catalog,
+    pages: usize,
+    bytes: usize,
+    cursor: Option<String>,
+    /// For items that are changed, and read again.
+    again: Document,
+}
+
+impl Gatherer {
+    /// Of no page yet.
+    #[must_use]
+    pub fn new(listed: Listed) -> Self {
+        let catalog = Catalog {
+            listed,
+            text: Vec::new(),
+            names: String::new(),
+            items: Vec::new(),
+            params: Vec::new(),
+            ttl_ms: u64::MAX,
+            public: true,
+            repeated: 0,
+        };
+        Self { catalog, pages: 0, bytes: 0, cursor: None, again: Document::new() }
+    }
+
+    /// Takes one page: `result` of the message `text`, which `document` holds. Answers the cursor
+    /// of the next one, if there is one; any string is a cursor, the empty one, too.
+    ///
+    /// # Errors
+    /// [`Unusable`]: then the list is over.
+    pub fn page(
+        &mut self,
+        document: &Document,
+        result: Node<'_>,
+        text: &[u8],
+    ) -> Result<Option<&str>, Unusable> {
+        self.pages += 1;
+        self.bytes += text.len();
+        if self.pages > CATALOG_PAGES_MAX || self.bytes > LIST_BYTES_MAX {
+            return Err(Unusable::TooLarge);
+        }
+        if document.repeats_a_key() || !result.is_object() {
+            return Err(Unusable::Malformed);
+        }
+        let [list, next, ttl, scope] =
+            result.pick(&[self.catalog.listed.member(), "nextCursor", "ttlMs", "cacheScope"])?;
+        let list = list.filter(|list| list.is_array()).ok_or(Unusable::Malformed)?;
+        for element in list.elements() {
+            self.item(element, text)?;
+        }
+        let ttl_ms = ttl.and_then(Node::number_u64).unwrap_or(0);
+        self.catalog.ttl_ms = self.catalog.ttl_ms.min(ttl_ms);
+        self.catalog.public &= scope.and_then(Node::text) == Some("public");
+        let next = match next.filter(|next| next.kind() != NodeKind::Null) {
+            Some(next) => Some(next.text().ok_or(Unusable::Malformed)?),
+            None => None,
+        };
+        if next.is_some_and(|next| next.len() > CATALOG_CURSOR_BYTES_MAX) {
+            return Err(Unusable::TooLarge);
+        }
+        // It would go on in circles.
+        if next.is_some() && self.cursor.as_deref() == next {
+            return Err(Unusable::Malformed);
+        }
+        self.cursor = next.map(str::to_owned);
+        Ok(self.cursor.as_deref())
+    }
+
+    /// All that was gathered.
+    #[must_use]
+    pub fn finish(self) -> Catalog {
+        let mut catalog = self.catalog;
+        if self.pages == 0 {
+            catalog.ttl_ms = 0;
+            catalog.public = false;
+        }
+        let mut items = std::mem::take(&mut catalog.items);
+        // Stable: of equal names the first stays first.
+        items.sort_by(|a, b| catalog.name(a).cmp(catalog.name(b)));
+        let before = items.len();
+        items.dedup_by(|later, first| catalog.name(later) == catalog.name(first));
+        catalog.repeated = before - items.len();
+        items.shrink_to_fit();
+        catalog.items = items;
+        catalog.text.shrink_to_fit();
+        catalog.names.shrink_to_fit();
+        catalog
+    }
+
+    fn item(&mut self, element: Node<'_>, text: &[u8]) -> Result<(), Unusable> {
+        if self.catalog.items.len() == LIST_ITEMS_MAX {
+            return Err(Unusable::TooLarge);
+        }
+        let raw = text.get(element.range()).ok_or(Unusable::Malformed)?;
+        if raw.len() > CATALOG_ITEM_BYTES_MAX {
+            return Err(Unusable::TooLarge);
+        }
+        let [meta] = element.pick(&["_meta"])?;
+        let ours = |member: Member<'_>| member.key.starts_with(OUR_META);
+        let clean = match meta.map(|meta| (meta.kind(), meta)) {
+            None => true,
+            Some((NodeKind::Object, meta)) => !meta.members().any(ours),
+            Some((NodeKind::Null, _)) => false,
+            Some(_) => return Err(Unusable::Malformed),
+        };
+        if clean {
+            return self.catalog.take(element, raw, element.range().start);
+        }
+        let mut edits = Edits::new();
+        let edited = match meta.filter(|meta| meta.is_object()) {
+            Some(meta) => edits.remove_members(meta, |key| key.starts_with(OUR_META)),
+            None => edits.remove_member(element, "_meta"),
+        };
+        let mut whole = Vec::new();
+        edited.and_then(|_| edits.apply(text, &mut whole)).map_err(|_| Unusable::Malformed)?;
+        // Nothing before the element changed, and behind it nothing.
+        let end = (element.range().end + whole.len()).checked_sub(text.len());
+        let raw = end.and_then(|end| whole.get(element.range().start..end));
+        let raw = raw.ok_or(Unusable::Malformed)?;
+        let element = self.again.read(raw)?;
+        self.catalog.take(element, raw, 0)
+    }
+}
+
+impl Catalog {
+    /// Takes an item in that may stay as it is; `raw` stands at `from` of the text of `element`.
+    fn take(&mut self, element: Node<'_>, raw: &[u8], from: usize) -> Result<(), Unusable> {
+        let [key] = self.listed.key();
+        let [named, meta] = element.pick(&[key, "_meta"])?;
+        let named = named.ok_or(Unusable::Malformed)?;
+        let name = named.text().ok_or(Unusable::Malformed)?;
+        if name.len() > NAME_BYTES_MAX {
+            return Err(Unusable::TooLarge);
+        }
+        if name.as_bytes().contains(&0) {
+            return Err(Unusable::Malformed);
+        }
+        let is_named = matches!(self.listed, Listed::Tools | Listed::Prompts);
+        let place = named.range();
+        let (start, end) = (place.start.wrapping_sub(from), place.end.wrapping_sub(from));
+        let kept_from = self.text.len();
+        let hole = if is_named {
+            self.text.extend_from_slice(raw.get(..start).ok_or(Unusable::Malformed)?);
+            self.text.extend_from_slice(raw.get(end..).ok_or(Unusable::Malformed)?);
+            Hole::Name(start)
+        } else {
+            self.text.extend_from_slice(raw);
+            meta.map_or(Hole::NoMeta, |meta| Hole::Meta {
+                at: meta.range().start.wrapping_sub(from) + 1,
+                empty: meta.members().next().is_none(),
+            })
+        };
+        let name_from = self.names.len();
+        self.names.push_str(name);
+        let schema = element.get("inputSchema").filter(|_| self.listed == Listed::Tools);
+        let params_from = self.params.len();
+        let valid = schema.is_none_or(|schema| read_params(schema, &mut self.params));
+        if !valid {
+            self.params.truncate(params_from);
+        }
+        self.items.push(Item {
+            name: name_from..self.names.len(),
+            raw: kept_from..self.text.len(),
+            hole,
+            params: valid.then_some(params_from..self.params.len()),
+        });
+        Ok(())
+    }
+}
+
+/// Reads what a schema has mirrored into headers; false when it may not be used for that.
+fn read_params(schema: Node<'_>, params: &mut Vec<Param>) -> bool {
+    let from = params.len();
+    // Every annotation must be found on a chain of `properties`: one elsewhere breaks the rules,
+    // and so does what only looks like one.
+    let annotated = count_annotations(schema);
+    if annotated == 0 {
+        return true;
+    }
+    let mut path = Vec::new();
+    let found = annotated <= CATALOG_PARAMS_MAX && walk_properties(schema, &mut path, params);
+    let own = params.get(from..).unwrap_or_default();
+    let twice = own.iter().enumerate().any(|(at, param)| {
+        own.iter().take(at).any(|other| other.header.eq_ignore_ascii_case(&param.header))
+    });
+    found && own.len() == annotated && !twice
+}
+
+fn count_annotations(node: Node<'_>) -> usize {
+    let below = node.members().map(|member| member.value).chain(node.elements());
+    let here = node.members().filter(|member| member.key == ANNOTATION).count();
+    here + below.map(count_annotations).sum::<usize>()
+}
+
+/// The depth of a document bounds it.
+fn walk_properties<'d>(schema: Node<'d>, path: &mut Vec<&'d str>, params: &mut Vec<Param>) -> bool {
+    let Some(properties) = schema.get("properties") else { return true };
+    properties.members().all(|Member { key, value, .. }| {
+        path.push(key);
+        let taken = value.get(ANNOTATION).is_none_or(|header| {
+            let Some(header) = header.text().filter(|header| is_token(header)) else {
+                return false;
+            };
+            let kind = value.get("type").and_then(Node::text);
+            if !matches!(kind, Some("string" | "integer" | "boolean")) {
+                return false;
+            }
+            let path = path.iter().map(|step| Box::from(*step)).collect();
+            params.push(Param { header: Box::from(header), path });
+            true
+        });
+        let all = taken && walk_properties(value, path, params);
+        path.pop();
+        all
+    })
+}
+
+/// RFC 9110 §5.6.2, short enough for a field name.
+fn is_token(text: &str) -> bool {
+    let valid = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    (1..=HEADER_BYTES_MAX).contains(&text.len()) && text.bytes().all(valid)
+}
+
+const ANNOTATION: &str = "x-mcp-header";
+/// Bytes behind `Mcp-Param-`.
+const HEADER_BYTES_MAX: usize = 128;
+/// What the texts of one parameter take, about.
+const PARAM_BYTES: usize = 64;

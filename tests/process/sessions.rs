@@ -1,0 +1,156 @@
+//! A session ends on every core, whichever of them heard of its end.
+
+use std::collections::BTreeMap;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use serde_json::json;
+
+use crate::client::{Client, Wire};
+use crate::gateway::{Gateway, Setup};
+use crate::upstream::{RESULT, Then, Upstream, say, status};
+use crate::wait::eventually;
+
+/// Gives every `initialize` a session, answers DELETE with the first status and whatever else comes
+/// within a session with the second.
+fn upstream(deleted: u16, asked: &Arc<AtomicU16>) -> Upstream {
+    let asked = Arc::clone(asked);
+    Upstream::start(move |seen, peer| {
+        let answer = |peer: &mut dyn crate::upstream::Peer, code: u16, fields: &str| -> Then {
+            if code != 200 {
+                return status(peer, &format!("{code} Said"), fields);
+            }
+            let length = RESULT.len();
+            say(
+                peer,
+                &format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{fields}content-length: \
+                     {length}\r\n\r\n{RESULT}"
+                ),
+            )
+        };
+        if seen.head.starts_with("DELETE") {
+            return answer(peer, deleted, "");
+        }
+        if String::from_utf8_lossy(&seen.body).contains("\"initialize\"") {
+            let field = format!("mcp-session-id: upstream-{}\r\n", seen.number);
+            return answer(peer, 200, &field);
+        }
+        answer(peer, asked.load(Ordering::SeqCst), "")
+    })
+}
+
+/// A client within a session of its own.
+fn begin(gateway: &Gateway) -> Client {
+    let client = gateway.client();
+    let client_info = json!({"name": "x", "version": "1"});
+    let params = json!({
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client_info,
+    });
+    let answer = client.once(&client.legacy("initialize", &params));
+    let session = answer.header("mcp-session-id").expect("a session").to_owned();
+    client.extra(&format!("mcp-session-id: {session}\r\n"))
+}
+
+fn delete(client: &Client) -> String {
+    format!("{}mcp-protocol-version: 2025-11-25\r\n\r\n", client.head("DELETE"))
+}
+
+/// One connection to each core: `core` of the audit record of what was asked on it.
+fn connections(gateway: &Gateway, client: &Client) -> BTreeMap<u64, Wire<TcpStream>> {
+    let mut found = BTreeMap::new();
+    eventually("a connection to each of two cores", || {
+        let before = gateway.stage().audit().len();
+        let mut wire = client.open();
+        wire.send(&client.legacy_call("echo"));
+        assert_eq!(wire.answer().status, 200);
+        // Nobody else asks, so the next record is of this.
+        let records = gateway.audited(before + 1);
+        found.entry(records[before]["core"].as_u64().unwrap()).or_insert(wire);
+        found.len() == 2
+    });
+    found
+}
+
+fn ask(wire: &mut Wire<TcpStream>, request: &str) -> (u16, String) {
+    wire.send(request);
+    let answer = wire.answer();
+    let reason = if answer.status == 404 { answer.reason() } else { String::new() };
+    (answer.status, reason)
+}
+
+#[test]
+fn a_session_that_is_deleted_on_one_core_is_unknown_on_the_other() {
+    let asked = Arc::new(AtomicU16::new(200));
+    let upstream = upstream(200, &asked);
+    let gateway = Setup::new(upstream.address).start();
+    gateway.wait_until_ready();
+    let (mine, other) = (begin(&gateway), begin(&gateway));
+    gateway.audited(2);
+    let mut wires = connections(&gateway, &mine);
+    let (first, second) = (*wires.keys().next().unwrap(), *wires.keys().last().unwrap());
+    let near = wires.get_mut(&first).unwrap();
+    assert_eq!(ask(near, &delete(&mine)).0, 200);
+    let gone = (404, "session_mismatch".to_owned());
+    assert_eq!(ask(near, &mine.legacy_call("echo")), gone, "on the core that heard of it, at once");
+    assert_eq!(ask(near, &delete(&mine)), gone);
+    let far = wires.get_mut(&second).unwrap();
+    eventually("the other core knows", || ask(far, &mine.legacy_call("echo")) == gone);
+    let heard = upstream.requests();
+    assert_eq!(ask(far, &mine.legacy_call("echo")), gone);
+    assert_eq!(upstream.requests(), heard, "the upstream would have answered 200");
+    // It is in the record which core refused.
+    let refused = || gateway.stage().audit().into_iter().filter(|it| it["reason"] == gone.1);
+    eventually("records of both cores", || {
+        refused().any(|it| it["core"] == second) && refused().any(|it| it["core"] == first)
+    });
+    // Another session of the same principal goes on, on both.
+    for wire in wires.values_mut() {
+        assert_eq!(ask(wire, &other.legacy_call("echo")).0, 200);
+    }
+    let notices = "portcullis_bus_notices_total{kind=\"session_ended\"}";
+    assert!((gateway.metric(notices) - 2.0).abs() < 0.5, "one for each core");
+}
+
+#[test]
+fn a_session_that_its_server_forgot_does_not_come_back() {
+    let asked = Arc::new(AtomicU16::new(200));
+    let upstream = upstream(200, &asked);
+    let gateway = Setup::new(upstream.address).start();
+    gateway.wait_until_ready();
+    let mine = begin(&gateway);
+    gateway.audited(1);
+    let mut wires = connections(&gateway, &mine);
+    let (first, second) = (*wires.keys().next().unwrap(), *wires.keys().last().unwrap());
+    asked.store(404, Ordering::SeqCst);
+    let near = wires.get_mut(&first).unwrap();
+    near.send(&mine.legacy_call("echo"));
+    assert_eq!(near.answer().status, 404, "the upstream's own");
+    asked.store(200, Ordering::SeqCst);
+    let gone = (404, "session_mismatch".to_owned());
+    assert_eq!(ask(near, &mine.legacy_call("echo")), gone);
+    let far = wires.get_mut(&second).unwrap();
+    eventually("the other core knows", || ask(far, &mine.legacy_call("echo")) == gone);
+}
+
+#[test]
+fn a_session_goes_on_when_its_end_fails_and_ends_when_it_is_left_to_time() {
+    for (deleted, ends) in [(500, false), (405, true), (404, true), (202, true)] {
+        let asked = Arc::new(AtomicU16::new(200));
+        let upstream = upstream(deleted, &asked);
+        let gateway = Setup::new(upstream.address).start();
+        gateway.wait_until_ready();
+        let mine = begin(&gateway);
+        let mut wire = mine.open();
+        wire.send(&delete(&mine));
+        assert_eq!(wire.answer().status, deleted);
+        let call = mine.legacy_call("echo");
+        if ends {
+            eventually("it is unknown", || mine.once(&call).status == 404);
+        } else {
+            // On the connection that it was deleted on: a core that had ended it would know.
+            assert_eq!(ask(&mut wire, &call).0, 200);
+        }
+    }
+}
