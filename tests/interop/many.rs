@@ -227,8 +227,8 @@ fn every_client_lists_and_calls_all_servers_at_one_url() {
     });
 }
 
-/// Some legacy servers lose an answer when an id is used twice at once in one session, fastmcp among
-/// them. Clients of ours share sessions with servers, and each gets its own answer.
+/// Some legacy servers, fastmcp among them, lose an answer when an id is used twice at once in one
+/// session. Requests of one client share a session with a server, and each gets its own answer.
 #[test]
 #[ignore = "/mcp answers not_built; to be taken away with the merge of the hub"]
 fn one_id_used_at_once_gets_each_its_own_answer() {
