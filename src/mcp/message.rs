@@ -6,7 +6,6 @@
 //! thing to us and another to the agent.
 
 use super::span::{Malformed, Node, NodeKind};
-use super::write;
 use crate::limits::RPC_ID_BYTES_MAX;
 
 /// One message of an upstream, and the values in it that a gateway has to look at or to change.
@@ -269,11 +268,9 @@ pub(crate) fn is_id(node: Node<'_>, text: &[u8], id: &[u8]) -> bool {
     if text.get(node.range()) == Some(id) {
         return true;
     }
-    node.text().is_some_and(|spelled| {
-        let mut written = Vec::with_capacity(spelled.len() + 2);
-        write::string(spelled, &mut written);
-        written == id
-    })
+    // Equal strings have many spellings, on either side.
+    let own = || serde_json::from_slice::<String>(id);
+    node.text().is_some_and(|spelled| own().is_ok_and(|own| own == spelled))
 }
 
 /// An id that can be compared and repeated: a string or an integer (MCP basic/index "Messages").
