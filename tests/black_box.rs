@@ -28,6 +28,8 @@ mod hub_peer;
 mod hub_rig;
 #[path = "black_box/hub_handshakes.rs"]
 mod hub_handshakes;
+#[path = "black_box/hub_whole.rs"]
+mod hub_whole;
 #[path = "black_box/mmdb.rs"]
 mod mmdb;
 #[path = "black_box/setup.rs"]

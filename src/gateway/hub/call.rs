@@ -21,7 +21,7 @@ use crate::mcp::bridge::{Out, Same, ToLegacy, ToModern};
 use crate::mcp::capability::era_of;
 use crate::mcp::handshake::{CLIENT_CAPABILITIES, MODERN};
 use crate::mcp::message::Message;
-use crate::mcp::names::{Prefixes, Split};
+use crate::mcp::names::Split;
 use crate::mcp::span::{Document, Node};
 use crate::mcp::splice::{Edits, Unfit};
 use crate::mcp::{Era, Method, Mirrored, Target, field_value, write};
@@ -294,8 +294,7 @@ fn resolve<'n>(exchange: &Exchange, known: &'n str) -> Result<(u16, &'n str), Re
         // Whose resource it is only the servers' lists tell.
         return Err(Reject::GatewayNotBuilt);
     }
-    let prefixes = (0_u16..).zip(servers).map(|(index, server)| (index, server.prefix.as_str()));
-    match Prefixes::new(prefixes).split(known) {
+    match exchange.world.prefixes.split(known) {
         Split::Plain { server, name } => Ok((server, name)),
         // Only the server's list tells what it stands for, and it is not asked for it yet.
         Split::Unknown | Split::Hashed { .. } => Err(Reject::PolicyCallNoPermit),
