@@ -103,6 +103,8 @@ pub(crate) struct Script {
     pub(crate) events: bool,
     /// Bytes of one segment of an answer; 0: all of it in one write.
     pub(crate) piece: usize,
+    /// A session that it does not know is 400, as with the published reference server, not 404.
+    pub(crate) forgets_with_400: bool,
     /// By method; `*` is for all.
     pub(crate) troubles: BTreeMap<&'static str, Trouble>,
     pub(crate) heard: Vec<Heard>,
@@ -135,6 +137,7 @@ impl Peer {
             ttl_ms: 0,
             events: false,
             piece: 0,
+            forgets_with_400: false,
             troubles: BTreeMap::new(),
             heard: Vec::new(),
             sessions: BTreeSet::new(),
@@ -171,6 +174,11 @@ impl Peer {
     pub(crate) fn release(&self) {
         self.script().released = true;
         self.script.1.notify_all();
+    }
+
+    /// What is held from here on waits for the next release.
+    pub(crate) fn hold_again(&self) {
+        self.script().released = false;
     }
 
     /// The requests with this method so far.
@@ -330,8 +338,11 @@ fn judge(peer: &Peer, script: &mut Script, heard: &Heard) -> Result<String, Refu
         (Role::Sessionless, None) => Ok(String::new()),
         (Role::Sessionless, Some(_)) => bad(-32000, "there are no sessions here"),
         (_, None) => bad(-32000, "Bad Request: no session"),
+        (_, Some(id)) if !script.sessions.contains(id) && script.forgets_with_400 => {
+            bad(-32000, "Bad Request: No valid session ID provided")
+        }
         (_, Some(id)) if !script.sessions.contains(id) => {
-            Err(("404 Not Found", -32001, "Session not found".to_owned()))
+            Err(("404 Not Found", -32600, "Session not found".to_owned()))
         }
         (_, Some(id)) => {
             if heard.method() == "DELETE" {
