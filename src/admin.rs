@@ -322,21 +322,26 @@ fn upstreams(out: &mut Exposition, cores: &[Arc<Counters>]) {
     out.family("upstream_connections", Type::Gauge, "Open connections to upstreams.");
     let mut total = std::collections::BTreeMap::new();
     for view in cores.iter().flat_map(|core| core.servers()) {
-        let entry: &mut (u64, u64, [u64; 3]) = total.entry(view.server).or_default();
+        let entry: &mut (u64, u64, [u64; 3], u64) = total.entry(view.server).or_default();
+        entry.3 += view.strays;
         entry.0 += view.active;
         entry.1 += view.idle;
         if let Some(cores) = entry.2.get_mut(view.breaker as usize) {
             *cores += 1;
         }
     }
-    for (server, (active, idle, _)) in &total {
+    for (server, (active, idle, ..)) in &total {
         out.sample(&[("server", server), ("state", "active")], *active);
         out.sample(&[("server", server), ("state", "idle")], *idle);
+    }
+    out.family("stray_answers_total", Type::Counter, "Answers of upstreams that nobody asked for.");
+    for (server, (.., strays)) in &total {
+        out.sample(&[("server", server)], *strays);
     }
     let help = "Cores on which requests of /mcp to an upstream go, wait for one that tries, or do \
                 not go.";
     out.family("upstream_breaker", Type::Gauge, help);
-    for (server, (_, _, breakers)) in total {
+    for (server, (_, _, breakers, _)) in total {
         for (state, cores) in BreakerState::ALL.into_iter().zip(breakers) {
             out.sample(&[("server", server), ("state", state.as_str())], cores);
         }

@@ -212,6 +212,7 @@ impl Shard {
         if overflowed {
             self.meter.counters().bus_overflows.add(1);
             self.credentials.purge();
+            self.hub.hellos.purge();
             self.identity.purge();
             self.enforcer.purge();
             self.pdp.forget_permits();
@@ -227,6 +228,7 @@ impl Shard {
                 Notice::KeysUnchanged { provider } => self.identity.keys_unchanged(provider),
                 Notice::CredentialsRevoked => {
                     self.credentials.purge();
+                    self.hub.hellos.purge();
                     self.pdp.forget_permits();
                     self.hub.voided();
                 }

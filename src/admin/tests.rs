@@ -164,6 +164,7 @@ impl Bench {
             counters.items_hidden.add(3);
         }
         bench.meters[1].upstream_breaker(0, BreakerState::Open);
+        bench.meters[1].stray_answer(0);
         bench.meters[0].upstream_era(0, SeenEra::Legacy);
         bench.meters[0].upstream_error(0, Reject::UpstreamTimeout, Monotonic(2_000_000));
         bench.meters[1].upstream_error(0, Reject::UpstreamConnect, Monotonic(7_000_000));
@@ -201,6 +202,7 @@ fn the_exposition_is_valid_and_has_the_names_and_labels_of_the_contract() {
         ("decision_cache_total", "outcome"),
         ("credential_cache_total", "outcome"),
         ("upstream_connections", "server state"),
+        ("stray_answers_total", "server"),
         ("upstream_breaker", "server state"),
         ("mail_total", "outcome"),
         ("bus_notices_total", "kind"),
@@ -245,6 +247,8 @@ fn cores_are_added_up_where_the_contract_has_no_core_label() {
     assert_eq!(value(refusals, &[("reason", "no_permit")]), 4.0, "two rejects, one reason");
     assert_eq!(value(&families["portcullis_connections"], &[("core", "3")]), 9.0);
     assert_eq!(value(&families["portcullis_loop_lag_seconds"], &[("core", "0")]), 0.0015);
+    let strays = &families["portcullis_stray_answers_total"];
+    assert_eq!(value(strays, &[("server", "github")]), 1.0);
     let breakers = &families["portcullis_upstream_breaker"];
     let label = |state| [("server", "github"), ("state", state)];
     assert_eq!(value(breakers, &label("closed")), 1.0);

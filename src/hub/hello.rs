@@ -52,7 +52,6 @@ struct Table {
     old: HashMap<HelloKey, Entry>,
 }
 
-#[derive(Clone)]
 struct Entry {
     hello: Rc<Hello>,
     /// When its handshake began.
@@ -74,6 +73,16 @@ pub struct Probe {
     key: HelloKey,
     voided: u64,
     since: Monotonic,
+    stale: Option<Rc<Hello>>,
+}
+
+impl Probe {
+    /// What was believed until its date passed. It is worth nothing by itself; with another proof
+    /// that the server still speaks that era, [`Hellos::keep`] may take it in again.
+    #[must_use]
+    pub fn stale(&self) -> Option<Hello> {
+        self.stale.as_deref().cloned()
+    }
 }
 
 impl Hellos {
@@ -82,8 +91,10 @@ impl Hellos {
         self.0.with(|table| {
             table.enter(key.generation);
             match table.find(key, now) {
-                Some(hello) => Found::Known(hello),
-                None => Found::Unknown(Probe { key: *key, voided: table.voided, since: now }),
+                Ok(hello) => Found::Known(hello),
+                Err(stale) => {
+                    Found::Unknown(Probe { key: *key, voided: table.voided, since: now, stale })
+                }
             }
         })
     }
@@ -152,21 +163,16 @@ impl Table {
         }
     }
 
-    fn find(&mut self, key: &HelloKey, now: Monotonic) -> Option<Rc<Hello>> {
+    /// What is believed, or what was believed for too long.
+    fn find(&mut self, key: &HelloKey, now: Monotonic) -> Result<Rc<Hello>, Option<Rc<Hello>>> {
         let lifetime_micros = HELLO_LIFETIME.as_micros() as u64;
-        let entry = match self.young.get(key) {
-            Some(entry) => entry.clone(),
-            None => {
-                let entry = self.old.remove(key)?;
-                self.insert(*key, entry.clone());
-                entry
-            }
-        };
-        if now.micros_since(entry.since) < lifetime_micros {
-            return Some(entry.hello);
+        let entry = self.take(key).ok_or(None)?;
+        if now.micros_since(entry.since) >= lifetime_micros {
+            return Err(Some(entry.hello));
         }
-        self.young.remove(key);
-        None
+        let hello = Rc::clone(&entry.hello);
+        self.insert(*key, entry);
+        Ok(hello)
     }
 
     fn take(&mut self, key: &HelloKey) -> Option<Entry> {
@@ -239,8 +245,9 @@ mod tests {
         ] {
             assert!(known(&hellos, &stranger, at(11)).is_none(), "{stranger:?}");
         }
-        assert!(known(&hellos, &KEY, at(10 + life)).is_none());
+        assert_eq!(probe(&hellos, &KEY, at(10 + life)).stale(), Some(hello("2025-06-18")));
         assert!(hellos.is_empty(), "what is too old is gone");
+        assert_eq!(probe(&hellos, &KEY, at(10 + life)).stale(), None);
     }
 
     #[test]

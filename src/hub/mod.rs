@@ -11,6 +11,7 @@ pub mod ended;
 pub mod hello;
 pub mod sessions;
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use breaker::Breakers;
@@ -35,6 +36,17 @@ pub struct Hub {
     pub catalogs: Catalogs,
     /// Questions to clients that wait for an answer.
     pub desk: Desk<Rc<Letterbox>>,
+    requests: Cell<u64>,
+}
+
+impl Hub {
+    /// A number that no other request of this core has: some servers give an answer to whoever used
+    /// its id last.
+    pub fn next_request(&self) -> u64 {
+        let number = self.requests.get().saturating_add(1);
+        self.requests.set(number);
+        number
+    }
 }
 
 impl Hub {

@@ -88,6 +88,29 @@ pub fn document(status: u16, kind: &[u8], cache: &[u8], body: &[u8], out: &mut V
     out.extend_from_slice(body);
 }
 
+/// Appends an answer of ours in JSON-RPC. Nobody may store it: it is for who asked.
+pub fn rpc(session: Option<&[u8]>, origin: &[u8], body: &[u8], out: &mut Vec<u8>) {
+    write::status_line(200, out);
+    field(b"cache-control", b"no-store", out);
+    if let Some(session) = session {
+        field(b"mcp-session-id", session, out);
+    }
+    common_fields(b"application/json", body.len(), origin, false, out);
+    out.extend_from_slice(body);
+}
+
+/// Appends an answer that says all with its status: 202 to a notification that was taken
+/// (2025-11-25, 2026-07-28, transports, "Sending Messages"), 204 to the end of a session.
+pub fn empty(status: u16, origin: &[u8], out: &mut Vec<u8>) {
+    write::status_line(status, out);
+    cors(origin, out);
+    // RFC 9110 §8.6: not with a 204.
+    if status != 204 {
+        write::content_length(0, out);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Appends a public document: pages of any origin may read it. For metadata only (RFC 9728 §3.1
 /// asks for no protection).
 pub fn public_document(body: &[u8], out: &mut Vec<u8>) {

@@ -70,6 +70,7 @@ pub(super) struct ServerLabel {
     error: Cell,
     /// When that was, in microseconds of the monotonic clock.
     error_at: Cell,
+    strays: Cell,
 }
 
 /// What one core knows of one upstream.
@@ -87,6 +88,8 @@ pub struct ServerView<'a> {
     pub era: Option<SeenEra>,
     /// The reason word of its last failure, and when that was.
     pub last_error: Option<(&'static str, Monotonic)>,
+    /// Answers of it to nothing that was asked.
+    pub strays: u64,
 }
 
 impl ServerLabel {
@@ -99,6 +102,7 @@ impl ServerLabel {
             era: Cell::default(),
             error: Cell::default(),
             error_at: Cell::default(),
+            strays: Cell::default(),
         }
     }
 
@@ -124,6 +128,7 @@ impl Counters {
             last_error: self
                 .reason(label.error.get())
                 .map(|reason| (reason, Monotonic(label.error_at.get()))),
+            strays: label.strays.get(),
         })
     }
 
@@ -167,6 +172,11 @@ impl Meter {
             label.error_at.set(now.0);
             label.error.set(why as u64 + 1);
         });
+    }
+
+    /// Counts an answer of an upstream to nothing that was asked.
+    pub fn stray_answer(&self, server: u16) {
+        self.upstream(server, |label| label.strays.add(1));
     }
 
     fn upstream(&self, server: u16, set: impl FnOnce(&ServerLabel)) {

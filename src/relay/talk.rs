@@ -61,11 +61,11 @@ pub struct OwnHead<'a> {
 pub trait Eye {
     /// Ends when there is a reason to look. May be dropped.
     fn stirs(&self) -> impl Future<Output = ()>;
-    /// Looks; also about every second while nothing arrives.
+    /// Looks; also about every second while nothing arrives and nothing `stirred`.
     ///
     /// # Errors
     /// Why the talk has to end.
-    fn look(&mut self) -> impl Future<Output = Result<(), Reject>>;
+    fn look(&mut self, stirred: bool) -> impl Future<Output = Result<(), Reject>>;
 }
 
 /// Nobody else.
@@ -76,7 +76,7 @@ impl Eye for Blind {
         std::future::pending::<()>().await;
     }
 
-    async fn look(&mut self) -> Result<(), Reject> {
+    async fn look(&mut self, _: bool) -> Result<(), Reject> {
         Ok(())
     }
 }
@@ -503,7 +503,7 @@ impl<'r> Talk<'r> {
                 }
                 self.slow = true;
                 self.rest();
-                eye.look().await?;
+                eye.look(false).await?;
                 continue;
             }
             let tick = self.relay.timers.sleep_until(now.after(TICK).min(until));
@@ -516,9 +516,9 @@ impl<'r> Talk<'r> {
                     }
                     // Over TLS, what is there may be no plaintext yet.
                     self.rest();
-                    eye.look().await?;
+                    eye.look(false).await?;
                 }
-                Either::Right(_) => eye.look().await?,
+                Either::Right(stirred) => eye.look(stirred == Either::Left(())).await?,
             }
         }
     }

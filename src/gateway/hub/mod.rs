@@ -11,16 +11,26 @@
 //! So the rule of `/mcp/{server}` holds: what was judged is what is sent, and nothing is sent that
 //! was not judged.
 
+mod answer;
+mod call;
 mod events;
+mod greet;
+mod handshake;
+mod leg;
+mod lists;
+mod local;
 mod stream;
-#[expect(dead_code, reason = "the calls and lists of the hub use it next")]
+mod together;
 mod turn;
 
 use super::exchange::Exchange;
+use crate::http::Method as HttpMethod;
 use crate::listener::Downstream;
+use crate::mcp::{Listed, Method};
 use crate::reject::Reject;
 use crate::relay::Relayed;
 use crate::shard::Shard;
+use greet::Speaker;
 
 /// Serves a request that came to `/mcp`: the token is verified, the message read, nothing decided.
 ///
@@ -33,8 +43,31 @@ pub(super) async fn serve(
     exchange: &mut Exchange,
 ) -> Result<Relayed, Reject> {
     exchange.connect(shard).await?;
+    let method = exchange.mcp_method();
+    if !exchange.is_modern() && method != Some(Method::Initialize) {
+        // A session is its owner's, whatever is asked in it (case M12).
+        Speaker::of(shard, downstream, exchange)?;
+    }
     if exchange.is_stream() {
         return stream::serve(shard, downstream, exchange).await;
     }
-    Err(Reject::GatewayNotBuilt)
+    if exchange.method == HttpMethod::Delete {
+        return local::end_session(shard, downstream, exchange).await;
+    }
+    let method = method.ok_or(Reject::GatewayNotBuilt)?;
+    #[expect(clippy::wildcard_enum_match_arm, reason = "what is not named here is not built yet")]
+    match method {
+        Method::Initialize => handshake::initialize(shard, downstream, exchange).await,
+        Method::ServerDiscover => handshake::discover(shard, downstream, exchange).await,
+        Method::NotificationsInitialized => local::noted(shard, downstream, exchange).await,
+        Method::ToolsCall
+        | Method::PromptsGet
+        | Method::ResourcesRead
+        | Method::CompletionComplete => call::serve(shard, downstream, exchange).await,
+        Method::Ping => local::ping(shard, downstream, exchange).await,
+        _ => match Listed::of(method) {
+            Some(listed) => lists::serve(shard, downstream, exchange, listed).await,
+            None => Err(Reject::GatewayNotBuilt),
+        },
+    }
 }

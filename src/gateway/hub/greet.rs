@@ -1,0 +1,566 @@
+//! Handshakes with servers, held when they are first needed.
+//!
+//! What is said in one is remembered per principal and credential (`hub::hello`), a legacy one
+//! opens a session of ours as well (`hub::sessions`). Each message of a handshake is a leg: judged,
+//! counted, given a credential and recorded like anything else that goes to a server.
+
+use std::rc::Rc;
+
+use super::leg;
+use crate::clock::Monotonic;
+use crate::gateway::exchange::Exchange;
+use crate::hub::hello::{Found, HelloKey, Probe};
+use crate::hub::sessions::{Entered, Opening, SessionKey, UpstreamSession};
+use crate::limits::HUB_MESSAGES_BEFORE_ANSWER_MAX;
+use crate::mcp::capability::{ClientCapabilities, era_of};
+use crate::mcp::handshake::{self, Hello, INITIALIZED, NEWEST_LEGACY, Verdict};
+use crate::mcp::hub_session::SessionMark;
+use crate::mcp::message::{Message, Said};
+use crate::mcp::span::Document;
+use crate::mcp::{Era, Listed, Mirrored, write};
+use crate::net::Either;
+use crate::policy::Permit;
+use crate::reject::Reject;
+use crate::relay::{Blind, Heard, OwnHead, Talk};
+use crate::shard::Shard;
+
+/// Whom the hub speaks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Speaker {
+    /// What the agent speaks.
+    pub(super) revision: &'static str,
+    /// What servers are told that it can be asked for.
+    pub(super) capabilities: ClientCapabilities,
+    /// The session of a legacy agent.
+    pub(super) session: Option<SessionMark>,
+}
+
+impl Speaker {
+    fn legacy_revision(&self) -> &'static str {
+        match era_of(self.revision) {
+            Era::Legacy => self.revision,
+            Era::Modern => NEWEST_LEGACY,
+        }
+    }
+}
+
+/// A handshake that may be held: the server may be seen, and by what right.
+pub(super) struct Visible {
+    pub(super) leg: Exchange,
+    pub(super) permit: Permit,
+}
+
+/// Judges the handshake of the agent's own era with `server`, an index of the exchange's world.
+///
+/// # Errors
+/// The denial: for this agent there is no such server.
+pub(super) async fn visible(
+    shard: &Shard,
+    exchange: &Exchange,
+    server: u16,
+    speaker: &Speaker,
+) -> Result<Visible, Reject> {
+    judged(shard, exchange, server, &Ours::handshake(era_of(speaker.revision), speaker)).await
+}
+
+impl Visible {
+    /// What the server says of itself: what it said to this principal, or a handshake with it.
+    ///
+    /// # Errors
+    /// Why there is none: of the server, of the credential, of the audit.
+    pub(super) async fn hello(
+        self,
+        shard: &Shard,
+        exchange: &Exchange,
+        speaker: &Speaker,
+        until: Monotonic,
+    ) -> Result<Rc<Hello>, Reject> {
+        let greeting = Greeting::new(shard, exchange, &self.permit, speaker, until)?;
+        greeting.hello(Some(self)).await
+    }
+}
+
+/// What a request needs to know of its server before it is sent.
+pub(super) struct Greeted {
+    /// Its era, among other things.
+    pub(super) hello: Rc<Hello>,
+    /// Our session with it, if it is a legacy one.
+    pub(super) session: Option<(SessionKey, Rc<UpstreamSession>)>,
+}
+
+/// Sees to it that the server of `permit`, which is the request's own, is known and has a session
+/// where it needs one.
+///
+/// # Errors
+/// Those of a handshake; `PolicyDenied` and the like when the handshake itself is denied.
+pub(super) async fn greeted(
+    shard: &Shard,
+    exchange: &Exchange,
+    permit: &Permit,
+    speaker: &Speaker,
+    until: Monotonic,
+) -> Result<Greeted, Reject> {
+    let greeting = Greeting::new(shard, exchange, permit, speaker, until)?;
+    let hello = greeting.hello(None).await?;
+    let session = match hello.era {
+        Era::Legacy => Some((greeting.session_key(), greeting.session().await?)),
+        Era::Modern => None,
+    };
+    Ok(Greeted { hello, session })
+}
+
+/// One principal in front of one server, under one credential.
+struct Greeting<'a> {
+    shard: &'a Shard,
+    exchange: &'a Exchange,
+    speaker: &'a Speaker,
+    server: u16,
+    credential: Option<u16>,
+    identity: [u8; 32],
+    until: Monotonic,
+}
+
+impl<'a> Greeting<'a> {
+    fn new(
+        shard: &'a Shard,
+        exchange: &'a Exchange,
+        permit: &Permit,
+        speaker: &'a Speaker,
+        until: Monotonic,
+    ) -> Result<Self, Reject> {
+        let small = |index: usize| u16::try_from(index).map_err(|_| Reject::GatewayFault);
+        let server = small(permit.server())?;
+        let credential = permit.credential().map(small).transpose()?;
+        Ok(Self {
+            shard,
+            exchange,
+            speaker,
+            server,
+            credential,
+            identity: *permit.identity(),
+            until,
+        })
+    }
+
+    fn generation(&self) -> u64 {
+        self.exchange.world.snapshot.config_generation
+    }
+
+    fn hello_key(&self) -> HelloKey {
+        HelloKey {
+            identity: self.identity,
+            server: self.server,
+            credential: self.credential,
+            generation: self.generation(),
+            revision: self.speaker.revision,
+        }
+    }
+
+    fn session_key(&self) -> SessionKey {
+        SessionKey {
+            client: self.speaker.session,
+            identity: self.identity,
+            server: self.server,
+            credential: self.credential,
+            generation: self.generation(),
+            capabilities: self.speaker.capabilities,
+        }
+    }
+
+    /// The agent's own era first. `first` is its handshake, when it was judged already.
+    async fn hello(&self, mut first: Option<Visible>) -> Result<Rc<Hello>, Reject> {
+        let hellos = &self.shard.hub.hellos;
+        let probe = match hellos.find(&self.hello_key(), self.shard.timers.now()) {
+            Found::Known(hello) => {
+                if let Some(Visible { leg, .. }) = first {
+                    leg.unsent(self.shard);
+                }
+                return Ok(hello);
+            }
+            Found::Unknown(probe) => probe,
+        };
+        let own = era_of(self.speaker.revision);
+        for era in [own, other(own)] {
+            let verdict = match era {
+                Era::Modern => self.discover(first.take()).await?,
+                Era::Legacy => match self.open(first.take(), probe.stale()).await? {
+                    Opened::Said(verdict) => verdict,
+                    Opened::ByAnother => {
+                        match hellos.find(&self.hello_key(), self.shard.timers.now()) {
+                            Found::Known(hello) => return Ok(hello),
+                            Found::Unknown(_) => return Err(Reject::UpstreamTimeout),
+                        }
+                    }
+                    Opened::Session(opening, session, hello) => {
+                        return Ok(self.admit(probe, opening, session, hello));
+                    }
+                },
+            };
+            match verdict {
+                Verdict::Speaks(hello) => return Ok(hellos.keep(probe, hello)),
+                Verdict::OtherEra => {}
+                Verdict::Silent => return Err(Reject::UpstreamMalformed),
+            }
+        }
+        Err(Reject::UpstreamEra)
+    }
+
+    /// Known before it can be used, so that whoever waited for the session finds both.
+    fn admit(
+        &self,
+        probe: Probe,
+        opening: Opening,
+        session: UpstreamSession,
+        hello: Hello,
+    ) -> Rc<Hello> {
+        let kept = self.shard.hub.hellos.keep(probe, hello);
+        opening.opened(session, self.shard.timers.now());
+        kept
+    }
+
+    async fn discover(&self, first: Option<Visible>) -> Result<Verdict, Reject> {
+        let ours = Ours::handshake(Era::Modern, self.speaker);
+        let visible = self.or_judged(first, &ours).await?;
+        let answered = converse(self.shard, visible, &ours, None, self.until).await?;
+        Ok(answered.verdict(Era::Modern))
+    }
+
+    /// A session with a server whose era is to be found out by opening one.
+    async fn open(&self, first: Option<Visible>, stale: Option<Hello>) -> Result<Opened, Reject> {
+        let sessions = &self.shard.hub.sessions;
+        let key = self.session_key();
+        let opening = match sessions.enter(&key, self.shard.timers.now())? {
+            Entered::Open(opening) => opening,
+            Entered::Wait(waiting) => {
+                self.put_back(first);
+                let until = self.shard.timers.sleep_until(self.until);
+                return match crate::net::first(waiting, until).await {
+                    Either::Left(Ok(_)) => Ok(Opened::ByAnother),
+                    Either::Left(Err(Reject::UpstreamEra)) => Ok(Opened::Said(Verdict::OtherEra)),
+                    Either::Left(Err(reject)) => Err(reject),
+                    Either::Right(()) => Err(Reject::UpstreamTimeout),
+                };
+            }
+            Entered::Ready(session) => match stale.filter(|hello| hello.era == Era::Legacy) {
+                // The session is alive and the handshake is old: it said nothing else meanwhile.
+                Some(hello) => {
+                    self.put_back(first);
+                    return Ok(Opened::Said(Verdict::Speaks(hello)));
+                }
+                None => {
+                    sessions.forget(&key, &session);
+                    match sessions.enter(&key, self.shard.timers.now())? {
+                        Entered::Open(opening) => opening,
+                        Entered::Ready(_) | Entered::Wait(_) => {
+                            self.put_back(first);
+                            return Err(Reject::GatewayOverloaded);
+                        }
+                    }
+                }
+            },
+        };
+        self.initialize(first, opening).await
+    }
+
+    /// `opening` fails for all who wait if anything here does: it is dropped then, or told why.
+    async fn initialize(&self, first: Option<Visible>, opening: Opening) -> Result<Opened, Reject> {
+        match self.initialized(first).await {
+            Ok((Verdict::Speaks(hello), id)) => {
+                let session = UpstreamSession::new(id, hello.revision);
+                Ok(Opened::Session(opening, session, hello))
+            }
+            Ok((verdict, _)) => {
+                opening.failed(match verdict {
+                    Verdict::OtherEra => Reject::UpstreamEra,
+                    Verdict::Silent | Verdict::Speaks(_) => Reject::UpstreamMalformed,
+                });
+                Ok(Opened::Said(verdict))
+            }
+            Err(reject) => {
+                opening.failed(reject);
+                Err(reject)
+            }
+        }
+    }
+
+    /// `initialize`, and the word that it was heard, without which a server may refuse the next
+    /// message (2025-11-25 basic/lifecycle "Initialization").
+    async fn initialized(
+        &self,
+        first: Option<Visible>,
+    ) -> Result<(Verdict, Option<Vec<u8>>), Reject> {
+        let ours = Ours::handshake(Era::Legacy, self.speaker);
+        let visible = self.or_judged(first, &ours).await?;
+        let answered = converse(self.shard, visible, &ours, None, self.until).await?;
+        let verdict = answered.verdict(Era::Legacy);
+        if let Verdict::Speaks(hello) = &verdict {
+            let note = Ours::initialized(hello.revision);
+            let visible = judged(self.shard, self.exchange, self.server, &note).await?;
+            let id = answered.session.as_deref();
+            let heard = converse(self.shard, visible, &note, id, self.until).await?;
+            if !matches!(heard.status, 200 | 202 | 204) {
+                return Err(Reject::UpstreamMalformed);
+            }
+        }
+        Ok((verdict, answered.session))
+    }
+
+    /// The session of a server that is known to be a legacy one.
+    async fn session(&self) -> Result<Rc<UpstreamSession>, Reject> {
+        let sessions = &self.shard.hub.sessions;
+        let now = self.shard.timers.now();
+        match sessions.enter(&self.session_key(), now)? {
+            Entered::Ready(session) => Ok(session),
+            Entered::Wait(waiting) => {
+                let until = self.shard.timers.sleep_until(self.until);
+                match crate::net::first(waiting, until).await {
+                    Either::Left(opened) => opened,
+                    Either::Right(()) => Err(Reject::UpstreamTimeout),
+                }
+            }
+            Entered::Open(opening) => match self.initialize(None, opening).await? {
+                Opened::Session(opening, session, _) => {
+                    Ok(opening.opened(session, self.shard.timers.now()))
+                }
+                Opened::Said(Verdict::OtherEra) => Err(Reject::UpstreamEra),
+                Opened::Said(Verdict::Speaks(_) | Verdict::Silent) | Opened::ByAnother => {
+                    Err(Reject::UpstreamMalformed)
+                }
+            },
+        }
+    }
+
+    /// `first`, or the same judged now. The credential is that of whoever needs the handshake: a
+    /// session that another one opened is none of theirs.
+    async fn or_judged(&self, first: Option<Visible>, ours: &Ours) -> Result<Visible, Reject> {
+        let visible = match first {
+            Some(visible) => visible,
+            None => judged(self.shard, self.exchange, self.server, ours).await?,
+        };
+        if visible.permit.credential() == self.credential.map(usize::from) {
+            Ok(visible)
+        } else {
+            visible.leg.unsent(self.shard);
+            Err(Reject::PolicyCredentialAmbiguous)
+        }
+    }
+
+    fn put_back(&self, first: Option<Visible>) {
+        if let Some(Visible { leg, .. }) = first {
+            leg.unsent(self.shard);
+        }
+    }
+}
+
+/// What opening a session came to.
+enum Opened {
+    /// A session that nobody may use yet.
+    Session(Opening, UpstreamSession, Hello),
+    /// Somebody else opened it meanwhile.
+    ByAnother,
+    /// No new session.
+    Said(Verdict),
+}
+
+/// One message of ours.
+pub(super) struct Ours {
+    body: Vec<u8>,
+    /// What the header says; none with `initialize`, in which it is agreed on.
+    version: Option<&'static str>,
+    /// `Mcp-Method`, of a modern one.
+    method: Option<&'static str>,
+    /// False for what has no answer but 202.
+    answered: bool,
+}
+
+impl Ours {
+    fn handshake(era: Era, speaker: &Speaker) -> Self {
+        let mut body = Vec::with_capacity(512);
+        match era {
+            Era::Legacy => {
+                let revision = speaker.legacy_revision();
+                handshake::write_initialize(ID, revision, speaker.capabilities, &mut body);
+                Self { body, version: None, method: None, answered: true }
+            }
+            Era::Modern => {
+                handshake::write_discover(ID, speaker.capabilities, &mut body);
+                let (version, method) = (Some(handshake::MODERN), Some("server/discover"));
+                Self { body, version, method, answered: true }
+            }
+        }
+    }
+
+    /// Asks a server that speaks `revision` for one page of a list.
+    pub(super) fn list(
+        revision: &'static str,
+        listed: Listed,
+        id: &str,
+        cursor: Option<&str>,
+        capabilities: ClientCapabilities,
+    ) -> Self {
+        let modern = era_of(revision) == Era::Modern;
+        let mut body = Vec::with_capacity(512);
+        body.extend_from_slice(br#"{"jsonrpc":"2.0","id":"#);
+        write::string(id, &mut body);
+        body.extend_from_slice(br#","method":"#);
+        write::string(listed.method(), &mut body);
+        if modern || cursor.is_some() {
+            body.extend_from_slice(br#","params":{"#);
+            if modern {
+                body.extend_from_slice(br#""_meta":"#);
+                handshake::write_meta(capabilities, &mut body);
+            }
+            if let Some(cursor) = cursor {
+                body.extend_from_slice(if modern { br#","cursor":"# } else { br#""cursor":"# });
+                write::string(cursor, &mut body);
+            }
+            body.push(b'}');
+        }
+        body.push(b'}');
+        let method = modern.then_some(listed.method());
+        Self { body, version: Some(revision), method, answered: true }
+    }
+
+    fn initialized(revision: &'static str) -> Self {
+        Self { body: INITIALIZED.to_vec(), version: Some(revision), method: None, answered: false }
+    }
+}
+
+/// Judges a message of ours as the principal's own.
+///
+/// # Errors
+/// The denial.
+pub(super) async fn judged(
+    shard: &Shard,
+    exchange: &Exchange,
+    server: u16,
+    ours: &Ours,
+) -> Result<Visible, Reject> {
+    let sent = Mirrored {
+        protocol_version: ours.version.map(str::as_bytes),
+        method: ours.method.map(str::as_bytes),
+        name: None,
+    };
+    let mut leg = exchange.leg(shard, server, ours.body.clone(), &sent)?;
+    match leg.judge(shard).await {
+        Ok(permit) => Ok(Visible { leg, permit }),
+        Err(reject) => {
+            leg.unsent(shard);
+            Err(reject)
+        }
+    }
+}
+
+impl Exchange {
+    /// A leg that was judged and then not needed: nothing was sent, so nothing is recorded.
+    pub(super) fn unsent(self, shard: &Shard) {
+        shard.release_scratch(self.scratch);
+    }
+}
+
+/// What a server answered.
+pub(super) struct Answered {
+    pub(super) status: u16,
+    /// The session that it opened.
+    session: Option<Vec<u8>>,
+    /// The message that answers ours.
+    pub(super) text: Option<Vec<u8>>,
+}
+
+impl Answered {
+    fn verdict(&self, asked: Era) -> Verdict {
+        let mut document = Document::new();
+        let text = self.text.as_deref();
+        let read = text.and_then(|text| document.read(text).and_then(Message::read).ok());
+        Verdict::of(asked, ID, self.status, read.as_ref().zip(text))
+    }
+}
+
+/// Sends the message of a leg that was judged, and hears what answers it. The leg ends with its
+/// record, whatever came of it.
+pub(super) async fn converse(
+    shard: &Shard,
+    visible: Visible,
+    ours: &Ours,
+    session: Option<&[u8]>,
+    until: Monotonic,
+) -> Result<Answered, Reject> {
+    let Visible { mut leg, permit } = visible;
+    let answered = talk(shard, &mut leg, permit, ours, session, until).await;
+    leg.record(shard, answered.as_ref().err().copied());
+    answered
+}
+
+async fn talk(
+    shard: &Shard,
+    exchange: &mut Exchange,
+    permit: Permit,
+    ours: &Ours,
+    session: Option<&[u8]>,
+    until: Monotonic,
+) -> Result<Answered, Reject> {
+    exchange.admit(shard)?;
+    let credential = exchange.obtain(shard, &permit)?;
+    exchange.commit(shard)?;
+    let head = OwnHead {
+        protocol_version: ours.version,
+        mcp_method: ours.method,
+        session,
+        ..OwnHead::default()
+    };
+    let used = permit.credential();
+    let opened =
+        leg::open(shard, exchange, permit, credential.as_deref(), &head, &mut Blind, until).await;
+    match opened {
+        Ok(mut talk) => {
+            exchange.outcome.upstream_status = Some(talk.status());
+            hear(&mut talk, ours, until).await
+        }
+        Err(failed) => {
+            exchange.outcome.upstream_status = failed.upstream_status;
+            if let (Some(_), Some(used)) = (failed.permit, used) {
+                // It may have been rotated: the next handshake reads it anew.
+                shard.credentials.evict(used);
+            }
+            Err(failed.reject)
+        }
+    }
+}
+
+/// Hears until the answer; what a server says before it is not for a handshake.
+async fn hear(talk: &mut Talk<'_>, ours: &Ours, until: Monotonic) -> Result<Answered, Reject> {
+    let status = talk.status();
+    let session = talk.session().map(<[u8]>::to_vec);
+    let mut document = Document::new();
+    for _ in 0..HUB_MESSAGES_BEFORE_ANSWER_MAX {
+        let (text, last) = match talk.next(until).await? {
+            Heard::Message(text) => (text, true),
+            Heard::Event(event) => (event.data(), false),
+            Heard::Accepted | Heard::End => return Ok(Answered { status, session, text: None }),
+        };
+        let answers = |message: &Message<'_>| match message.said {
+            Said::Result(_) | Said::Error { .. } => true,
+            Said::Request(_) | Said::Notification(_) => false,
+        };
+        let read = document.read(text).and_then(Message::read);
+        if ours.answered && (last || read.as_ref().is_ok_and(answers)) {
+            let text = Some(text.to_vec());
+            if last {
+                // Heard to its end, so that its connection can be used again.
+                let _ = talk.next(until).await;
+            }
+            return Ok(Answered { status, session, text });
+        }
+    }
+    Err(Reject::UpstreamMalformed)
+}
+
+const fn other(era: Era) -> Era {
+    match era {
+        Era::Legacy => Era::Modern,
+        Era::Modern => Era::Legacy,
+    }
+}
+
+/// The id of a handshake. Requests of a session have numbers from 1.
+const ID: &[u8] = br#""g0""#;
