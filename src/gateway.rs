@@ -15,6 +15,7 @@ mod oversight;
 mod record;
 mod refuse;
 mod route;
+mod session;
 mod words;
 #[cfg(feature = "bench-internals")]
 pub mod whole_way;

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use super::session::Session;
 use super::{ask, decide, route};
 use crate::address::Country;
 use crate::audit::{EVENT_REQUEST, Outcome, Ticket};
@@ -13,7 +14,6 @@ use crate::http::{Field, Method as HttpMethod, RequestHead, write};
 use crate::identity::{Audiences, Resource, VerifiedToken};
 use crate::judge::policy::StepUp;
 use crate::listener::Downstream;
-use crate::mcp::session::Binding;
 use crate::mcp::{Era, Kind, Method, Mirrored, bodyless_revision};
 use crate::policy::{Denial, Permit, PolicyIds};
 use crate::quota::Exceeded;
@@ -62,12 +62,6 @@ pub(super) struct Exchange {
     pub(super) outcome: Outcome,
     /// A panic went through it: its buffers may be half changed and serve nobody else.
     pub(super) broken: bool,
-}
-
-/// A legacy session, as the upstream knows it and as the agent does.
-pub(super) struct Session {
-    pub(super) upstream: Vec<u8>,
-    pub(super) sealed: Vec<u8>,
 }
 
 /// A request that came to `/mcp`, or one leg of it.
@@ -227,26 +221,6 @@ impl Exchange {
             }
         }
         if self.hub.is_some() { Ok(()) } else { self.open_session(shard, downstream) }
-    }
-
-    /// A legacy session id is opened for its owner only (case M12); modern requests have none, and
-    /// one that is sent all the same is ignored (MCP 2026-07-28, transports, "Earlier Revisions").
-    fn open_session(&mut self, shard: &Shard, downstream: &Downstream) -> Result<(), Reject> {
-        let (head, bytes) = downstream.head();
-        let Some(sealed) = head.field(bytes, Field::McpSessionId) else { return Ok(()) };
-        if self.is_modern() {
-            return Ok(());
-        }
-        let token = self.token.as_ref().ok_or(Reject::GatewayFault)?;
-        let now = self.judged.wall.seconds();
-        let binding = binding(token, &self.scratch.server);
-        let lifetime = self.world.snapshot.config.sessions.lifetime_seconds;
-        let upstream = self.world.keyring.open_session(sealed, &binding, now, lifetime)?;
-        if shard.hub.ended.hold(sealed) {
-            return Err(Reject::SessionUnknown);
-        }
-        self.session = Some(Session { upstream, sealed: sealed.to_vec() });
-        Ok(())
     }
 
     /// Stage 5: may they.
@@ -410,17 +384,6 @@ impl Exchange {
     pub(super) fn mcp_method(&self) -> Option<Method> {
         let named = self.call_read && self.scratch.call.kind() != Kind::Response;
         named.then(|| self.scratch.call.method())
-    }
-}
-
-/// Whose session it is; the same values seal and open it.
-pub(super) fn binding<'a>(token: &'a VerifiedToken, server: &'a str) -> Binding<'a> {
-    let principal = token.principal();
-    Binding {
-        issuer: principal.issuer(),
-        subject: principal.subject(),
-        agent: principal.agent(),
-        server,
     }
 }
 

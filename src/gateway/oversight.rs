@@ -4,7 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::rc::Rc;
 
-use super::exchange::{Exchange, binding};
+use super::exchange::Exchange;
+use super::session::binding;
 use super::words::Words;
 use super::{ask, decide};
 use crate::audit::{Empty, Tally};

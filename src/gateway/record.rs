@@ -1,6 +1,6 @@
 //! What audit and metrics say of a request: one record, whatever came of it.
 
-use super::exchange::{CredentialUsed, Exchange, Session};
+use super::exchange::{CredentialUsed, Exchange};
 use crate::address::Country;
 use crate::audit::{
     CredentialCache, CredentialUse, Decision, EVENT_LEG, Entry, List, Name, TokenReference,
@@ -8,7 +8,6 @@ use crate::audit::{
 };
 use crate::config::Config;
 use crate::credential::CacheOutcome;
-use crate::http::Method as HttpMethod;
 use crate::identity::VerifiedToken;
 use crate::mcp::{Call, Method, Target};
 use crate::metrics;
@@ -59,7 +58,10 @@ impl Exchange {
             shard.release_scratch(self.scratch);
         }
         // Moved out: whoever has no session pays for this what letting go of none costs anyway.
-        if let Some(session) = self.session {
+        // On /mcp the agent's session is not that of one server, whose end does not end it.
+        if let Some(session) = self.session
+            && self.hub.is_none()
+        {
             session.settle(shard, self.method, self.outcome.upstream_status);
         }
     }
@@ -127,22 +129,6 @@ impl Exchange {
             leg_of: self.hub.as_ref().and_then(|hub| hub.leg_of),
             limit: self.exceeded.and_then(|it| limit_name(config, it.limit)),
             ..Entry::new(self.started.wall, decision)
-        }
-    }
-}
-
-impl Session {
-    /// What the upstream's answer means for our id (2025-11-25 transports, "Session Management").
-    /// Its client ended the session, and it did (2xx), had (404) or leaves it to time (405); or it
-    /// knows the session no more, which a 404 says to whatever was asked within it.
-    fn settle(self, shard: &Shard, method: HttpMethod, upstream_status: Option<u16>) {
-        let over = match upstream_status {
-            Some(404) => true,
-            Some(200..=299 | 405) => method == HttpMethod::Delete,
-            Some(_) | None => false,
-        };
-        if over {
-            shard.end_session(&self.sealed);
         }
     }
 }
