@@ -1,6 +1,7 @@
 //! One judged message on its way to its server.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::answer::Agent;
 use crate::clock::Monotonic;
@@ -128,6 +129,13 @@ pub(super) async fn open<'s>(
         }
     }
     opened
+}
+
+/// How long the server of an exchange may take for the head of an answer.
+pub(super) fn timeout(exchange: &Exchange) -> Duration {
+    let servers = &exchange.world.snapshot.config.servers;
+    let server = exchange.server.and_then(|index| servers.get(usize::from(index)));
+    Duration::from_secs(server.map_or(0, |server| server.timeout_seconds))
 }
 
 const NEVER: Monotonic = Monotonic(u64::MAX);

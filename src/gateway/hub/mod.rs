@@ -19,6 +19,7 @@ mod handshake;
 mod leg;
 mod lists;
 mod local;
+mod reply;
 mod stream;
 mod together;
 mod turn;
