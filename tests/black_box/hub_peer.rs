@@ -11,8 +11,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::client::{find, text};
-
 /// Which eras it speaks, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -542,6 +540,14 @@ fn read(socket: &mut TcpStream, connection: usize, input: &mut Vec<u8>) -> Optio
     heard.message = serde_json::from_str(&heard.body).unwrap_or(Value::Null);
     input.drain(..end + length);
     Some(heard)
+}
+
+fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|window| window == what)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 pub(crate) const MODERN: &str = "2026-07-28";

@@ -117,6 +117,7 @@ struct Greeting<'a> {
     server: u16,
     credential: Option<u16>,
     identity: [u8; 32],
+    generation: u64,
     until: Monotonic,
 }
 
@@ -138,12 +139,9 @@ impl<'a> Greeting<'a> {
             server,
             credential,
             identity: *permit.identity(),
+            generation: exchange.world.snapshot.config_generation,
             until,
         })
-    }
-
-    fn generation(&self) -> u64 {
-        self.exchange.world.snapshot.config_generation
     }
 
     fn hello_key(&self) -> HelloKey {
@@ -151,7 +149,7 @@ impl<'a> Greeting<'a> {
             identity: self.identity,
             server: self.server,
             credential: self.credential,
-            generation: self.generation(),
+            generation: self.generation,
             revision: self.speaker.revision,
         }
     }
@@ -162,7 +160,7 @@ impl<'a> Greeting<'a> {
             identity: self.identity,
             server: self.server,
             credential: self.credential,
-            generation: self.generation(),
+            generation: self.generation,
             capabilities: self.speaker.capabilities,
         }
     }
