@@ -17,6 +17,7 @@ use crate::gateway::exchange::Exchange;
 use crate::gateway::oversight::Watch;
 use crate::gateway::words::Words;
 use crate::hub::catalog::{CatalogKey, Found, Owner, Use};
+use crate::limits::CATALOG_LIFETIME;
 use crate::listener::Downstream;
 use crate::mcp::Listed;
 use crate::mcp::capability::ServerCapabilities as Server;
@@ -241,7 +242,8 @@ impl Asking<'_> {
         let server = snapshot.config.servers.get(usize::from(self.server));
         // Every kind of credential that there is belongs to the gateway, not to a user.
         let may_share = server.is_some_and(|server| server.share_public_results);
-        let left_ms = catalog.ttl_ms();
+        let life_ms = u64::try_from(CATALOG_LIFETIME.as_millis()).unwrap_or(u64::MAX);
+        let left_ms = catalog.ttl_ms().min(life_ms);
         Ok(Listing { catalog: catalogs.keep(fetch, catalog, may_share), left_ms })
     }
 
@@ -253,7 +255,7 @@ impl Asking<'_> {
                 self.pages(permit).await.map_err(|again| match again {
                     // Of the agent's own session nothing was said.
                     Failure::Reject(Reject::SessionUnknown) => Reject::UpstreamMalformed.into(),
-                    other => other,
+                    other @ (Failure::Reject(_) | Failure::Refused) => other,
                 })
             }
             other => other,
