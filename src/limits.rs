@@ -98,6 +98,10 @@ pub const CATALOGS_BYTES_PER_CORE_MAX: usize = 64 << 20;
 pub const CATALOG_LIFETIME: Duration = Duration::from_secs(60);
 /// How long one that its server wants fetched each time still tells which server has what.
 pub const CATALOG_ROUTING: Duration = Duration::from_secs(5);
+/// Bytes of the items of one page of a list on `/mcp`; one item always has a place.
+pub const PAGE_BYTES_MAX: usize = 1 << 20;
+/// How long a client may take from one page to the next, in seconds.
+pub const CURSOR_SECONDS_MAX: u64 = 600;
 /// Time after which the judging of a list leaves a turn to others of its core, in microseconds.
 pub const LIST_TURN_MICROS: u64 = 500;
 /// Items that are judged between two looks at the clock: up to four fresh decisions each.

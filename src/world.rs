@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::control::authzen::DecisionPoint;
 use crate::control::{Snapshot, Upstream};
 use crate::http::host;
+use crate::mcp::names::Prefixes;
 use crate::mcp::seal::Keyring;
 use crate::mcp::{Known, Plan};
 use crate::net::tls::ClientTls;
@@ -17,6 +18,8 @@ pub struct World {
     pub keyring: Arc<Keyring>,
     /// The servers of the snapshot, with TLS sessions that only this core remembers.
     pub upstreams: Box<[Upstream]>,
+    /// What servers' names begin with on `/mcp`.
+    pub prefixes: Prefixes,
     servers: hashbrown::HashMap<Box<str>, u16>,
     /// Listed hosts, as written, that were judged once: an equal `Host` needs no parsing.
     hosts: Box<[Box<[u8]>]>,
@@ -38,7 +41,16 @@ impl World {
             .filter(|host| host::host_allowed(host, &listen.hosts, listen.loopback))
             .map(Box::from)
             .collect();
-        Self { keyring: Arc::clone(&snapshot.keyring), upstreams, servers, hosts, snapshot }
+        let prefixes = snapshot.config.servers.iter().map(|server| server.prefix.as_str());
+        let prefixes = Prefixes::new((0_u16..).zip(prefixes));
+        Self {
+            keyring: Arc::clone(&snapshot.keyring),
+            upstreams,
+            prefixes,
+            servers,
+            hosts,
+            snapshot,
+        }
     }
 
     /// True for a `Host` that is spelled as an accepted one is listed; any other has to be judged.

@@ -28,6 +28,8 @@ mod hub_peer;
 mod hub_rig;
 #[path = "black_box/hub_handshakes.rs"]
 mod hub_handshakes;
+#[path = "black_box/hub_whole.rs"]
+mod hub_whole;
 #[path = "black_box/mmdb.rs"]
 mod mmdb;
 #[path = "black_box/setup.rs"]
@@ -55,6 +57,8 @@ mod http;
 mod http_body;
 #[path = "black_box/http_kept.rs"]
 mod http_kept;
+#[path = "black_box/hub_calls.rs"]
+mod hub_calls;
 #[path = "black_box/identity.rs"]
 mod identity;
 #[path = "black_box/identity_more.rs"]

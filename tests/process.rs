@@ -34,6 +34,11 @@ mod faults;
 mod gateway;
 #[path = "process/http.rs"]
 mod http;
+#[path = "black_box/hub_peer.rs"]
+#[allow(dead_code, reason = "the black box uses the rest")]
+mod hub_peer;
+#[path = "process/hub_sessions.rs"]
+mod hub_sessions;
 #[path = "process/hub_streams.rs"]
 mod hub_streams;
 #[path = "process/many.rs"]

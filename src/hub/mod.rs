@@ -40,8 +40,8 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// A number that no other request of this core has, for ids towards servers that give an answer
-    /// to whoever used its id last.
+    /// A number that no other request of this core has: some servers give an answer to whoever used
+    /// its id last.
     pub fn next_request(&self) -> u64 {
         let number = self.requests.get().saturating_add(1);
         self.requests.set(number);

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::list::Listed;
+use super::names;
 use super::span::{Document, Malformed, Member, Node, NodeKind};
 use super::splice::Edits;
 use super::write;
@@ -29,6 +30,10 @@ impl From<Malformed> for Unusable {
         Self::Malformed
     }
 }
+
+/// A name that two items of one server would have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ambiguous;
 
 /// The names of `_meta` that only the gateway may write.
 pub const OUR_META: &str = "io.portcullis/";
@@ -148,6 +153,50 @@ impl Catalog {
     pub fn find(&self, name: &str) -> Option<Entry<'_>> {
         let at = self.items.binary_search_by(|item| self.name(item).cmp(name)).ok()?;
         Some(Entry { catalog: self, item: self.items.get(at)? })
+    }
+
+    /// The name of the item that a client means by `outer`, which may be cut, or be `plain` as it is
+    /// (see [`names::Split::Hashed`]). Where two items would be called the same, it means neither.
+    ///
+    /// # Errors
+    /// [`Ambiguous`]
+    pub fn meant<'n>(
+        &'n self,
+        prefix: &str,
+        outer: &str,
+        plain: &str,
+    ) -> Result<Option<Entry<'n>>, Ambiguous> {
+        let mut all = self
+            .find(plain)
+            .into_iter()
+            .chain(self.entries().filter(|entry| names::is_composed(prefix, entry.name(), outer)));
+        match (all.next(), all.next()) {
+            (one, None) => Ok(one),
+            (_, Some(_)) => Err(Ambiguous),
+        }
+    }
+
+    /// The names on `/mcp` that more than one item would have, sorted.
+    #[must_use]
+    pub fn ambiguous(&self, prefix: &str) -> Vec<String> {
+        let mut hashed: Vec<String> = Vec::new();
+        for entry in self.entries() {
+            let mut outer = String::new();
+            names::compose(prefix, entry.name(), &mut outer);
+            if !prefix.is_empty() && names::may_be_hashed(&outer) {
+                hashed.push(outer);
+            }
+        }
+        hashed.sort_unstable();
+        let mut twice: Vec<String> = hashed
+            .windows(2)
+            .filter_map(|pair| match pair {
+                [one, other] if one == other => Some(one.clone()),
+                _ => None,
+            })
+            .collect();
+        twice.dedup();
+        twice
     }
 
     fn name(&self, item: &Item) -> &str {

@@ -45,6 +45,17 @@ impl Listed {
         }
     }
 
+    /// The method that lists it.
+    #[must_use]
+    pub const fn method(self) -> &'static str {
+        match self {
+            Self::Tools => "tools/list",
+            Self::Prompts => "prompts/list",
+            Self::Resources => "resources/list",
+            Self::Templates => "resources/templates/list",
+        }
+    }
+
     /// The member of the result that holds the items (MCP schema, `ListToolsResult` and the like).
     pub(super) const fn member(self) -> &'static str {
         match self {

@@ -20,6 +20,7 @@ mod list;
 pub mod message;
 mod method;
 pub mod names;
+pub mod paging;
 mod planned;
 pub mod seal;
 pub mod session;

@@ -119,7 +119,7 @@ pub fn is_composed(prefix: &str, name: &str, outer: &str) -> bool {
 }
 
 /// Whether a name has the form that [`compose`] gives long ones.
-fn may_be_hashed(name: &str) -> bool {
+pub(super) fn may_be_hashed(name: &str) -> bool {
     let Some(at) = name.len().checked_sub(DIGEST_DIGITS + 1) else { return false };
     // The head was cut at a character, which has four bytes at most.
     let head = (HEAD_BYTES_MAX - 3..=HEAD_BYTES_MAX).contains(&at);

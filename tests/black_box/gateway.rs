@@ -212,6 +212,11 @@ impl Turn<'_> {
         records.iter().filter(|record| record["decision"] == "permit").count()
     }
 
+    /// Those that are written by now, in the order of the file.
+    pub(crate) fn so_far(&self, gateway: &Gateway) -> Vec<Value> {
+        self.written(gateway)
+    }
+
     fn written(&self, gateway: &Gateway) -> Vec<Value> {
         let text = gateway.audit_text();
         // Only whole lines: the last one may still be under way.

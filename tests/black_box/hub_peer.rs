@@ -11,8 +11,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::client::{find, text};
-
 /// Which eras it speaks, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -103,6 +101,8 @@ pub(crate) struct Script {
     pub(crate) events: bool,
     /// Bytes of one segment of an answer; 0: all of it in one write.
     pub(crate) piece: usize,
+    /// A session that it does not know is 400, as with the published reference server, not 404.
+    pub(crate) forgets_with_400: bool,
     /// By method; `*` is for all.
     pub(crate) troubles: BTreeMap<&'static str, Trouble>,
     pub(crate) heard: Vec<Heard>,
@@ -135,6 +135,7 @@ impl Peer {
             ttl_ms: 0,
             events: false,
             piece: 0,
+            forgets_with_400: false,
             troubles: BTreeMap::new(),
             heard: Vec::new(),
             sessions: BTreeSet::new(),
@@ -171,6 +172,11 @@ impl Peer {
     pub(crate) fn release(&self) {
         self.script().released = true;
         self.script.1.notify_all();
+    }
+
+    /// What is held from here on waits for the next release.
+    pub(crate) fn hold_again(&self) {
+        self.script().released = false;
     }
 
     /// The requests with this method so far.
@@ -330,8 +336,11 @@ fn judge(peer: &Peer, script: &mut Script, heard: &Heard) -> Result<String, Refu
         (Role::Sessionless, None) => Ok(String::new()),
         (Role::Sessionless, Some(_)) => bad(-32000, "there are no sessions here"),
         (_, None) => bad(-32000, "Bad Request: no session"),
+        (_, Some(id)) if !script.sessions.contains(id) && script.forgets_with_400 => {
+            bad(-32000, "Bad Request: No valid session ID provided")
+        }
         (_, Some(id)) if !script.sessions.contains(id) => {
-            Err(("404 Not Found", -32001, "Session not found".to_owned()))
+            Err(("404 Not Found", -32600, "Session not found".to_owned()))
         }
         (_, Some(id)) => {
             if heard.method() == "DELETE" {
@@ -531,6 +540,14 @@ fn read(socket: &mut TcpStream, connection: usize, input: &mut Vec<u8>) -> Optio
     heard.message = serde_json::from_str(&heard.body).unwrap_or(Value::Null);
     input.drain(..end + length);
     Some(heard)
+}
+
+fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|window| window == what)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 pub(crate) const MODERN: &str = "2026-07-28";

@@ -179,7 +179,7 @@ impl Agent<'_> {
 }
 
 impl Told {
-    fn of(answer: Answer) -> Self {
+    pub(crate) fn of(answer: Answer) -> Self {
         let body = text(&answer.body);
         let kind = answer.header("content-type").unwrap_or_default();
         let messages = if kind.starts_with("text/event-stream") {

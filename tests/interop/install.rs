@@ -25,6 +25,12 @@ impl Tools {
         self.scripts.join("node_modules/@modelcontextprotocol/conformance/dist/index.js")
     }
 
+    /// The inspector's entry point.
+    pub(crate) fn inspector(&self) -> PathBuf {
+        let package = "node_modules/@modelcontextprotocol/inspector";
+        self.scripts.join(package).join("clients/launcher/build/index.js")
+    }
+
     /// The published reference server's entry point.
     pub(crate) fn reference_server(&self) -> PathBuf {
         self.scripts.join("node_modules/@modelcontextprotocol/server-everything/dist/index.js")

@@ -21,7 +21,7 @@ use crate::mcp::bridge::{Out, Same, ToLegacy, ToModern};
 use crate::mcp::capability::era_of;
 use crate::mcp::handshake::{CLIENT_CAPABILITIES, MODERN};
 use crate::mcp::message::Message;
-use crate::mcp::names::{Prefixes, Split};
+use crate::mcp::names::Split;
 use crate::mcp::span::{Document, Node};
 use crate::mcp::splice::{Edits, Unfit};
 use crate::mcp::{Era, Method, Mirrored, Target, field_value, write};
@@ -201,7 +201,7 @@ impl Aimed {
         let document = self.document.borrow();
         let root = document.root().ok_or(Reject::GatewayFault)?;
         let mut body = Vec::with_capacity(self.text.len() + BODY_MORE_BYTES);
-        let up_id = format!("\"c{}\"", shard.hub.next_request()).into_bytes();
+        let up_id = format!("\"c{}.{}\"", shard.core, shard.hub.next_request()).into_bytes();
         let turned = match (era_of(speaker.revision), era_of(revision)) {
             (Era::Modern, Era::Modern) => {
                 Turned::Same(Same::request(root, &self.text, None, &mut body)?)
@@ -294,8 +294,7 @@ fn resolve<'n>(exchange: &Exchange, known: &'n str) -> Result<(u16, &'n str), Re
         // Whose resource it is only the servers' lists tell.
         return Err(Reject::GatewayNotBuilt);
     }
-    let prefixes = (0_u16..).zip(servers).map(|(index, server)| (index, server.prefix.as_str()));
-    match Prefixes::new(prefixes).split(known) {
+    match exchange.world.prefixes.split(known) {
         Split::Plain { server, name } => Ok((server, name)),
         // Only the server's list tells what it stands for, and it is not asked for it yet.
         Split::Unknown | Split::Hashed { .. } => Err(Reject::PolicyCallNoPermit),

@@ -17,7 +17,7 @@ use crate::mcp::handshake::{self, Hello, INITIALIZED, NEWEST_LEGACY, Verdict};
 use crate::mcp::hub_session::SessionMark;
 use crate::mcp::message::{Message, Said};
 use crate::mcp::span::Document;
-use crate::mcp::{Era, Mirrored};
+use crate::mcp::{Era, Listed, Mirrored, write};
 use crate::net::Either;
 use crate::policy::Permit;
 use crate::reject::Reject;
@@ -46,8 +46,8 @@ impl Speaker {
 
 /// A handshake that may be held: the server may be seen, and by what right.
 pub(super) struct Visible {
-    leg: Exchange,
-    permit: Permit,
+    pub(super) leg: Exchange,
+    pub(super) permit: Permit,
 }
 
 /// Judges the handshake of the agent's own era with `server`, an index of the exchange's world.
@@ -117,6 +117,7 @@ struct Greeting<'a> {
     server: u16,
     credential: Option<u16>,
     identity: [u8; 32],
+    generation: u64,
     until: Monotonic,
 }
 
@@ -138,12 +139,9 @@ impl<'a> Greeting<'a> {
             server,
             credential,
             identity: *permit.identity(),
+            generation: exchange.world.snapshot.config_generation,
             until,
         })
-    }
-
-    fn generation(&self) -> u64 {
-        self.exchange.world.snapshot.config_generation
     }
 
     fn hello_key(&self) -> HelloKey {
@@ -151,7 +149,7 @@ impl<'a> Greeting<'a> {
             identity: self.identity,
             server: self.server,
             credential: self.credential,
-            generation: self.generation(),
+            generation: self.generation,
             revision: self.speaker.revision,
         }
     }
@@ -162,7 +160,7 @@ impl<'a> Greeting<'a> {
             identity: self.identity,
             server: self.server,
             credential: self.credential,
-            generation: self.generation(),
+            generation: self.generation,
             capabilities: self.speaker.capabilities,
         }
     }
@@ -363,7 +361,7 @@ enum Opened {
 }
 
 /// One message of ours.
-struct Ours {
+pub(super) struct Ours {
     body: Vec<u8>,
     /// What the header says; none with `initialize`, in which it is agreed on.
     version: Option<&'static str>,
@@ -390,12 +388,47 @@ impl Ours {
         }
     }
 
+    /// Asks a server that speaks `revision` for one page of a list.
+    pub(super) fn list(
+        revision: &'static str,
+        listed: Listed,
+        id: &str,
+        cursor: Option<&str>,
+        capabilities: ClientCapabilities,
+    ) -> Self {
+        let modern = era_of(revision) == Era::Modern;
+        let mut body = Vec::with_capacity(512);
+        body.extend_from_slice(br#"{"jsonrpc":"2.0","id":"#);
+        write::string(id, &mut body);
+        body.extend_from_slice(br#","method":"#);
+        write::string(listed.method(), &mut body);
+        if modern || cursor.is_some() {
+            body.extend_from_slice(br#","params":{"#);
+            if modern {
+                body.extend_from_slice(br#""_meta":"#);
+                handshake::write_meta(capabilities, &mut body);
+            }
+            if let Some(cursor) = cursor {
+                body.extend_from_slice(if modern { br#","cursor":"# } else { br#""cursor":"# });
+                write::string(cursor, &mut body);
+            }
+            body.push(b'}');
+        }
+        body.push(b'}');
+        let method = modern.then_some(listed.method());
+        Self { body, version: Some(revision), method, answered: true }
+    }
+
     fn initialized(revision: &'static str) -> Self {
         Self { body: INITIALIZED.to_vec(), version: Some(revision), method: None, answered: false }
     }
 }
 
-async fn judged(
+/// Judges a message of ours as the principal's own.
+///
+/// # Errors
+/// The denial.
+pub(super) async fn judged(
     shard: &Shard,
     exchange: &Exchange,
     server: u16,
@@ -418,18 +451,18 @@ async fn judged(
 
 impl Exchange {
     /// A leg that was judged and then not needed: nothing was sent, so nothing is recorded.
-    fn unsent(self, shard: &Shard) {
+    pub(super) fn unsent(self, shard: &Shard) {
         shard.release_scratch(self.scratch);
     }
 }
 
 /// What a server answered.
-struct Answered {
-    status: u16,
+pub(super) struct Answered {
+    pub(super) status: u16,
     /// The session that it opened.
     session: Option<Vec<u8>>,
     /// The message that answers ours.
-    text: Option<Vec<u8>>,
+    pub(super) text: Option<Vec<u8>>,
 }
 
 impl Answered {
@@ -443,7 +476,7 @@ impl Answered {
 
 /// Sends the message of a leg that was judged, and hears what answers it. The leg ends with its
 /// record, whatever came of it.
-async fn converse(
+pub(super) async fn converse(
     shard: &Shard,
     visible: Visible,
     ours: &Ours,

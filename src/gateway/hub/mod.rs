@@ -18,6 +18,7 @@ mod farewell;
 mod greet;
 mod handshake;
 mod leg;
+mod lists;
 mod local;
 mod stream;
 mod together;
@@ -26,7 +27,7 @@ mod turn;
 use super::exchange::Exchange;
 use crate::http::Method as HttpMethod;
 use crate::listener::Downstream;
-use crate::mcp::Method;
+use crate::mcp::{Listed, Method};
 use crate::reject::Reject;
 use crate::relay::Relayed;
 use crate::shard::Shard;
@@ -65,6 +66,9 @@ pub(super) async fn serve(
         | Method::ResourcesRead
         | Method::CompletionComplete => call::serve(shard, downstream, exchange).await,
         Method::Ping => local::ping(shard, downstream, exchange).await,
-        _ => Err(Reject::GatewayNotBuilt),
+        _ => match Listed::of(method) {
+            Some(listed) => lists::serve(shard, downstream, exchange, listed).await,
+            None => Err(Reject::GatewayNotBuilt),
+        },
     }
 }

@@ -18,6 +18,8 @@ pub struct ToModern {
     method: Method,
     /// The request's id as the agent wrote it.
     id: Vec<u8>,
+    /// Its progress token, if it has one.
+    token: Option<Vec<u8>>,
 }
 
 impl ToModern {
@@ -57,6 +59,7 @@ impl ToModern {
         write_meta(capabilities, &mut whole);
         let mut members = Vec::new();
         let in_params;
+        let mut token = None;
 
         let mut edits = Edits::new();
         match params {
@@ -67,6 +70,8 @@ impl ToModern {
                 }
                 match meta {
                     Some(meta) => {
+                        let [own] = meta.pick(&["progressToken"]).map_err(of_agent)?;
+                        token = own.map(|own| raw(own, text).map(<[u8]>::to_vec)).transpose()?;
                         rewrite_meta(meta, text, capabilities, &mut members)?;
                         edits.put(meta.range(), &members)?;
                     }
@@ -79,7 +84,7 @@ impl ToModern {
             }
         }
         edits.apply(text, out)?;
-        Ok(Self { method, id: raw(id, text)?.to_vec() })
+        Ok(Self { method, id: raw(id, text)?.to_vec(), token })
     }
 
     /// Turns one message of the upstream around: `message` was read from `text`.
@@ -94,9 +99,40 @@ impl ToModern {
             Said::Result(kind) => self.result(kind, message, text),
             Said::Error { code } => self.error(code, message, text),
             Said::Request(_) => Err(Reject::UpstreamMalformed.into()),
-            Said::Notification(note) => notification(note, message, text),
+            Said::Notification(note) => self.notification(note, message, text),
         };
         out.map_err(Fault::of_upstream)
+    }
+
+    fn notification(
+        &self,
+        note: ServerNote,
+        message: &Message<'_>,
+        text: &[u8],
+    ) -> Result<Out, Fault> {
+        match note {
+            ServerNote::Progress => {
+                let (heard, own) = (message.about.progress_token, &self.token);
+                if !heard.zip(own.as_ref()).is_some_and(|(heard, own)| is_id(heard, text, own)) {
+                    return Ok(Out::Dropped);
+                }
+            }
+            ServerNote::Message => {}
+            ServerNote::PromptsListChanged
+            | ServerNote::ResourcesListChanged
+            | ServerNote::ResourcesUpdated
+            | ServerNote::ToolsListChanged => return Ok(Out::Changed(note)),
+            ServerNote::Cancelled
+            | ServerNote::ElicitationComplete
+            | ServerNote::SubscriptionsAcknowledged
+            | ServerNote::TasksStatus
+            | ServerNote::Other => return Ok(Out::Dropped),
+        }
+        let mut edits = Edits::new();
+        if let Some(meta) = message.meta {
+            edits.remove_members(meta, is_of_one_hop)?;
+        }
+        Ok(Out::Down(edited(&edits, text)?))
     }
 
     fn result(&self, kind: ResultKind, message: &Message<'_>, text: &[u8]) -> Result<Out, Fault> {
@@ -172,24 +208,4 @@ fn rewrite_meta(
     }
     out.push(b'}');
     Ok(())
-}
-
-fn notification(note: ServerNote, message: &Message<'_>, text: &[u8]) -> Result<Out, Fault> {
-    match note {
-        ServerNote::Progress | ServerNote::Message => {}
-        ServerNote::PromptsListChanged
-        | ServerNote::ResourcesListChanged
-        | ServerNote::ResourcesUpdated
-        | ServerNote::ToolsListChanged => return Ok(Out::Changed(note)),
-        ServerNote::Cancelled
-        | ServerNote::ElicitationComplete
-        | ServerNote::SubscriptionsAcknowledged
-        | ServerNote::TasksStatus
-        | ServerNote::Other => return Ok(Out::Dropped),
-    }
-    let mut edits = Edits::new();
-    if let Some(meta) = message.meta {
-        edits.remove_members(meta, is_of_one_hop)?;
-    }
-    Ok(Out::Down(edited(&edits, text)?))
 }

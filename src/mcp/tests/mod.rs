@@ -6,6 +6,7 @@ mod bridge;
 mod differential;
 mod eras;
 mod form;
+mod paging;
 mod handshake;
 mod message;
 mod splice;

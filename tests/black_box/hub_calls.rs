@@ -1,0 +1,322 @@
+//! Calls on `/mcp`: each goes to the one server that its name says, whatever era either side
+//! speaks, and its answer comes back to who asked.
+
+use serde_json::{Value, json};
+
+use super::client::text;
+use super::gateway::{DRIVERS, Driver, until};
+use super::hub_peer::{MODERN, Peer, Role, Trouble};
+use super::hub_rig::{Agent, Hub, Told};
+
+const FOUR: [(&str, Role); 4] = [
+    ("dual", Role::Dual),
+    ("old", Role::Legacy),
+    ("bare", Role::Sessionless),
+    ("new", Role::Modern),
+];
+const LEGACY: [&str; 3] = ["2025-03-26", "2025-06-18", "2025-11-25"];
+
+/// An agent of each revision.
+fn agents<'h>(hub: &'h Hub, user: &str) -> Vec<Agent<'h>> {
+    let mut all: Vec<_> =
+        LEGACY.into_iter().map(|revision| hub.legacy(user, "/mcp", revision)).collect();
+    all.push(hub.modern(user, "/mcp"));
+    all
+}
+
+#[test]
+fn a_call_goes_to_the_server_of_its_prefix() {
+    for driver in DRIVERS {
+        let hub = Hub::start(driver, &FOUR, "", "");
+        let agents = agents(&hub, "hana");
+        for Peer { name, role, .. } in &hub.peers {
+            // In single bytes, a stream is cut everywhere.
+            for (events, piece) in [(false, 0), (true, 0), (true, 1)] {
+                let peer = hub.peer(name);
+                let mut script = peer.script();
+                (script.events, script.piece) = (events, piece);
+                drop(script);
+                for agent in &agents {
+                    let shown = format!("{name}, {} on {driver:?}", agent.revision);
+                    let told = agent.call(&format!("{name}_beta"), json!({"id": 2, "name": "x"}));
+                    let said = format!("{name} \"beta\" {{\"id\":2,\"name\":\"x\"}}");
+                    assert_eq!(told.said(), said, "{shown}");
+                    assert_eq!(told.answer.status, 200, "{shown}");
+                    assert_eq!(told.last()["id"], 1, "{shown}");
+                    let told = agent.ask("prompts/get", json!({"name": format!("{name}_hello")}));
+                    assert!(told.result().is_object(), "{shown} {told:?}");
+                    // The server does not have it, and says so itself.
+                    let code = agent.call(&format!("{name}_gamma"), json!({})).code();
+                    assert_eq!(code, Some(-32602), "{shown}");
+                }
+            }
+            let calls = hub.peer(name).heard("tools/call");
+            assert_eq!(calls.len(), 2 * 3 * agents.len());
+            for heard in &calls {
+                let own = heard.message["params"]["name"].as_str().unwrap();
+                assert!(["beta", "gamma"].contains(&own), "{heard:?}");
+                let modern = heard.header("mcp-protocol-version") == Some(MODERN);
+                assert_eq!(heard.header("mcp-name"), modern.then_some(own), "{heard:?}");
+                assert!(!heard.head.contains("Bearer"), "the agent's token goes nowhere");
+            }
+            let modern = calls.iter().filter(|heard| heard.header("mcp-name").is_some()).count();
+            let expected = match role {
+                // Each agent in its own era.
+                Role::Dual => 2 * 3,
+                Role::Modern => calls.len(),
+                Role::Legacy | Role::Sessionless => 0,
+            };
+            assert_eq!(modern, expected, "{name}");
+        }
+        let ids: Vec<String> = hub
+            .peer("old")
+            .heard("tools/call")
+            .iter()
+            .map(|heard| heard.message["id"].to_string())
+            .collect();
+        let mut unique = ids.clone();
+        unique.sort();
+        unique.dedup();
+        assert_eq!(unique.len(), ids.len(), "a legacy server never sees an id twice: {ids:?}");
+    }
+}
+
+/// A name that nobody has, one of a server that is hidden, and one of a prefix that is none answer
+/// alike to the last byte, and nobody hears of it.
+#[test]
+fn what_is_hidden_is_not_there() {
+    let rules = "@id(\"ivo\") permit (principal == User::\"ivo\", action, \
+                 resource in Server::\"dual\");\n";
+    let hub = Hub::start(Driver::Epoll, &FOUR, "", rules);
+    let modern = hub.modern("ivo", "/mcp");
+    let legacy = hub.legacy("ivo", "/mcp", "2025-11-25");
+    for agent in [&modern, &legacy] {
+        assert!(agent.call("dual_alpha", json!({})).said().starts_with("dual"));
+        let before = (hub.peer("old").count(), hub.peer("new").count());
+        let long = format!("old_{}", "a".repeat(61));
+        let hashed = format!("old_{}-0123456789", "a".repeat(49));
+        let mut answers = Vec::new();
+        for name in ["old_alpha", "old_none", "none_alpha", "alpha", "_alpha", "", &long, &hashed] {
+            let told = agent.call(name, json!({"a": 1}));
+            assert_eq!((told.answer.status, told.code()), (200, Some(1403)), "{name:?} {told:?}");
+            assert_eq!(told.answer.reason(), "no_permit", "{name:?}");
+            answers.push(text(&told.answer.body));
+        }
+        answers.dedup();
+        assert_eq!(answers.len(), 1, "{answers:?}");
+        assert_eq!((hub.peer("old").count(), hub.peer("new").count()), before);
+    }
+}
+
+/// Names are taken as what they mean, not as they are spelled, and go on as what was judged.
+#[test]
+fn a_name_is_what_it_means() {
+    let hub = Hub::start(Driver::Epoll, &FOUR, "", "");
+    let odd = "sp\u{e4}t \"x\"_/\\\u{1f600}";
+    for peer in &hub.peers {
+        peer.script().tools.push(odd.to_owned());
+    }
+    for agent in agents(&hub, "hana") {
+        for name in ["dual", "old", "new"] {
+            let outer = format!("{name}_{odd}");
+            let asked = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+                "params": {"name": outer, "arguments": {"name": "dual_alpha"}}});
+            let mut body = asked.to_string();
+            if agent.revision == MODERN {
+                let meta = json!({"io.modelcontextprotocol/protocolVersion": MODERN,
+                    "io.modelcontextprotocol/clientCapabilities": {}});
+                body.insert_str(body.len() - 2, &format!(", \"_meta\" : {meta} "));
+            }
+            // Spelled with escapes, and spaced out.
+            let body =
+                body.replace("\"name\":\"", "\"n\\u0061me\" :\t\"").replace("_sp", "\\u005fsp");
+            let name_field = base64(&outer);
+            let request = request(&agent, &body, &name_field);
+            let told = Told::of(hub.gateway.ask(&request));
+            assert!(told.said().starts_with(name), "{name} {} {told:?}", agent.revision);
+            let heard = hub.peer(name).heard("tools/call").pop().unwrap();
+            assert_eq!(heard.message["params"]["name"], odd);
+            assert_eq!(heard.message["params"]["arguments"], json!({"name": "dual_alpha"}));
+        }
+    }
+}
+
+fn base64(name: &str) -> String {
+    use ::base64::Engine as _;
+    format!("=?base64?{}?=", ::base64::engine::general_purpose::STANDARD.encode(name))
+}
+
+fn request(agent: &Agent<'_>, body: &str, name: &str) -> Vec<u8> {
+    let bytes = agent.request(body, "");
+    let whole = text(&bytes);
+    let (head, body) = whole.split_once("\r\n\r\n").unwrap();
+    let kept: Vec<&str> =
+        head.split("\r\n").filter(|line| !line.starts_with("Mcp-Name:")).collect();
+    let mut head = kept.join("\r\n");
+    if agent.revision == MODERN {
+        head += &format!("\r\nMcp-Name: {name}");
+    }
+    format!("{head}\r\n\r\n{body}").into_bytes()
+}
+
+/// Only the answer to what was asked reaches the agent, with its own id byte for byte.
+#[test]
+fn an_answer_goes_to_who_asked() {
+    for driver in DRIVERS {
+        let hub = Hub::start(driver, &FOUR, "", "");
+        let agents = agents(&hub, "hana");
+        for name in ["dual", "old", "new"] {
+            let tool = format!("{name}_alpha");
+            let peer = hub.peer(name);
+            for agent in &agents {
+                let shown = format!("{name}, {} on {driver:?}", agent.revision);
+                let call = || agent.call(&tool, json!({}));
+                for trouble in [Trouble::Twice, Trouble::WrongIdFirst] {
+                    peer.trouble("tools/call", Some(trouble.clone()));
+                    let told = call();
+                    assert_eq!(told.messages.len(), 1, "{shown} {trouble:?} {told:?}");
+                    assert!(told.said().starts_with(name), "{shown} {trouble:?}");
+                }
+                for (trouble, status, reason) in [
+                    (Trouble::WrongId, 502, "upstream_malformed"),
+                    (Trouble::Body("{".to_owned()), 502, "upstream_malformed"),
+                    (Trouble::Body("[]".to_owned()), 502, "upstream_malformed"),
+                    (Trouble::Hangup, 502, "upstream_eof"),
+                ] {
+                    peer.trouble("tools/call", Some(trouble.clone()));
+                    let told = call();
+                    assert_eq!(told.answer.status, status, "{shown} {trouble:?} {told:?}");
+                    assert_eq!(told.answer.reason(), reason, "{shown} {trouble:?}");
+                    // So that its breaker stays closed.
+                    peer.trouble("tools/call", None);
+                    assert!(call().said().starts_with(name), "{shown}");
+                }
+                for id in [json!("\u{e9}\"x"), json!(-7), json!(9_007_199_254_740_993_u64)] {
+                    let told = agent.ask_as(&id, "tools/call", json!({"name": tool}));
+                    assert_eq!(told.last()["id"], id, "{shown}");
+                }
+            }
+        }
+        let page = text(&hub.gateway.page("/metrics").body);
+        for name in ["dual", "old", "new"] {
+            let line = format!("stray_answers_total{{server=\"{name}\"}} ");
+            let count = page.lines().find_map(|it| it.split_once(&line)).expect("a counter").1;
+            assert_eq!(count.trim(), (3 * agents.len()).to_string(), "{name} on {driver:?}");
+        }
+    }
+}
+
+#[test]
+fn progress_comes_by_the_agents_token_and_before_the_answer() {
+    let hub = Hub::start(Driver::Epoll, &FOUR, "", "");
+    for agent in agents(&hub, "hana") {
+        for name in ["dual", "old", "new"] {
+            let shown = format!("{name}, {}", agent.revision);
+            let peer = hub.peer(name);
+            peer.trouble("tools/call", Some(Trouble::Progress(3)));
+            let tool = format!("{name}_alpha");
+            for token in [json!("t\u{f6}ken"), json!(5)] {
+                let meta = json!({"progressToken": token});
+                let told = agent.ask("tools/call", json!({"name": tool, "_meta": meta}));
+                let steps: Vec<&Value> =
+                    told.messages.iter().map(|message| &message["params"]["progress"]).collect();
+                assert_eq!(steps, [&json!(1), &json!(2), &json!(3), &Value::Null], "{shown}");
+                for message in &told.messages[..3] {
+                    assert_eq!(message["params"]["progressToken"], token, "{shown}");
+                }
+            }
+            // Nobody asked for any.
+            let told = agent.ask("tools/call", json!({"name": tool}));
+            assert_eq!(told.messages.len(), 1, "{shown} {told:?}");
+            peer.trouble("tools/call", None);
+        }
+    }
+}
+
+/// A legacy server may ask an agent for nothing, as nothing was declared to it: it hears so, and
+/// the agent hears nothing of it.
+#[test]
+fn a_question_of_a_server_is_answered_by_the_gateway() {
+    let hub = Hub::start(Driver::Epoll, &FOUR, "", "");
+    let peer = hub.peer("old");
+    peer.trouble("tools/call", Some(Trouble::Asks));
+    for agent in agents(&hub, "hana") {
+        let told = agent.call("old_alpha", json!({}));
+        assert_eq!(told.messages.len(), 1, "{told:?}");
+        let answers = peer.heard("");
+        let answer = answers.last().expect("an answer to the server");
+        assert_eq!(answer.message["id"], "own-1");
+        assert_eq!(answer.message["error"]["code"], -32601);
+        let call = peer.heard("tools/call").pop().unwrap();
+        assert_eq!(answer.header("mcp-session-id"), call.header("mcp-session-id"));
+    }
+}
+
+/// A server that forgot its session refused before it acted: the session is opened anew.
+#[test]
+fn a_session_that_a_server_forgot_is_opened_again() {
+    let hub = Hub::start(Driver::Epoll, &FOUR, "", "");
+    let peer = hub.peer("old");
+    for agent in agents(&hub, "hana") {
+        assert!(agent.call("old_alpha", json!({})).said().starts_with("old"));
+        let before = peer.heard("initialize").len();
+        peer.forget_sessions();
+        assert!(agent.call("old_alpha", json!({})).said().starts_with("old"), "{}", agent.revision);
+        assert_eq!(peer.heard("initialize").len(), before + 1, "{}", agent.revision);
+        // One that never knows its sessions is not asked in a loop.
+        peer.trouble("tools/call", Some(Trouble::Status(404)));
+        let calls = peer.heard("tools/call").len();
+        let told = agent.call("old_alpha", json!({}));
+        assert_eq!(told.answer.status, 502, "{told:?}");
+        assert_eq!(peer.heard("tools/call").len(), calls + 2);
+        peer.trouble("tools/call", None);
+    }
+}
+
+/// Two users, and two sessions of one, never share a session with a server.
+#[test]
+fn a_session_with_a_server_has_one_owner() {
+    let rules = "@id(\"ivo\") permit (principal == User::\"ivo\", action, \
+                 resource in Server::\"old\");\n";
+    let hub = Hub::start(Driver::Epoll, &FOUR, "", rules);
+    let mut seen = Vec::new();
+    for user in ["hana", "ivo"] {
+        for agent in agents(&hub, user) {
+            for _ in 0..2 {
+                assert!(agent.call("old_alpha", json!({})).said().starts_with("old"));
+            }
+            let calls = hub.peer("old").heard("tools/call");
+            let own = calls.last().unwrap().header("mcp-session-id").unwrap().to_owned();
+            assert!(!seen.contains(&own), "{user} {} uses {own}", agent.revision);
+            seen.push(own);
+        }
+    }
+}
+
+/// The record says which server and which of its tools it was, once for each call.
+#[test]
+fn the_record_names_the_server_and_its_own_name_of_the_tool() {
+    let hub = Hub::start(Driver::Epoll, &FOUR, "", "");
+    let agent = hub.modern("hana", "/mcp");
+    assert!(agent.call("old_beta", json!({})).said().starts_with("old"));
+    assert_eq!(agent.call("none_beta", json!({})).code(), Some(1403));
+    let mut records: Vec<Value> = Vec::new();
+    until("both records", || {
+        let audit = hub.gateway.audit_text();
+        records = audit
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap())
+            .filter(|record| record["method"] == "tools/call" && record["user"] == "hana")
+            .collect();
+        records.len() >= 2
+    });
+    let [called, refused] = records.as_slice() else { panic!("{records:?}") };
+    assert_eq!(called["event"], "request");
+    assert_eq!((&called["server"], &called["name"]), (&json!("old"), &json!("beta")));
+    assert_eq!((&called["decision"], &called["status"]), (&json!("permit"), &json!(200)));
+    assert_eq!(refused["decision"], "deny");
+    assert_eq!(refused["name"], "none_beta");
+    let secret =
+        hub.peer("old").heard("tools/call")[0].header("mcp-session-id").unwrap().to_owned();
+    assert!(!hub.gateway.everything_written().contains(&secret), "a session is nobody's to know");
+}
