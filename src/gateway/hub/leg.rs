@@ -9,7 +9,6 @@ use crate::credential::UpstreamCredential;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::oversight::Watch;
 use crate::gateway::words::Words;
-use crate::http::Method as HttpMethod;
 use crate::listener::Downstream;
 use crate::policy::Permit;
 use crate::reject::Reject;
@@ -111,7 +110,7 @@ pub(super) async fn open<'s>(
     };
     let asked = Asked {
         to,
-        method: HttpMethod::Post,
+        method: exchange.method,
         body: &exchange.scratch.body,
         head: *head,
         retryable: exchange.retryable(),

@@ -14,6 +14,7 @@
 mod answer;
 mod call;
 mod events;
+mod farewell;
 mod greet;
 mod handshake;
 mod leg;
