@@ -83,6 +83,21 @@ pub(super) struct Greeted {
     pub(super) hello: Rc<Hello>,
     /// Our session with it, if it is a legacy one.
     pub(super) session: Option<(SessionKey, Rc<UpstreamSession>)>,
+    key: HelloKey,
+}
+
+impl Greeted {
+    /// What is spoken with the server: a session was agreed on by itself.
+    pub(super) fn revision(&self) -> &'static str {
+        self.session.as_ref().map_or(self.hello.revision, |(_, session)| session.revision)
+    }
+
+    /// The server refused a request in the form that its handshake asked for, as one of the other
+    /// era would. It may have become one: the next request holds the handshake anew, unless this
+    /// one was held a moment ago.
+    pub(super) fn doubt(&self, shard: &Shard) {
+        let _ = shard.hub.hellos.contradict(&self.key, &self.hello, shard.timers.now());
+    }
 }
 
 /// Sees to it that the server of `permit`, which is the request's own, is known and has a session
@@ -103,7 +118,7 @@ pub(super) async fn greeted(
         Era::Legacy => Some((greeting.session_key(), greeting.session().await?)),
         Era::Modern => None,
     };
-    Ok(Greeted { hello, session })
+    Ok(Greeted { hello, session, key: greeting.hello_key() })
 }
 
 /// One principal in front of one server, under one credential.

@@ -14,12 +14,14 @@
 mod answer;
 mod call;
 mod events;
+mod farewell;
 mod greet;
 mod handshake;
 mod leg;
 mod lists;
 mod local;
 mod ours;
+mod reply;
 mod stream;
 mod together;
 mod turn;
