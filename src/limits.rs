@@ -335,8 +335,8 @@ pub const BREAKER_PAUSE_MAX: Duration = Duration::from_secs(30);
 pub const HUB_SESSIONS_PER_CORE_MAX: usize = 4_096;
 /// One that was not used for so long is ended.
 pub const HUB_SESSION_IDLE: Duration = Duration::from_secs(15 * 60);
-/// Sessions that wait to be ended at their servers; of more than these the servers hear nothing.
-pub const HUB_SESSIONS_LEFT_MAX: usize = 1_024;
+/// How long an agent that ends its session waits for its servers to hear of it.
+pub const HUB_FAREWELL: Duration = Duration::from_secs(1);
 /// Questions to clients that wait for an answer.
 pub const HUB_PENDING_PER_CORE_MAX: usize = 256;
 /// The same of one principal.

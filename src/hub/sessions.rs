@@ -6,7 +6,6 @@
 //! scopes is another session.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,7 +16,7 @@ use hashbrown::HashMap;
 use crate::clock::Monotonic;
 use crate::core_cell::CoreCell;
 use crate::event::Event;
-use crate::limits::{HUB_SESSION_IDLE, HUB_SESSIONS_LEFT_MAX, HUB_SESSIONS_PER_CORE_MAX};
+use crate::limits::{HUB_SESSION_IDLE, HUB_SESSIONS_PER_CORE_MAX};
 use crate::mcp::hub_session::{ClientCapabilities, SessionMark};
 use crate::reject::Reject;
 
@@ -70,8 +69,6 @@ pub struct UpstreamSessions(Rc<CoreCell<Table>>);
 #[derive(Default)]
 struct Table {
     entries: HashMap<SessionKey, Entry>,
-    /// Sessions that nobody uses any more and whose servers have not heard of it yet.
-    left: VecDeque<(SessionKey, Rc<UpstreamSession>)>,
     /// Which opening is which: one that was given up must not fill the place of the next.
     openings: u64,
 }
@@ -159,16 +156,23 @@ impl UpstreamSessions {
         });
     }
 
-    /// Sessions of clients ended, by their short marks: so do those that were opened for them, see
-    /// [`UpstreamSessions::take_left`]. One that is just being opened ends when it is open.
+    /// A client ends its session: so do those that were opened for it on this core, which are
+    /// handed out so that their servers can be told. One that is just being opened serves who waits
+    /// for it and is then forgotten.
+    pub fn end_client(&self, client: SessionMark) -> Vec<(SessionKey, Rc<UpstreamSession>)> {
+        self.0.with(|table| table.leave(|key, _| key.client == Some(client)))
+    }
+
+    /// Sessions of clients ended elsewhere, by their short marks. Their servers hear nothing of it:
+    /// whoever could be judged for that is not here.
     pub fn end_clients(&self, ended: impl Fn(u64) -> bool) {
         self.0.with(|table| {
             table.leave(|key, _| key.client.is_some_and(|client| ended(client.short())));
         });
     }
 
-    /// Lets go of sessions that were not used for `HUB_SESSION_IDLE` and that nobody holds, and of
-    /// all those of other configurations than `generation`.
+    /// Forgets sessions that were not used for `HUB_SESSION_IDLE` and that nobody holds, and all
+    /// those of other configurations than `generation`. Their servers end them in their own time.
     pub fn sweep(&self, generation: u64, now: Monotonic) {
         let idle_micros = HUB_SESSION_IDLE.as_micros() as u64;
         self.0.with(|table| {
@@ -181,14 +185,6 @@ impl UpstreamSessions {
                 idle || key.generation != generation
             });
         });
-    }
-
-    /// One of the sessions that nobody uses any more, to be ended at its server (2025-11-25
-    /// transports, "Session Management": a client should say so). At most `HUB_SESSIONS_LEFT_MAX`
-    /// wait for that; servers end the others when they have not heard of them for long enough.
-    #[must_use]
-    pub fn take_left(&self) -> Option<(SessionKey, Rc<UpstreamSession>)> {
-        self.0.with(|table| table.left.pop_front())
     }
 
     /// How many there are, those under way included.
@@ -205,21 +201,18 @@ impl UpstreamSessions {
 }
 
 impl Table {
-    /// Takes out whatever `gone` says so of. Who waits for one of them still hears what comes of
-    /// it.
-    fn leave(&mut self, gone: impl Fn(&SessionKey, &Entry) -> bool) {
+    /// Takes out whatever `gone` says so of; the answer holds what a server has a session for. Who
+    /// waits for one of them still hears what comes of it.
+    fn leave(
+        &mut self,
+        gone: impl Fn(&SessionKey, &Entry) -> bool,
+    ) -> Vec<(SessionKey, Rc<UpstreamSession>)> {
         let taken = self.entries.extract_if(|key, entry| gone(key, entry));
-        for (key, entry) in taken {
-            match entry.state {
-                State::Ready(session) if session.id.is_some() => {
-                    if self.left.len() < HUB_SESSIONS_LEFT_MAX {
-                        self.left.push_back((key, session));
-                    }
-                }
-                // A server that keeps no session has none to end.
-                State::Ready(_) | State::Opening(..) => {}
-            }
-        }
+        let open = |(key, entry): (SessionKey, Entry)| match entry.state {
+            State::Ready(session) => session.id.is_some().then_some((key, session)),
+            State::Opening(..) => None,
+        };
+        taken.filter_map(open).collect()
     }
 
     /// Makes room; false when all are just being opened. Looking at all of them is far less work
@@ -244,19 +237,13 @@ impl Opening {
     }
 
     /// It is open: everybody who waits has it. When nobody may use it again, because its client
-    /// ended meanwhile or the configuration changed, it serves those and is then left.
+    /// ended meanwhile or the configuration changed, it serves those and is not kept.
     pub fn opened(self, session: UpstreamSession, now: Monotonic) -> Rc<UpstreamSession> {
         let session = Rc::new(session);
         self.sessions.0.with(|table| {
             let entry = table.entries.get_mut(&self.key).filter(|entry| self.owns(entry));
-            match entry {
-                Some(entry) => {
-                    *entry = Entry { state: State::Ready(Rc::clone(&session)), used: now };
-                }
-                None if session.id.is_some() && table.left.len() < HUB_SESSIONS_LEFT_MAX => {
-                    table.left.push_back((self.key, Rc::clone(&session)));
-                }
-                None => {}
+            if let Some(entry) = entry {
+                *entry = Entry { state: State::Ready(Rc::clone(&session)), used: now };
             }
         });
         self.outcome.tell(Ok(Rc::clone(&session)));

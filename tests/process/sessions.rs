@@ -1,4 +1,5 @@
-//! A session ends on every core, whichever of them heard of its end.
+//! A session is known to every core, to other instances with the key and after a restart; and it
+//! ends on every core, whichever of them heard of its end.
 
 use std::collections::BTreeMap;
 use std::net::TcpStream;
@@ -43,7 +44,10 @@ fn upstream(deleted: u16, asked: &Arc<AtomicU16>) -> Upstream {
 
 /// A client within a session of its own.
 fn begin(gateway: &Gateway) -> Client {
-    let client = gateway.client();
+    begin_as(&gateway.client())
+}
+
+fn begin_as(client: &Client) -> Client {
     let client_info = json!({"name": "x", "version": "1"});
     let params = json!({
         "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client_info,
@@ -51,6 +55,37 @@ fn begin(gateway: &Gateway) -> Client {
     let answer = client.once(&client.legacy("initialize", &params));
     let session = answer.header("mcp-session-id").expect("a session").to_owned();
     client.extra(&format!("mcp-session-id: {session}\r\n"))
+}
+
+/// A legacy server that keeps sessions.
+fn keeper() -> Upstream {
+    Upstream::start(|seen, peer| {
+        let body = String::from_utf8_lossy(&seen.body).into_owned();
+        if seen.head.starts_with("DELETE") {
+            return status(peer, "200 OK", "");
+        }
+        if body.contains("notifications/initialized") {
+            return status(peer, "202 Accepted", "");
+        }
+        let message: serde_json::Value = serde_json::from_slice(&seen.body).unwrap();
+        let result = if body.contains("\"initialize\"") {
+            json!({
+                "protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
+                "serverInfo": {"name": "keeper", "version": "1"},
+            })
+        } else {
+            json!({"content": []})
+        };
+        let answer = json!({"jsonrpc": "2.0", "id": message["id"], "result": result}).to_string();
+        let (number, length) = (seen.number, answer.len());
+        say(
+            peer,
+            &format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nmcp-session-id: \
+                 upstream-{number}\r\ncontent-length: {length}\r\n\r\n{answer}"
+            ),
+        )
+    })
 }
 
 fn delete(client: &Client) -> String {
@@ -63,7 +98,7 @@ fn connections(gateway: &Gateway, client: &Client) -> BTreeMap<u64, Wire<TcpStre
     eventually("a connection to each of two cores", || {
         let before = gateway.stage().audit().len();
         let mut wire = client.open();
-        wire.send(&client.legacy_call("echo"));
+        wire.send(&client.legacy("ping", &json!({})));
         assert_eq!(wire.answer().status, 200);
         // Nobody else asks, so the next record is of this.
         let records = gateway.audited(before + 1);
@@ -151,6 +186,81 @@ fn a_session_goes_on_when_its_end_fails_and_ends_when_it_is_left_to_time() {
         } else {
             // On the connection that it was deleted on: a core that had ended it would know.
             assert_eq!(ask(&mut wire, &call).0, 200);
+        }
+    }
+}
+
+#[test]
+fn the_session_of_mcp_ends_on_all_cores_and_at_its_servers() {
+    let upstream = keeper();
+    let gateway = Setup::new(upstream.address).start();
+    gateway.wait_until_ready();
+    let hub = gateway.client().path("/mcp");
+    let mine = begin_as(&hub);
+    // The request, and a leg for each of the two messages of a handshake.
+    let records = gateway.audited(3);
+    let opened = records.iter().find(|it| it["event"] == "request").unwrap();
+    let near = opened["core"].as_u64().unwrap();
+    let ping = mine.legacy("ping", &json!({}));
+    let bob = Client { token: gateway.stage().token("bob", 600), ..mine.clone() };
+    let gone = (404, "session_mismatch".to_owned());
+    assert_eq!(ask(&mut bob.open(), &bob.legacy("ping", &json!({}))), gone, "somebody else");
+    gateway.audited(4);
+    let mut wires = connections(&gateway, &mine);
+    let far = *wires.keys().find(|core| **core != near).unwrap();
+    let other = begin_as(&hub);
+    let wire = wires.get_mut(&near).unwrap();
+    wire.send(&delete(&mine));
+    let answer = wire.answer();
+    assert_eq!((answer.status, answer.body.len()), (204, 0));
+    let told: Vec<_> =
+        upstream.seen().into_iter().filter(|seen| seen.head.starts_with("DELETE")).collect();
+    assert_eq!(told.len(), 1, "the server knows");
+    let (opening, named) =
+        (upstream.seen(), crate::client::header(&told[0].head, "mcp-session-id"));
+    let first = opening.iter().find(|seen| !seen.body.is_empty()).unwrap().number;
+    assert_eq!(named, Some(&*format!("upstream-{first}")), "by its own id");
+    assert_eq!(ask(wire, &ping), gone, "on this core at once");
+    assert_eq!(ask(wire, &delete(&mine)), gone);
+    let wire = wires.get_mut(&far).unwrap();
+    eventually("the other core knows", || ask(wire, &ping) == gone);
+    for wire in wires.values_mut() {
+        assert_eq!(ask(wire, &other.legacy("ping", &json!({}))).0, 200, "another session goes on");
+    }
+    let is_end = |it: &serde_json::Value| it["legs"]["answered"] == 1 && it["method"].is_null();
+    eventually("a record with its leg", || gateway.stage().audit().iter().any(is_end));
+}
+
+/// `sessions.key` is what makes a session: not the process, and not the core.
+#[test]
+fn a_session_outlives_its_process_and_its_key_for_one_rotation() {
+    let upstream = keeper();
+    let keys = |lines: &str| {
+        let url = format!("http://{}/mcp", upstream.address);
+        let server = crate::gateway::server("sample", &url, "");
+        Setup::with_tables(&format!("{server}[sessions]\n{lines}\n"))
+    };
+    let (one, two, three) = ("file:one", "file:two", "file:three");
+    let setup = keys(&format!("key = \"{one}\""));
+    let stage = setup.prepare();
+    for (name, byte) in [("one", 'A'), ("two", 'B'), ("three", 'C')] {
+        stage.write(name, &format!("{}A=", byte.to_string().repeat(42)));
+    }
+    let mut gateway = setup.start_on(stage);
+    gateway.wait_until_ready();
+    let at =
+        |client: &Client, gateway: &Gateway| Client { address: gateway.address, ..client.clone() };
+    let sessions = [begin(&gateway), begin_as(&gateway.client().path("/mcp"))];
+    let rotated = format!("key = \"{two}\"\nprevious_key = \"{one}\"");
+    let replaced = format!("key = \"{three}\"\nprevious_key = \"{two}\"");
+    let same = format!("key = \"{one}\"");
+    for (lines, status) in [(same, 200), (rotated, 200), (replaced, 404)] {
+        gateway = keys(&lines).start_on(gateway.stop());
+        gateway.wait_until_ready();
+        for client in &sessions {
+            let client = at(client, &gateway);
+            let answer = client.once(&client.legacy("ping", &json!({})));
+            assert_eq!(answer.status, status, "{lines} at {}", client.path);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One judged message on its way to its server.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::answer::Agent;
 use crate::clock::Monotonic;
@@ -8,7 +9,6 @@ use crate::credential::UpstreamCredential;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::oversight::Watch;
 use crate::gateway::words::Words;
-use crate::http::Method as HttpMethod;
 use crate::listener::Downstream;
 use crate::policy::Permit;
 use crate::reject::Reject;
@@ -110,7 +110,7 @@ pub(super) async fn open<'s>(
     };
     let asked = Asked {
         to,
-        method: HttpMethod::Post,
+        method: exchange.method,
         body: &exchange.scratch.body,
         head: *head,
         retryable: exchange.retryable(),
@@ -128,6 +128,13 @@ pub(super) async fn open<'s>(
         }
     }
     opened
+}
+
+/// How long the server of an exchange may take for the head of an answer.
+pub(super) fn timeout(exchange: &Exchange) -> Duration {
+    let servers = &exchange.world.snapshot.config.servers;
+    let server = exchange.server.and_then(|index| servers.get(usize::from(index)));
+    Duration::from_secs(server.map_or(0, |server| server.timeout_seconds))
 }
 
 const NEVER: Monotonic = Monotonic(u64::MAX);

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use super::farewell;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::route;
 use crate::http::Field;
 use crate::listener::{Downstream, answer as writing};
+use crate::mcp::hub_session::SessionMark;
 use crate::reject::Reject;
 use crate::relay::Relayed;
 use crate::shard::Shard;
@@ -43,7 +45,8 @@ pub(super) async fn noted(
     Ok(write(shard, downstream, exchange, 202, out, 0).await)
 }
 
-/// Ends the session that the request names: on this core at once, on the others by notice.
+/// Ends the session that the request names: on this core at once, on the others by notice. So do
+/// the sessions with servers that this core opened for it, and the servers are told.
 ///
 /// # Errors
 /// `RpcInvalid` for a request that names none; audit.
@@ -55,7 +58,9 @@ pub(super) async fn end_session(
     let (head, bytes) = downstream.head();
     let sealed = head.field(bytes, Field::McpSessionId).ok_or(Reject::RpcInvalid)?.to_vec();
     exchange.commit(shard)?;
+    let opened = shard.hub.sessions.end_client(SessionMark::of(&sealed));
     shard.end_session(&sealed);
+    exchange.outcome.legs = farewell::say(shard, exchange, &opened).await;
     let mut out = Vec::with_capacity(256);
     let origin = route::cors_origin(downstream, &exchange.world.snapshot.config);
     writing::empty(204, origin, &mut out);

@@ -81,13 +81,29 @@ impl Exchange {
         body: Vec<u8>,
         sent: &Mirrored<'_>,
     ) -> Result<Self, Reject> {
-        let mut scratch = shard.take_scratch();
-        scratch.body = body;
-        let mut leg = Self {
+        let mut leg = self.begin_leg(shard, HttpMethod::Post);
+        leg.scratch.body = body;
+        leg.name(server)?;
+        leg.read_own(sent)?;
+        Ok(leg)
+    }
+
+    /// The end of our session with `server`, as a part of the end of the agent's own.
+    ///
+    /// # Errors
+    /// `GatewayFault` without such a server.
+    pub(super) fn farewell(&self, shard: &Shard, server: u16) -> Result<Self, Reject> {
+        let mut leg = self.begin_leg(shard, HttpMethod::Delete);
+        leg.name(server)?;
+        Ok(leg)
+    }
+
+    fn begin_leg(&self, shard: &Shard, method: HttpMethod) -> Self {
+        Self {
             world: Rc::clone(&self.world),
-            scratch,
+            scratch: shard.take_scratch(),
             token: self.token.as_ref().map(Rc::clone),
-            method: HttpMethod::Post,
+            method,
             server: None,
             source: self.source,
             started: shard.clock.now(),
@@ -111,10 +127,7 @@ impl Exchange {
             ticket: None,
             outcome: Outcome::default(),
             broken: false,
-        };
-        leg.name(server)?;
-        leg.read_own(sent)?;
-        Ok(leg)
+        }
     }
 
     /// Stage 5 for a message that [`Exchange::turn_to`] or [`Exchange::leg`] read: `connect` again,

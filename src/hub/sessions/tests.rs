@@ -47,8 +47,8 @@ fn open(sessions: &UpstreamSessions, key: &SessionKey, now: Monotonic) -> Rc<Ups
     opening(sessions, key, now).opened(session(b"s"), now)
 }
 
-fn left(sessions: &UpstreamSessions) -> Vec<SessionKey> {
-    std::iter::from_fn(|| sessions.take_left()).map(|(key, _)| key).collect()
+fn end(sessions: &UpstreamSessions, client: u8) -> Vec<SessionKey> {
+    sessions.end_client(SessionMark([client; 16])).into_iter().map(|(key, _)| key).collect()
 }
 
 #[test]
@@ -120,7 +120,6 @@ fn a_forgotten_session_is_opened_anew_once() {
     // Another request, on its way with the old one, hears the same a moment later.
     sessions.forget(&key(), &old);
     assert!(Rc::ptr_eq(&ready(&sessions, &key(), NOW), &new));
-    assert!(left(&sessions).is_empty(), "the server knows that it has forgotten it");
 }
 
 #[test]
@@ -128,46 +127,45 @@ fn a_client_that_ends_ends_its_own_and_those_under_way() {
     let sessions = UpstreamSessions::default();
     let other = SessionKey { client: Some(SessionMark([8; 16])), ..key() };
     let modern = SessionKey { client: None, ..key() };
-    let second = SessionKey { server: 7, ..key() };
+    let (second, stateless) =
+        (SessionKey { server: 7, ..key() }, SessionKey { server: 8, ..key() });
     let _kept = (open(&sessions, &other, NOW), open(&sessions, &modern, NOW));
     let _ended = open(&sessions, &key(), NOW);
+    opening(&sessions, &stateless, NOW).opened(UpstreamSession::new(None, "2025-06-18"), NOW);
     let under_way = opening(&sessions, &second, NOW);
-    sessions.end_clients(|short| short == SessionMark([1; 16]).short());
-    assert_eq!(left(&sessions), [key()]);
+    assert_eq!(end(&sessions, 1), [key()], "a server without sessions has none to end");
     let late = under_way.opened(session(b"late"), NOW);
     assert_eq!(late.id.as_deref(), Some(&b"late"[..]), "who waited for it has it");
-    assert_eq!(left(&sessions), [second]);
-    assert_eq!(sessions.len(), 2);
+    assert_eq!((end(&sessions, 1), sessions.len()), (Vec::new(), 2), "nobody else does");
     // An opening that was given up takes nothing away from the next one.
     let given_up = opening(&sessions, &key(), NOW);
-    sessions.end_clients(|short| short == SessionMark([1; 16]).short());
+    assert!(end(&sessions, 1).is_empty());
     let new = open(&sessions, &key(), NOW);
     drop(given_up);
     assert!(Rc::ptr_eq(&ready(&sessions, &key(), NOW), &new));
+    // The word of another core.
+    sessions.end_clients(|short| short == SessionMark([8; 16]).short());
+    assert_eq!(sessions.len(), 2);
+    assert!(end(&sessions, 8).is_empty());
 }
 
 #[test]
-fn idle_ones_and_those_of_other_configurations_are_left() {
+fn idle_ones_and_those_of_other_configurations_are_forgotten() {
     let sessions = UpstreamSessions::default();
     let held_key = SessionKey { server: 1, ..key() };
-    let stateless_key = SessionKey { server: 2, ..key() };
-    drop(open(&sessions, &key(), NOW));
+    open(&sessions, &key(), NOW);
     let held = open(&sessions, &held_key, NOW);
-    drop(
-        opening(&sessions, &stateless_key, NOW)
-            .opened(UpstreamSession::new(None, "2025-06-18"), NOW),
-    );
     let almost = Monotonic(NOW.after(HUB_SESSION_IDLE).0 - 1);
     sessions.sweep(5, almost);
-    assert_eq!(sessions.len(), 3);
+    assert_eq!(sessions.len(), 2);
     sessions.sweep(5, NOW.after(HUB_SESSION_IDLE));
-    assert_eq!((left(&sessions), sessions.len()), (vec![key()], 1), "one is held by a stream");
+    assert_eq!(sessions.len(), 1, "one is held by a stream");
     drop(held);
     drop(ready(&sessions, &held_key, NOW.after(HUB_SESSION_IDLE)));
     sessions.sweep(5, NOW.after(HUB_SESSION_IDLE).after(Duration::from_secs(1)));
     assert_eq!(sessions.len(), 1, "it was just used");
     sessions.sweep(6, NOW.after(HUB_SESSION_IDLE));
-    assert_eq!((left(&sessions), sessions.is_empty()), (vec![held_key], true));
+    assert!(sessions.is_empty());
 }
 
 #[test]
@@ -186,9 +184,10 @@ fn the_one_that_was_not_used_for_longest_makes_room() {
     ready(&sessions, &numbered(0), later(2));
     ready(&sessions, &numbered(7), NOW);
     open(&sessions, &numbered(HUB_SESSIONS_PER_CORE_MAX), later(3));
-    assert_eq!(left(&sessions), [numbered(7)]);
     assert_eq!(sessions.len(), HUB_SESSIONS_PER_CORE_MAX);
-    ready(&sessions, &numbered(0), later(3));
+    let held = end(&sessions, 1);
+    assert!(!held.contains(&numbered(7)) && held.contains(&numbered(1)));
+    assert_eq!((held.len(), sessions.len()), (HUB_SESSIONS_PER_CORE_MAX, 0));
     // Only openings: nothing can make room, and nothing grows.
     let full = UpstreamSessions::default();
     let openings: Vec<_> = (0..HUB_SESSIONS_PER_CORE_MAX)
@@ -198,15 +197,4 @@ fn the_one_that_was_not_used_for_longest_makes_room() {
     assert!(matches!(refused, Err(Reject::GatewayOverloaded)));
     drop(openings);
     assert!(full.is_empty());
-}
-
-#[test]
-fn what_is_left_is_bounded() {
-    let sessions = UpstreamSessions::default();
-    for number in 0..HUB_SESSIONS_LEFT_MAX + 5 {
-        let server = u16::try_from(number).unwrap();
-        open(&sessions, &SessionKey { server, ..key() }, NOW);
-    }
-    sessions.end_clients(|short| short == SessionMark([1; 16]).short());
-    assert_eq!((left(&sessions).len(), sessions.len()), (HUB_SESSIONS_LEFT_MAX, 0));
 }
