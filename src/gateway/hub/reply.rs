@@ -10,10 +10,10 @@ use crate::gateway::oversight::Watch;
 use crate::gateway::words::Words;
 use crate::limits::{HUB_MESSAGES_BEFORE_ANSWER_MAX, WHEEL_TICK};
 use crate::listener::Downstream;
-use crate::mcp::Mirrored;
 use crate::mcp::bridge::{Out, Same, ToLegacy, ToModern};
-use crate::mcp::message::Message;
+use crate::mcp::message::{Message, ServerNote};
 use crate::mcp::span::Document;
+use crate::mcp::{Listed, Mirrored};
 use crate::reject::Reject;
 use crate::relay::{Blind, Heard, OwnHead, Relayed, Talk};
 use crate::shard::Shard;
@@ -108,9 +108,18 @@ impl Reply<'_> {
                 Out::Answer(message) => return Ok(message),
                 Out::Down(message) => agent.say(&message).await?,
                 Out::Up(message) => self.reply(exchange, message).await,
-                Out::Changed(_) | Out::Dropped => {}
+                Out::Changed(note) => self.changed(exchange, note),
+                Out::Dropped => {}
                 Out::Stray => self.stray(exchange),
             }
+        }
+    }
+
+    /// What the server lists is not what is remembered of it.
+    fn changed(&self, exchange: &Exchange, note: ServerNote) {
+        let Some(server) = exchange.server else { return };
+        for listed in Listed::changed_by(note) {
+            self.shard.hub.catalogs.forget(server, *listed);
         }
     }
 
