@@ -82,7 +82,11 @@ const PROVOKED: &[(&str, &str)] = &[
     ("UpstreamContentType", "relay::h30_f07_f08_bad_answers_are_502"),
     ("RequestSource", "source::the_client_of_a_request_is_whom_a_trusted_proxy_forwards"),
     ("PolicyUnavailable", "pdp::f01_every_trouble_of_it_is_a_refusal"),
-    ("GatewayNotBuilt", "message::m14_denied_tools_servers_and_streams"),
+    ("GatewayNotBuilt", "hub_calls::tasks_of_servers_are_not_carried_yet"),
+    ("UpstreamEra", "hub_calls::tasks_of_servers_are_not_carried_yet"),
+    ("StateForeign", "hub_calls::a_state_is_its_owners_and_its_requests"),
+    ("UpstreamSuspended", "hub_calls::a_server_that_fails_is_left_alone_for_a_while"),
+    ("UpstreamTooLarge", "hub_calls::a_long_answer_comes_whole_and_one_that_is_too_long_does_not"),
 ];
 
 /// Those that nobody outside can provoke, and why.
@@ -90,10 +94,6 @@ const EXCUSED: &[(&str, &str)] = &[
     ("GatewayFault", "a fault of our own: no input is known that leads there"),
     ("CursorUnknown", "of the hub, which is not open yet"),
     ("NameAmbiguous", "of the hub, which is not open yet"),
-    ("StateForeign", "of the hub, which is not open yet"),
-    ("UpstreamEra", "of the hub, which is not open yet"),
-    ("UpstreamSuspended", "of the hub, which is not open yet"),
-    ("UpstreamTooLarge", "of the hub, which is not open yet"),
     ("MailFull", "nothing on /mcp sends mail yet; mail::tests fills a pair"),
 ];
 

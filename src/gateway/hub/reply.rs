@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::answer::Agent;
-use super::leg;
+use super::{handshake, leg};
 use crate::clock::Monotonic;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::oversight::Watch;
@@ -14,6 +14,7 @@ use crate::mcp::Mirrored;
 use crate::mcp::bridge::{Out, Same, ToLegacy, ToModern};
 use crate::mcp::message::Message;
 use crate::mcp::span::Document;
+use crate::mcp::state::Kept;
 use crate::reject::Reject;
 use crate::relay::{Blind, Heard, OwnHead, Relayed, Talk};
 use crate::shard::Shard;
@@ -26,9 +27,14 @@ pub(super) enum Turned {
 }
 
 impl Turned {
-    fn heard(&self, message: &Message<'_>, text: &[u8]) -> Result<Out, Reject> {
+    fn heard(
+        &self,
+        message: &Message<'_>,
+        text: &[u8],
+        state: Option<&[u8]>,
+    ) -> Result<Out, Reject> {
         match self {
-            Self::Same(same) => same.heard(message, text),
+            Self::Same(same) => same.heard(message, text, state),
             Self::ToLegacy(bridge) => bridge.heard(message, text),
             Self::ToModern(bridge) => bridge.heard(message, text),
         }
@@ -41,6 +47,8 @@ pub(super) struct Reply<'a> {
     pub(super) turned: Turned,
     /// Ours with the server.
     pub(super) session: Option<&'a [u8]>,
+    /// What it calls what was asked for.
+    pub(super) name: &'a str,
     /// What it speaks.
     pub(super) revision: &'static str,
 }
@@ -101,7 +109,8 @@ impl Reply<'_> {
             }
             let root = document.read(&text).map_err(|_| Reject::UpstreamMalformed)?;
             let message = Message::read(root).map_err(|_| Reject::UpstreamMalformed)?;
-            let out = self.turned.heard(&message, &text)?;
+            let state = self.seal(exchange, &message)?;
+            let out = self.turned.heard(&message, &text, state.as_deref())?;
             drop(text);
             document.forget();
             match out {
@@ -112,6 +121,22 @@ impl Reply<'_> {
                 Out::Stray => self.stray(exchange),
             }
         }
+    }
+
+    /// The state that the server gives, if it does, as the agent gets it.
+    fn seal(&self, exchange: &Exchange, message: &Message<'_>) -> Result<Option<Vec<u8>>, Reject> {
+        let Some(state) = message.about.request_state else { return Ok(None) };
+        let state = state.text().ok_or(Reject::UpstreamMalformed)?;
+        let kept = Kept {
+            server: &exchange.scratch.server,
+            method: exchange.scratch.call.method(),
+            name: self.name,
+        };
+        let (now, owner) = (self.shard.clock.now().wall.seconds(), handshake::owner(exchange)?);
+        let mut sealed = b"\"".to_vec();
+        kept.seal(&exchange.world.keyring, &owner, now, state, &mut sealed)?;
+        sealed.push(b'"');
+        Ok(Some(sealed))
     }
 
     /// Answers a question of the server, as a leg of this request.
