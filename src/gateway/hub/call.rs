@@ -68,10 +68,10 @@ pub(super) async fn serve(
             ..head
         };
         let mut talk = leg::send(shard, downstream, &mut left, exchange, permit, &head).await?;
-        if let (404, Some((key, session)), false) = (talk.status(), session, reopened)
+        if let (true, Some((key, session)), false) =
+            (leg::forgot_session(talk.status()), session, reopened)
             && session.id.is_some()
         {
-            // 2025-11-25 transports, "Session Management": it refused before it acted.
             reopened = true;
             shard.hub.sessions.forget(key, session);
             continue;

@@ -15,6 +15,13 @@ use crate::reject::Reject;
 use crate::relay::{Asked, Eye, Failed, OwnHead, Talk, To};
 use crate::shard::Shard;
 
+/// Whether a server may have forgotten the session that a request came with: 404 (2025-11-25
+/// transports, "Session Management"), or 400, as the TypeScript SDK's example servers say it. Either
+/// way it refused before it acted.
+pub(super) const fn forgot_session(status: u16) -> bool {
+    matches!(status, 400 | 404)
+}
+
 /// Sends the message that `exchange` is, with everything but the decision still to be done: quota,
 /// credential, record. A credential that the server refuses is fetched anew once, and decided on
 /// again: it may have been rotated.

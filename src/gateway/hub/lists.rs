@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::greet::{self, Greeted, Ours, Speaker, Visible};
 use super::together::together;
-use super::{handshake, local};
+use super::{handshake, leg, local};
 use crate::audit::{Legs, Tally};
 use crate::clock::Monotonic;
 use crate::gateway::exchange::Exchange;
@@ -302,7 +302,8 @@ impl Asking<'_> {
     ) -> Result<Vec<u8>, Failure> {
         let session = greeted.session.as_ref().and_then(|(_, session)| session.id.as_deref());
         let answered = greet::converse(self.shard, visible, ours, session, self.until).await?;
-        if let (404, Some((key, session))) = (answered.status, &greeted.session)
+        if let (true, Some((key, session))) =
+            (leg::forgot_session(answered.status), &greeted.session)
             && session.id.is_some()
         {
             self.shard.hub.sessions.forget(key, session);
