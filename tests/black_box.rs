@@ -61,6 +61,8 @@ mod http_kept;
 mod hub_lists;
 #[path = "black_box/hub_calls.rs"]
 mod hub_calls;
+#[path = "black_box/hub_names.rs"]
+mod hub_names;
 #[path = "black_box/identity.rs"]
 mod identity;
 #[path = "black_box/identity_more.rs"]

@@ -27,6 +27,7 @@ pub mod session;
 pub mod span;
 pub mod splice;
 pub mod state;
+pub mod template;
 mod tree;
 pub mod write;
 

@@ -84,7 +84,7 @@ const PROVOKED: &[(&str, &str)] = &[
     ("PolicyUnavailable", "pdp::f01_every_trouble_of_it_is_a_refusal"),
     ("GatewayNotBuilt", "hub_calls::tasks_of_servers_are_not_carried_yet"),
     ("UpstreamEra", "hub_calls::tasks_of_servers_are_not_carried_yet"),
-    ("StateForeign", "hub_calls::a_state_is_its_owners_and_its_requests"),
+    ("StateForeign", "hub_calls::m12_m14_a_state_is_its_owners_and_its_requests"),
     ("UpstreamSuspended", "hub_calls::a_server_that_fails_is_left_alone_for_a_while"),
     ("UpstreamTooLarge", "hub_calls::a_long_answer_comes_whole_and_one_that_is_too_long_does_not"),
 ];

@@ -519,7 +519,7 @@ fn tasks_of_servers_are_not_carried_yet() {
 /// A server's state comes back to the server that gave it, byte for byte, from whom it gave it to
 /// and for what; anywhere else it is nothing.
 #[test]
-fn a_state_is_its_owners_and_its_requests() {
+fn m12_m14_a_state_is_its_owners_and_its_requests() {
     let rules = "@id(\"ivo\") permit (principal == User::\"ivo\", action, \
                  resource in Server::\"new\");\n";
     let hub = Hub::start(Driver::Epoll, &FOUR, "", rules);

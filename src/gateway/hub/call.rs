@@ -9,14 +9,15 @@ use std::ops::Range;
 
 use super::greet::{self, Greeted, Speaker};
 use super::reply::{Reply, Turned};
+use super::resolve::resolve;
 use super::{handshake, leg};
+use crate::clock::Monotonic;
 use crate::gateway::exchange::Exchange;
 use crate::http::Field;
 use crate::listener::Downstream;
 use crate::mcp::bridge::{Same, ToLegacy, ToModern};
 use crate::mcp::capability::{ClientCapabilities, era_of};
 use crate::mcp::handshake::{CLIENT_CAPABILITIES, Introduced, MODERN};
-use crate::mcp::names::Split;
 use crate::mcp::span::{Document, Node};
 use crate::mcp::splice::{Edits, Unfit};
 use crate::mcp::state::Kept;
@@ -37,7 +38,8 @@ pub(super) async fn serve(
     exchange: &mut Exchange,
 ) -> Result<Relayed, Reject> {
     let speaker = &Speaker::of(shard, downstream, exchange)?;
-    let aimed = Aimed::at(exchange)?;
+    let began = shard.timers.now();
+    let aimed = Aimed::at(shard, exchange, speaker).await?;
     let traced = Traced::of(downstream);
     let mut left = false;
     let (mut revision, mut admitted, mut reopened) = (speaker.revision, false, false);
@@ -53,7 +55,7 @@ pub(super) async fn serve(
         // Recorded before a handshake, which names this record as its own.
         exchange.obtain(shard, &permit)?;
         exchange.commit(shard)?;
-        let (permit, greeted) = greeted(shard, exchange, permit, speaker).await?;
+        let (permit, greeted) = greeted(shard, exchange, permit, speaker, began).await?;
         let spoken = greeted.as_ref().map_or(revision, |greeted| greeted.hello.revision);
         if spoken != revision {
             // The message has another form in it, and is judged in that form.
@@ -91,9 +93,9 @@ async fn greeted(
     exchange: &mut Exchange,
     permit: Permit,
     speaker: &Speaker,
+    began: Monotonic,
 ) -> Result<(Permit, Option<Greeted>), Reject> {
-    let began = shard.timers.now();
-    let until = began.after(leg::timeout(exchange));
+    let until = shard.timers.now().after(leg::timeout(exchange));
     let greeted = match greet::greeted(shard, exchange, &permit, speaker, until).await {
         Ok(greeted) => Some(greeted),
         Err(reject) if is_denial(reject) && era_of(speaker.revision) == Era::Modern => None,
@@ -143,14 +145,14 @@ struct Aimed {
 
 impl Aimed {
     /// # Errors
-    /// [`Reject::PolicyCallNoPermit`] for a name of no server; [`Reject::GatewayNotBuilt`] for what
-    /// `/mcp` does not carry yet.
-    fn at(exchange: &Exchange) -> Result<Self, Reject> {
+    /// Those of [`resolve()`]; [`Reject::GatewayNotBuilt`] for what `/mcp` does not carry yet.
+    async fn at(shard: &Shard, exchange: &Exchange, speaker: &Speaker) -> Result<Self, Reject> {
         let call = &exchange.scratch.call;
         let (method, body) = (call.method(), &exchange.scratch.body);
         let mut document = Document::new();
         let mut text = Vec::with_capacity(body.len());
-        let (mut declared, mut foreign) = (ClientCapabilities::default(), false);
+        let mut declared = ClientCapabilities::default();
+        let foreign;
         let (server, name) = {
             let root = document.read(body).map_err(|_| Reject::RpcParse)?;
             if call.era() == Era::Modern {
@@ -163,16 +165,12 @@ impl Aimed {
             }
             let place = named(method, params)?;
             let known = place.text().ok_or(Reject::RpcParams)?;
-            let (server, own) = resolve(exchange, known)?;
+            let (server, own) = resolve(shard, exchange, speaker, known, params).await?;
             let mut json = Vec::with_capacity(own.len() + 2);
-            write::string(own, &mut json);
-            let state = match unsealed(exchange, params, server, own) {
-                Err(Reject::StateForeign) => {
-                    foreign = true;
-                    None
-                }
-                other => other?,
-            };
+            write::string(&own, &mut json);
+            let state = unsealed(exchange, params, server, &own);
+            foreign = state.as_ref().is_err_and(|reject| *reject == Reject::StateForeign);
+            let state = if foreign { None } else { state? };
             let mut capabilities = Vec::new();
             declared.write(MODERN, &mut capabilities);
             let mut edits = Edits::new();
@@ -184,7 +182,7 @@ impl Aimed {
                 edits.apply(body, &mut text)
             });
             edited.map_err(|_| Reject::RpcInvalid)?;
-            (server, own.to_owned())
+            (server, own)
         };
         // Read again: what stands at the place now is the very name that will be judged.
         document.read(&text).map_err(|_| Reject::GatewayFault)?;
@@ -288,27 +286,8 @@ const fn mirrors_name(method: Method) -> bool {
     matches!(method, Method::ToolsCall | Method::PromptsGet | Method::ResourcesRead)
 }
 
-/// The server that `known` names, and what it calls it.
-fn resolve<'n>(exchange: &Exchange, known: &'n str) -> Result<(u16, &'n str), Reject> {
-    let servers = &exchange.world.snapshot.config.servers;
-    if let ([_], true) = (servers.as_slice(), is_uri(exchange)) {
-        return Ok((0, known));
-    }
-    if is_uri(exchange) {
-        // Whose resource it is only the servers' lists tell.
-        return Err(Reject::GatewayNotBuilt);
-    }
-    match exchange.world.prefixes.split(known) {
-        Split::Plain { server, name } => Ok((server, name)),
-        // Only the server's list tells what it stands for, and it is not asked for it yet.
-        Split::Unknown | Split::Hashed { .. } => Err(Reject::PolicyCallNoPermit),
-    }
-}
-
-fn is_uri(exchange: &Exchange) -> bool {
-    let call = &exchange.scratch.call;
-    call.targets().any(|target| matches!(target, Target::Resource(_)))
-}
+/// What stands instead at a place, as JSON.
+type Edit = (Range<usize>, Vec<u8>);
 
 /// The state that the agent comes back with, as its server gave it, and where it stands.
 fn unsealed(
@@ -316,7 +295,7 @@ fn unsealed(
     params: Node<'_>,
     server: u16,
     name: &str,
-) -> Result<Option<(Range<usize>, Vec<u8>)>, Reject> {
+) -> Result<Option<Edit>, Reject> {
     let Some(place) = params.get("requestState") else { return Ok(None) };
     let sealed = place.text().ok_or(Reject::RpcParams)?;
     let servers = &exchange.world.snapshot.config.servers;

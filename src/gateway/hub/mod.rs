@@ -21,6 +21,7 @@ mod leg;
 mod lists;
 mod local;
 mod reply;
+mod resolve;
 mod stream;
 mod together;
 mod turn;
