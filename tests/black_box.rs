@@ -26,6 +26,8 @@ mod hub_peer;
 #[path = "black_box/hub_rig.rs"]
 #[allow(dead_code, reason = "the tests of the hub's calls and lists use the rest")]
 mod hub_rig;
+#[path = "black_box/hub_bridge.rs"]
+mod hub_bridge;
 #[path = "black_box/hub_handshakes.rs"]
 mod hub_handshakes;
 #[path = "black_box/hub_whole.rs"]

@@ -56,7 +56,7 @@ pub(super) async fn serve(
         exchange.obtain(shard, &permit)?;
         exchange.commit(shard)?;
         let (permit, greeted) = greeted(shard, exchange, permit, speaker, began).await?;
-        let spoken = greeted.as_ref().map_or(revision, |greeted| greeted.hello.revision);
+        let spoken = greeted.as_ref().map_or(revision, Greeted::revision);
         if spoken != revision {
             // The message has another form in it, and is judged in that form.
             revision = spoken;
@@ -77,6 +77,9 @@ pub(super) async fn serve(
             reopened = true;
             shard.hub.sessions.forget(key, session);
             continue;
+        }
+        if let (400 | 404, Some(greeted)) = (talk.status(), &greeted) {
+            greeted.doubt(shard);
         }
         return Reply { shard, turned, session: head.session, name: &aimed.name, revision }
             .carry(downstream, exchange, &mut left, &mut talk)

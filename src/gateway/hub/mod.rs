@@ -20,6 +20,7 @@ mod handshake;
 mod leg;
 mod lists;
 mod local;
+mod ours;
 mod reply;
 mod resolve;
 mod stream;
