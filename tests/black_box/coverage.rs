@@ -94,7 +94,7 @@ const EXCUSED: &[(&str, &str)] = &[
     ("UpstreamEra", "of the hub, which is not open yet"),
     ("UpstreamSuspended", "of the hub, which is not open yet"),
     ("UpstreamTooLarge", "of the hub, which is not open yet"),
-    ("MailFull", "nothing on /mcp sends mail yet; mail::tests fills a pair"),
+    ("MailFull", "a core that takes no letters in; mail::tests fills a pair"),
 ];
 
 #[test]

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 
 use super::answer::Agent;
+use super::cancel;
 use super::greet::{self, Greeted, Speaker};
 use super::leg;
 use crate::clock::Monotonic;
@@ -43,10 +44,11 @@ pub(super) async fn serve(
     let speaker = &Speaker::of(shard, downstream, exchange)?;
     let aimed = Aimed::at(exchange)?;
     let traced = Traced::of(downstream);
+    begin(shard, exchange, speaker)?;
     let mut left = false;
     let (mut revision, mut admitted, mut reopened) = (speaker.revision, false, false);
     for _ in 0..TURNS_MAX {
-        let turned = aimed.turn(shard, exchange, speaker, revision)?;
+        let (turned, up_id) = aimed.turn(shard, exchange, speaker, revision)?;
         let permit = exchange.judge(shard).await.map_err(hidden)?;
         if !std::mem::replace(&mut admitted, true) {
             exchange.admit(shard)?;
@@ -68,7 +70,15 @@ pub(super) async fn serve(
             params: &traced.params(),
             ..head
         };
-        let mut talk = leg::send(shard, downstream, &mut left, exchange, permit, &head).await?;
+        let reply = Reply { shard, turned, session: head.session, revision, up_id };
+        let sent = leg::send(shard, downstream, &mut left, exchange, permit, &head).await;
+        let mut talk = match sent {
+            Ok(talk) => talk,
+            Err(reject) => {
+                reply.tell_cancelled(exchange).await;
+                return Err(reject);
+            }
+        };
         if let (404, Some((key, session)), false) = (talk.status(), session, reopened)
             && session.id.is_some()
         {
@@ -77,12 +87,21 @@ pub(super) async fn serve(
             shard.hub.sessions.forget(key, session);
             continue;
         }
-        return Reply { shard, turned, session: head.session, revision }
-            .carry(downstream, exchange, &mut left, &mut talk)
-            .await;
+        return reply.carry(downstream, exchange, &mut left, &mut talk).await;
     }
     // It says of itself now this and now that.
     Err(Reject::UpstreamEra)
+}
+
+/// From here on a legacy agent may cancel the request.
+fn begin(shard: &Shard, exchange: &mut Exchange, speaker: &Speaker) -> Result<(), Reject> {
+    let Some(caller) = cancel::caller(exchange, speaker)? else { return Ok(()) };
+    let id = exchange.scratch.call.id_raw(&exchange.scratch.body);
+    let call = id.and_then(|id| shard.hub.calls.begin(caller, id));
+    if let Some(hub) = &mut exchange.hub {
+        hub.call = call;
+    }
+    Ok(())
 }
 
 /// Sees to it that the server is known and has a session where it needs one. `None` for a modern
@@ -197,7 +216,7 @@ impl Aimed {
         exchange: &mut Exchange,
         speaker: &Speaker,
         revision: &str,
-    ) -> Result<Turned, Reject> {
+    ) -> Result<(Turned, Vec<u8>), Reject> {
         let document = self.document.borrow();
         let root = document.root().ok_or(Reject::GatewayFault)?;
         let mut body = Vec::with_capacity(self.text.len() + BODY_MORE_BYTES);
@@ -233,7 +252,7 @@ impl Aimed {
             name: (modern && mirrors_name(self.method)).then_some(mirrored_name.as_slice()),
         };
         exchange.turn_to(self.server, body, &sent)?;
-        if self.is_judged(exchange) { Ok(turned) } else { Err(Reject::GatewayFault) }
+        if self.is_judged(exchange) { Ok((turned, up_id)) } else { Err(Reject::GatewayFault) }
     }
 
     /// The message that goes out names what was resolved, and nothing else.
@@ -362,6 +381,8 @@ struct Reply<'a> {
     turned: Turned,
     session: Option<&'a [u8]>,
     revision: &'static str,
+    /// What a legacy server knows the request by.
+    up_id: Vec<u8>,
 }
 
 impl Reply<'_> {
@@ -381,6 +402,11 @@ impl Reply<'_> {
         let status = self.status(talk.status());
         let answered = match self.listen(exchange, &mut agent, talk).await {
             Ok(message) => agent.answer(status, &message).await,
+            Err(_) if exchange.is_cancelled() => {
+                let ended = agent.cancelled().await;
+                self.tell_cancelled(exchange).await;
+                return Ok(ended);
+            }
             Err(reject) => return agent.fail(reject),
         };
         self.finish(exchange, talk).await;
@@ -426,6 +452,14 @@ impl Reply<'_> {
                 Out::Changed(_) | Out::Dropped => {}
                 Out::Stray => self.stray(exchange),
             }
+        }
+    }
+
+    /// Tells a legacy server, which does not take the end of a connection for a word, that its
+    /// answer is wanted no more (2025-11-25 transports, "Sending Messages"); if it was cancelled.
+    async fn tell_cancelled(&self, exchange: &Exchange) {
+        if exchange.is_cancelled() && era_of(self.revision) == Era::Legacy {
+            self.reply(exchange, cancel::message(&self.up_id)).await;
         }
     }
 
