@@ -401,12 +401,13 @@ impl Reply<'_> {
         }
         let status = self.status(talk.status());
         let answered = match self.listen(exchange, &mut agent, talk).await {
-            Ok(message) => agent.answer(status, &message).await,
-            Err(_) if exchange.is_cancelled() => {
+            // Also when the answer came in the same moment: none goes out after the word.
+            _ if exchange.is_cancelled() => {
                 let ended = agent.cancelled().await;
                 self.tell_cancelled(exchange).await;
                 return Ok(ended);
             }
+            Ok(message) => agent.answer(status, &message).await,
             Err(reject) => return agent.fail(reject),
         };
         self.finish(exchange, talk).await;
