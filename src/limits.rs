@@ -335,10 +335,10 @@ pub const BREAKER_FAILURES: u32 = 5;
 pub const BREAKER_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// The longest such pause.
 pub const BREAKER_PAUSE_MAX: Duration = Duration::from_secs(30);
-/// Sessions of our own with legacy servers.
-pub const HUB_SESSIONS_PER_CORE_MAX: usize = 4_096;
-/// One that was not used for so long is ended.
+/// A session of ours with a legacy server that was not used for so long is forgotten.
 pub const HUB_SESSION_IDLE: Duration = Duration::from_secs(15 * 60);
+/// Bytes of the id of a call that can be cancelled, as it is written. SDKs count, or write a UUID.
+pub const HUB_CANCEL_ID_BYTES_MAX: usize = 256;
 /// How long an agent that ends its session waits for its servers to hear of it.
 pub const HUB_FAREWELL: Duration = Duration::from_secs(1);
 /// Questions to clients that wait for an answer.

@@ -184,6 +184,8 @@ impl Shard {
             mail: CoreCell::new(parts.mail),
         };
         shard.name_servers();
+        let max = shard.world().snapshot.config.limits.hub_sessions_per_core_max;
+        shard.hub.sessions.resize(max);
         Rc::new(shard)
     }
 
@@ -380,6 +382,7 @@ impl Shard {
             let limits = &new.snapshot.config.limits;
             self.connections.resize(limits.connections_per_core_max);
             self.inflight.resize(limits.inflight_per_core_max);
+            self.hub.sessions.resize(limits.hub_sessions_per_core_max);
             self.credentials.purge();
             self.relay.forget_connections();
             self.pdp.forget_connections();
@@ -433,8 +436,11 @@ impl Addressee for Shard {
                 let pending = self.hub.desk.take(ReplyId(number), &owner, self.timers.now());
                 pending.map(|pending| pending.what.put(body))
             }
-            // Nothing asks for these yet.
-            MailKind::Cancel | MailKind::Interest => None,
+            MailKind::Cancel => {
+                self.hub.calls.cancel(&Owner { principal, session }, &body).then_some(())
+            }
+            // Nothing sends these yet.
+            MailKind::Interest => None,
         };
         if taken.is_none() {
             counters.mail_dropped.add(1);

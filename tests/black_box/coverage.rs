@@ -94,7 +94,7 @@ const EXCUSED: &[(&str, &str)] = &[
     ("GatewayFault", "a fault of our own: no input is known that leads there"),
     ("CursorUnknown", "of the hub, which is not open yet"),
     ("NameAmbiguous", "of the hub, which is not open yet"),
-    ("MailFull", "nothing on /mcp sends mail yet; mail::tests fills a pair"),
+    ("MailFull", "a core that takes no letters in; mail::tests fills a pair"),
 ];
 
 #[test]

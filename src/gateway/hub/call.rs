@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use super::cancel;
 use super::greet::{self, Greeted, Speaker};
 use super::reply::{Reply, Turned};
 use super::resolve::resolve;
@@ -41,10 +42,11 @@ pub(super) async fn serve(
     let began = shard.timers.now();
     let aimed = Aimed::at(shard, exchange, speaker).await?;
     let traced = Traced::of(downstream);
+    begin(shard, exchange, speaker)?;
     let mut left = false;
     let (mut revision, mut admitted, mut reopened) = (speaker.revision, false, false);
     for _ in 0..TURNS_MAX {
-        let turned = aimed.turn(shard, exchange, speaker, revision)?;
+        let (turned, up_id) = aimed.turn(shard, exchange, speaker, revision)?;
         let permit = exchange.judge(shard).await.map_err(hidden)?;
         if aimed.foreign {
             return Err(Reject::StateForeign);
@@ -69,7 +71,16 @@ pub(super) async fn serve(
             params: &traced.params(),
             ..head
         };
-        let mut talk = leg::send(shard, downstream, &mut left, exchange, permit, &head).await?;
+        let reply =
+            Reply { shard, turned, session: head.session, name: &aimed.name, revision, up_id };
+        let sent = leg::send(shard, downstream, &mut left, exchange, permit, &head).await;
+        let mut talk = match sent {
+            Ok(talk) => talk,
+            Err(reject) => {
+                reply.tell_cancelled(exchange).await;
+                return Err(reject);
+            }
+        };
         if let (true, Some((key, session)), false) =
             (leg::forgot_session(talk.status()), session, reopened)
             && session.id.is_some()
@@ -81,12 +92,21 @@ pub(super) async fn serve(
         if let (400 | 404, Some(greeted)) = (talk.status(), &greeted) {
             greeted.doubt(shard);
         }
-        return Reply { shard, turned, session: head.session, name: &aimed.name, revision }
-            .carry(downstream, exchange, &mut left, &mut talk)
-            .await;
+        return reply.carry(downstream, exchange, &mut left, &mut talk).await;
     }
     // It says of itself now this and now that.
     Err(Reject::UpstreamEra)
+}
+
+/// From here on a legacy agent may cancel the request.
+fn begin(shard: &Shard, exchange: &mut Exchange, speaker: &Speaker) -> Result<(), Reject> {
+    let Some(caller) = cancel::caller(exchange, speaker)? else { return Ok(()) };
+    let id = exchange.scratch.call.id_raw(&exchange.scratch.body);
+    let call = id.and_then(|id| shard.hub.calls.begin(caller, id));
+    if let Some(hub) = &mut exchange.hub {
+        hub.call = call;
+    }
+    Ok(())
 }
 
 /// Sees to it that the server is known and has a session where it needs one. `None` for a modern
@@ -200,7 +220,7 @@ impl Aimed {
         exchange: &mut Exchange,
         speaker: &Speaker,
         revision: &str,
-    ) -> Result<Turned, Reject> {
+    ) -> Result<(Turned, Vec<u8>), Reject> {
         let document = self.document.borrow();
         let root = document.root().ok_or(Reject::GatewayFault)?;
         let mut body = Vec::with_capacity(self.text.len() + BODY_MORE_BYTES);
@@ -237,7 +257,7 @@ impl Aimed {
             name: (modern && mirrors_name(self.method)).then_some(mirrored_name.as_slice()),
         };
         exchange.turn_to(self.server, body, &sent)?;
-        if self.is_judged(exchange) { Ok(turned) } else { Err(Reject::GatewayFault) }
+        if self.is_judged(exchange) { Ok((turned, up_id)) } else { Err(Reject::GatewayFault) }
     }
 
     /// The message that goes out names what was resolved, and nothing else.

@@ -3,18 +3,19 @@
 use std::borrow::Cow;
 
 use super::answer::Agent;
-use super::{handshake, leg};
+use super::{cancel, handshake, leg};
 use crate::clock::Monotonic;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::oversight::Watch;
 use crate::gateway::words::Words;
 use crate::limits::{HUB_MESSAGES_BEFORE_ANSWER_MAX, WHEEL_TICK};
 use crate::listener::Downstream;
-use crate::mcp::Mirrored;
 use crate::mcp::bridge::{Out, Same, ToLegacy, ToModern};
+use crate::mcp::capability::era_of;
 use crate::mcp::message::Message;
 use crate::mcp::span::Document;
 use crate::mcp::state::Kept;
+use crate::mcp::{Era, Mirrored};
 use crate::reject::Reject;
 use crate::relay::{Blind, Heard, OwnHead, Relayed, Talk};
 use crate::shard::Shard;
@@ -51,6 +52,8 @@ pub(super) struct Reply<'a> {
     pub(super) name: &'a str,
     /// What it speaks.
     pub(super) revision: &'static str,
+    /// What a legacy server knows the request by.
+    pub(super) up_id: Vec<u8>,
 }
 
 impl Reply<'_> {
@@ -73,6 +76,12 @@ impl Reply<'_> {
         }
         let status = self.status(talk.status());
         let answered = match self.listen(exchange, &mut agent, talk).await {
+            // Also when the answer came in the same moment: none goes out after the word.
+            _ if exchange.is_cancelled() => {
+                let ended = agent.cancelled().await;
+                self.tell_cancelled(exchange).await;
+                return Ok(ended);
+            }
             Ok(message) => agent.answer(status, &message).await,
             Err(reject) => return agent.fail(reject),
         };
@@ -137,6 +146,14 @@ impl Reply<'_> {
         kept.seal(&exchange.world.keyring, &owner, now, state, &mut sealed)?;
         sealed.push(b'"');
         Ok(Some(sealed))
+    }
+
+    /// Tells a legacy server, which does not take the end of a connection for a word, that its
+    /// answer is wanted no more (2025-11-25 transports, "Sending Messages"); if it was cancelled.
+    pub(super) async fn tell_cancelled(&self, exchange: &Exchange) {
+        if exchange.is_cancelled() && era_of(self.revision) == Era::Legacy {
+            self.reply(exchange, cancel::message(&self.up_id)).await;
+        }
     }
 
     /// Answers a question of the server, as a leg of this request.
