@@ -98,6 +98,8 @@ pub const CATALOGS_BYTES_PER_CORE_MAX: usize = 64 << 20;
 pub const CATALOG_LIFETIME: Duration = Duration::from_secs(60);
 /// How long one that its server wants fetched each time still tells which server has what.
 pub const CATALOG_ROUTING: Duration = Duration::from_secs(5);
+/// Templates of one server that are looked at to know whether a URI is its own.
+pub const TEMPLATES_MATCHED_MAX: usize = 256;
 /// Bytes of the items of one page of a list on `/mcp`; one item always has a place.
 pub const PAGE_BYTES_MAX: usize = 1 << 20;
 /// How long a client may take from one page to the next, in seconds.

@@ -80,6 +80,12 @@ const PROVOKED: &[(&str, &str)] = &[
     ("UpstreamForbidden", "relay::h30_f07_f08_bad_answers_are_502"),
     ("UpstreamRedirect", "relay::h30_f07_f08_bad_answers_are_502"),
     ("UpstreamContentType", "relay::h30_f07_f08_bad_answers_are_502"),
+    (
+        "CursorUnknown",
+        "hub_lists::pages_hold_every_item_once_and_their_cursors_belong_to_who_got_them",
+    ),
+    ("NameAmbiguous", "hub_names::a_uri_leads_to_its_owner"),
+    ("UpstreamTooLarge", "hub_lists::a_server_that_fails_costs_its_own_items_and_is_named"),
     ("RequestSource", "source::the_client_of_a_request_is_whom_a_trusted_proxy_forwards"),
     ("PolicyUnavailable", "pdp::f01_every_trouble_of_it_is_a_refusal"),
     ("GatewayNotBuilt", "message::m14_denied_tools_servers_and_streams"),
@@ -88,12 +94,9 @@ const PROVOKED: &[(&str, &str)] = &[
 /// Those that nobody outside can provoke, and why.
 const EXCUSED: &[(&str, &str)] = &[
     ("GatewayFault", "a fault of our own: no input is known that leads there"),
-    ("CursorUnknown", "of the hub, which is not open yet"),
-    ("NameAmbiguous", "of the hub, which is not open yet"),
     ("StateForeign", "of the hub, which is not open yet"),
     ("UpstreamEra", "of the hub, which is not open yet"),
     ("UpstreamSuspended", "of the hub, which is not open yet"),
-    ("UpstreamTooLarge", "of the hub, which is not open yet"),
     ("MailFull", "nothing on /mcp sends mail yet; mail::tests fills a pair"),
 ];
 

@@ -8,13 +8,13 @@
 use super::greet::{self, Greeted, Speaker};
 use super::leg;
 use super::reply::{Reply, Turned};
+use super::resolve::resolve;
 use crate::gateway::exchange::Exchange;
 use crate::http::Field;
 use crate::listener::Downstream;
 use crate::mcp::bridge::{Same, ToLegacy, ToModern};
 use crate::mcp::capability::era_of;
 use crate::mcp::handshake::{CLIENT_CAPABILITIES, MODERN};
-use crate::mcp::names::Split;
 use crate::mcp::span::{Document, Node};
 use crate::mcp::splice::{Edits, Unfit};
 use crate::mcp::{Era, Method, Mirrored, Target, field_value, write};
@@ -34,7 +34,7 @@ pub(super) async fn serve(
     exchange: &mut Exchange,
 ) -> Result<Relayed, Reject> {
     let speaker = &Speaker::of(shard, downstream, exchange)?;
-    let aimed = Aimed::at(exchange)?;
+    let aimed = Aimed::at(shard, exchange, speaker).await?;
     let traced = Traced::of(downstream);
     let mut left = false;
     let (mut revision, mut admitted, mut reopened) = (speaker.revision, false, false);
@@ -48,7 +48,7 @@ pub(super) async fn serve(
         exchange.obtain(shard, &permit)?;
         exchange.commit(shard)?;
         let (permit, greeted) = greeted(shard, exchange, permit, speaker).await?;
-        let spoken = greeted.as_ref().map_or(revision, |greeted| greeted.hello.revision);
+        let spoken = greeted.as_ref().map_or(revision, Greeted::revision);
         if spoken != revision {
             // The message has another form in it, and is judged in that form.
             revision = spoken;
@@ -69,6 +69,9 @@ pub(super) async fn serve(
             reopened = true;
             shard.hub.sessions.forget(key, session);
             continue;
+        }
+        if let (400 | 404, Some(greeted)) = (talk.status(), &greeted) {
+            greeted.doubt(shard);
         }
         return Reply { shard, turned, session: head.session, revision }
             .carry(downstream, exchange, &mut left, &mut talk)
@@ -132,9 +135,8 @@ struct Aimed {
 
 impl Aimed {
     /// # Errors
-    /// [`Reject::PolicyCallNoPermit`] for a name of no server; [`Reject::GatewayNotBuilt`] for what
-    /// `/mcp` does not carry yet.
-    fn at(exchange: &Exchange) -> Result<Self, Reject> {
+    /// Those of [`resolve()`]; [`Reject::GatewayNotBuilt`] for what `/mcp` does not carry yet.
+    async fn at(shard: &Shard, exchange: &Exchange, speaker: &Speaker) -> Result<Self, Reject> {
         let call = &exchange.scratch.call;
         let (method, body) = (call.method(), &exchange.scratch.body);
         let mut document = Document::new();
@@ -150,16 +152,16 @@ impl Aimed {
             }
             let place = named(method, params)?;
             let known = place.text().ok_or(Reject::RpcParams)?;
-            let (server, own) = resolve(exchange, known)?;
+            let (server, own) = resolve(shard, exchange, speaker, known, params).await?;
             let mut json = Vec::with_capacity(own.len() + 2);
-            write::string(own, &mut json);
+            write::string(&own, &mut json);
             let mut edits = Edits::new();
             let edited = edits.put(place.range(), &json).and_then(|()| {
                 for_one_hop(params, &mut edits)?;
                 edits.apply(body, &mut text)
             });
             edited.map_err(|_| Reject::RpcInvalid)?;
-            (server, own.to_owned())
+            (server, own)
         };
         // Read again: what stands at the place now is the very name that will be judged.
         document.read(&text).map_err(|_| Reject::GatewayFault)?;
@@ -260,28 +262,6 @@ fn named(method: Method, params: Node<'_>) -> Result<Node<'_>, Reject> {
 /// 2026-07-28 streamable HTTP "Standard Request Headers".
 const fn mirrors_name(method: Method) -> bool {
     matches!(method, Method::ToolsCall | Method::PromptsGet | Method::ResourcesRead)
-}
-
-/// The server that `known` names, and what it calls it.
-fn resolve<'n>(exchange: &Exchange, known: &'n str) -> Result<(u16, &'n str), Reject> {
-    let servers = &exchange.world.snapshot.config.servers;
-    if let ([_], true) = (servers.as_slice(), is_uri(exchange)) {
-        return Ok((0, known));
-    }
-    if is_uri(exchange) {
-        // Whose resource it is only the servers' lists tell.
-        return Err(Reject::GatewayNotBuilt);
-    }
-    match exchange.world.prefixes.split(known) {
-        Split::Plain { server, name } => Ok((server, name)),
-        // Only the server's list tells what it stands for, and it is not asked for it yet.
-        Split::Unknown | Split::Hashed { .. } => Err(Reject::PolicyCallNoPermit),
-    }
-}
-
-fn is_uri(exchange: &Exchange) -> bool {
-    let call = &exchange.scratch.call;
-    call.targets().any(|target| matches!(target, Target::Resource(_)))
 }
 
 /// What means something between agent and gateway only goes no further: our own names, and what
