@@ -80,6 +80,11 @@ const PROVOKED: &[(&str, &str)] = &[
     ("UpstreamForbidden", "relay::h30_f07_f08_bad_answers_are_502"),
     ("UpstreamRedirect", "relay::h30_f07_f08_bad_answers_are_502"),
     ("UpstreamContentType", "relay::h30_f07_f08_bad_answers_are_502"),
+    (
+        "CursorUnknown",
+        "hub_lists::pages_hold_every_item_once_and_their_cursors_belong_to_who_got_them",
+    ),
+    ("NameAmbiguous", "hub_names::a_uri_leads_to_its_owner"),
     ("RequestSource", "source::the_client_of_a_request_is_whom_a_trusted_proxy_forwards"),
     ("PolicyUnavailable", "pdp::f01_every_trouble_of_it_is_a_refusal"),
     ("GatewayNotBuilt", "hub_calls::tasks_of_servers_are_not_carried_yet"),
@@ -92,8 +97,6 @@ const PROVOKED: &[(&str, &str)] = &[
 /// Those that nobody outside can provoke, and why.
 const EXCUSED: &[(&str, &str)] = &[
     ("GatewayFault", "a fault of our own: no input is known that leads there"),
-    ("CursorUnknown", "of the hub, which is not open yet"),
-    ("NameAmbiguous", "of the hub, which is not open yet"),
     ("MailFull", "a core that takes no letters in; mail::tests fills a pair"),
 ];
 

@@ -1,5 +1,5 @@
-//! Lists of `/mcp`: what all servers have that the agent may use, as one list, in whatever eras they
-//! and the agent speak; and an honest gap where a server fails.
+//! Lists of `/mcp`: what all servers have that the agent may use, as one list, in whatever eras
+//! they and the agent speak; and an honest gap where a server fails.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

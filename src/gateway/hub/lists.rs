@@ -19,13 +19,13 @@ use crate::gateway::words::Words;
 use crate::hub::catalog::{CatalogKey, Found, Owner, Use};
 use crate::limits::CATALOG_LIFETIME;
 use crate::listener::Downstream;
-use crate::mcp::Listed;
-use crate::mcp::capability::ServerCapabilities as Server;
+use crate::mcp::capability::{ServerCapabilities as Server, era_of};
 use crate::mcp::catalog::{Catalog, Entry, Gatherer, Unusable};
 use crate::mcp::message::{Message, ResultKind, Said};
 use crate::mcp::names;
 use crate::mcp::paging::{Answer, Missing, Page, Place};
 use crate::mcp::span::{Document, Node, NodeKind};
+use crate::mcp::{Era, Listed};
 use crate::policy::Permit;
 use crate::reject::Reject;
 use crate::relay::{Oversight as _, Relayed};
@@ -285,6 +285,9 @@ impl Asking<'_> {
         let mut gatherer = Gatherer::new(listed);
         if !greeted.hello.capabilities.hold(needed(listed)) {
             return Ok(gatherer.finish());
+        }
+        if (era_of(speaker.revision), greeted.hello.era) == (Era::Legacy, Era::Modern) {
+            gatherer = gatherer.for_legacy();
         }
         let mut document = Document::new();
         let mut cursor: Option<String> = None;
