@@ -12,10 +12,10 @@ use crate::limits::{HUB_MESSAGES_BEFORE_ANSWER_MAX, WHEEL_TICK};
 use crate::listener::Downstream;
 use crate::mcp::bridge::{Out, Same, ToLegacy, ToModern};
 use crate::mcp::capability::era_of;
-use crate::mcp::message::Message;
+use crate::mcp::message::{Message, ServerNote};
 use crate::mcp::span::Document;
 use crate::mcp::state::Kept;
-use crate::mcp::{Era, Mirrored};
+use crate::mcp::{Era, Listed, Mirrored};
 use crate::reject::Reject;
 use crate::relay::{Blind, Heard, OwnHead, Relayed, Talk};
 use crate::shard::Shard;
@@ -126,7 +126,8 @@ impl Reply<'_> {
                 Out::Answer(message) => return Ok(message),
                 Out::Down(message) => agent.say(&message).await?,
                 Out::Up(message) => self.reply(exchange, message).await,
-                Out::Changed(_) | Out::Dropped => {}
+                Out::Changed(note) => self.changed(exchange, note),
+                Out::Dropped => {}
                 Out::Stray => self.stray(exchange),
             }
         }
@@ -153,6 +154,14 @@ impl Reply<'_> {
     pub(super) async fn tell_cancelled(&self, exchange: &Exchange) {
         if exchange.is_cancelled() && era_of(self.revision) == Era::Legacy {
             self.reply(exchange, cancel::message(&self.up_id)).await;
+        }
+    }
+
+    /// What the server lists is not what is remembered of it.
+    fn changed(&self, exchange: &Exchange, note: ServerNote) {
+        let Some(server) = exchange.server else { return };
+        for listed in Listed::changed_by(note) {
+            self.shard.hub.catalogs.forget(server, *listed);
         }
     }
 
