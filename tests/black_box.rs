@@ -57,6 +57,8 @@ mod http;
 mod http_body;
 #[path = "black_box/http_kept.rs"]
 mod http_kept;
+#[path = "black_box/hub_lists.rs"]
+mod hub_lists;
 #[path = "black_box/hub_calls.rs"]
 mod hub_calls;
 #[path = "black_box/identity.rs"]

@@ -3,10 +3,11 @@
 
 use serde_json::{Value, json};
 
-use super::client::text;
+use super::client::{Client, Way, text};
 use super::gateway::{DRIVERS, Driver, until};
 use super::hub_peer::{MODERN, Peer, Role, Trouble};
 use super::hub_rig::{Agent, Hub, Told};
+use super::setup::API_KEY;
 
 const FOUR: [(&str, Role); 4] = [
     ("dual", Role::Dual),
@@ -310,6 +311,7 @@ fn the_record_names_the_server_and_its_own_name_of_the_tool() {
             .collect();
         records.len() >= 2
     });
+    records.sort_by_key(|record| record["decision"] == "deny");
     let [called, refused] = records.as_slice() else { panic!("{records:?}") };
     assert_eq!(called["event"], "request");
     assert_eq!((&called["server"], &called["name"]), (&json!("old"), &json!("beta")));
@@ -319,4 +321,204 @@ fn the_record_names_the_server_and_its_own_name_of_the_tool() {
     let secret =
         hub.peer("old").heard("tools/call")[0].header("mcp-session-id").unwrap().to_owned();
     assert!(!hub.gateway.everything_written().contains(&secret), "a session is nobody's to know");
+}
+
+/// One connection of the agent, so that one core serves all of it.
+struct Line<'a> {
+    agent: Agent<'a>,
+    client: Client,
+}
+
+impl<'a> Line<'a> {
+    fn of(hub: &Hub, agent: Agent<'a>) -> Self {
+        Self { agent, client: Client::connect(hub.gateway.address) }
+    }
+
+    fn send(&mut self, tool: &str) {
+        let mut params = json!({"name": tool, "arguments": {}});
+        if self.agent.revision == MODERN {
+            params["_meta"] = json!({"io.modelcontextprotocol/protocolVersion": MODERN,
+                "io.modelcontextprotocol/clientCapabilities": {}});
+        }
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+        self.client.send(&self.agent.request(&body.to_string(), ""), Way::Whole);
+    }
+
+    fn call(&mut self, tool: &str) -> Told {
+        self.send(tool);
+        Told::of(self.client.answer().expect("an answer on the same connection"))
+    }
+}
+
+/// Answers that were heard to their end leave their connection to the next call.
+#[test]
+fn connections_to_a_server_are_used_again() {
+    let hub = Hub::start(Driver::Epoll, &FOUR, "", "");
+    let agents = [hub.modern("hana", "/mcp"), hub.legacy("hana", "/mcp", "2025-11-25")];
+    for (agent, events) in agents.into_iter().zip([false, true]) {
+        let mut line = Line::of(&hub, agent);
+        for name in ["dual", "old", "new"] {
+            let (peer, tool) = (hub.peer(name), format!("{name}_alpha"));
+            peer.script().events = events;
+            assert!(line.call(&tool).said().starts_with(name));
+            let before = peer.heard("tools/call").len();
+            for _ in 0..5 {
+                assert!(line.call(&tool).said().starts_with(name));
+            }
+            let calls = peer.heard("tools/call");
+            let mut used: Vec<usize> =
+                calls[before..].iter().map(|heard| heard.connection).collect();
+            used.dedup();
+            assert_eq!(used.len(), 1, "{name}, events: {events}");
+        }
+    }
+}
+
+/// A server that fails five times in a row is left alone, and only it.
+#[test]
+fn a_server_that_fails_is_left_alone_for_a_while() {
+    let hub = Hub::start(Driver::Epoll, &FOUR, "", "");
+    let mut line = Line::of(&hub, hub.modern("hana", "/mcp"));
+    assert!(line.call("new_alpha").said().starts_with("new"));
+    let peer = hub.peer("new");
+    peer.trouble("tools/call", Some(Trouble::Status(503)));
+    for _ in 0..5 {
+        assert_eq!(line.call("new_alpha").answer.status, 502);
+    }
+    let before = peer.count();
+    let told = line.call("new_alpha");
+    assert_eq!((told.answer.status, told.answer.reason()), (503, "upstream_suspended".to_owned()));
+    assert_eq!(peer.count(), before, "it hears nothing");
+    assert!(line.call("dual_alpha").said().starts_with("dual"));
+    // One may try it after a second.
+    peer.trouble("tools/call", None);
+    until("it is well again", || line.call("new_alpha").answer.status == 200);
+}
+
+/// A modern agent that leaves cancels its call at the server; a legacy one does not.
+#[test]
+fn leaving_is_cancelling_in_the_modern_era_only() {
+    for driver in DRIVERS {
+        let hub = Hub::start(driver, &FOUR, "", "");
+        let peer = hub.peer("dual");
+        for modern in [true, false] {
+            let agent = if modern {
+                hub.modern("hana", "/mcp")
+            } else {
+                hub.legacy("hana", "/mcp", "2025-11-25")
+            };
+            let turn = hub.gateway.turn();
+            let mut line = Line::of(&hub, agent);
+            assert!(line.call("dual_alpha").said().starts_with("dual"));
+            peer.trouble("tools/call", Some(Trouble::Held));
+            let before = peer.heard("tools/call").len();
+            line.send("dual_alpha");
+            until("the call is with the server", || peer.heard("tools/call").len() > before);
+            drop(line);
+            let second = || {
+                let mut calls = Vec::new();
+                until("the record of the second call", || {
+                    calls = turn.so_far(&hub.gateway);
+                    calls.retain(|it| it["method"] == "tools/call" && it["outcome"] != "opened");
+                    calls.len() == 2
+                });
+                calls.remove(1)
+            };
+            if modern {
+                // It ends while the server still holds its answer.
+                assert_eq!(second()["reason"], "request_aborted", "on {driver:?}");
+            } else {
+                peer.release();
+                assert_eq!(second()["upstream_status"], 200, "on {driver:?}");
+            }
+            peer.trouble("tools/call", None);
+        }
+    }
+}
+
+/// A refused credential is read anew once; nobody but its server ever sees it.
+#[test]
+fn a_credential_that_is_refused_is_tried_once_more() {
+    let peer = Peer::start("keyed", Role::Modern);
+    let more = format!(
+        "\n[[server]]\nname = \"keyed\"\nurl = \"http://127.0.0.1:{}/mcp\"\n\
+         trust_private_addresses = true\ncredential = \"keyed\"\n\
+         [[credential]]\nname = \"keyed\"\nkind = \"api_key\"\nservers = [\"keyed\"]\n\
+         header = \"X-Key\"\nsecret = \"file:upstream.key\"\n",
+        peer.port
+    );
+    let rules = "@id(\"keyed\") permit (principal == User::\"hana\", action, \
+                 resource in Server::\"keyed\");\n";
+    let hub = Hub::start(Driver::Epoll, &FOUR, &more, rules);
+    let agent = hub.modern("hana", "/mcp");
+    assert!(agent.call("keyed_alpha", json!({})).said().starts_with("keyed"));
+    peer.trouble("tools/call", Some(Trouble::Status(401)));
+    let told = agent.call("keyed_alpha", json!({}));
+    assert_eq!((told.answer.status, told.answer.reason()), (502, "upstream_auth".to_owned()));
+    let calls = peer.heard("tools/call");
+    assert_eq!(calls.len(), 3, "once well, twice refused");
+    for heard in &calls {
+        assert_eq!(heard.header("x-key"), Some(API_KEY));
+    }
+    assert!(agent.call("new_alpha", json!({})).said().starts_with("new"));
+    assert!(hub.peer("new").heard("tools/call")[0].header("x-key").is_none());
+    assert!(!hub.gateway.everything_written().contains(API_KEY));
+}
+
+/// An answer is held whole, so it is bounded; up to there it comes as it is.
+#[test]
+fn a_long_answer_comes_whole_and_one_that_is_too_long_does_not() {
+    let hub = Hub::start(Driver::Epoll, &FOUR, "", "");
+    let agents = [hub.modern("hana", "/mcp"), hub.legacy("hana", "/mcp", "2025-11-25")];
+    for name in ["dual", "old"] {
+        let peer = hub.peer(name);
+        for agent in &agents {
+            for (bytes, fits) in [(200_000, true), (3_000_000, true), (4_200_000, false)] {
+                let long = "x".repeat(bytes);
+                let result = json!({"content": [{"type": "text", "text": long}]});
+                peer.trouble("tools/call", Some(Trouble::Result(result)));
+                for events in [false, true] {
+                    peer.script().events = events;
+                    let told = agent.call(&format!("{name}_alpha"), json!({}));
+                    if fits {
+                        assert_eq!(told.said().len(), bytes);
+                    } else {
+                        assert_eq!(told.answer.status, 502);
+                        let word = if events { "upstream_malformed" } else { "upstream_too_large" };
+                        assert_eq!(told.answer.reason(), word);
+                    }
+                }
+            }
+            peer.trouble("tools/call", None);
+            assert!(agent.call(&format!("{name}_alpha"), json!({})).said().starts_with(name));
+        }
+    }
+}
+
+/// What `/mcp` does not carry yet is refused before any server hears of it, or before the agent
+/// hears of it.
+#[test]
+fn states_and_tasks_of_servers_are_not_carried_yet() {
+    let hub = Hub::start(Driver::Epoll, &FOUR, "", "");
+    let agent = hub.modern("hana", "/mcp");
+    assert!(agent.call("new_alpha", json!({})).said().starts_with("new"));
+    let peer = hub.peer("new");
+    let before = peer.count();
+    for more in
+        [json!({"requestState": "s"}), json!({"inputResponses": {}}), json!({"task": {"ttl": 1}})]
+    {
+        let mut params = json!({"name": "new_alpha", "arguments": {}});
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        assert_eq!(agent.ask("tools/call", params).answer.status, 501, "{more}");
+    }
+    assert_eq!(peer.count(), before);
+    for result in [
+        json!({"resultType": "input_required", "inputRequests": {}}),
+        json!({"resultType": "complete", "requestState": "s", "content": []}),
+        json!({"resultType": "task", "taskId": "t"}),
+    ] {
+        peer.trouble("tools/call", Some(Trouble::Result(result.clone())));
+        let told = agent.call("new_alpha", json!({}));
+        assert_eq!((told.answer.status, told.answer.reason()), (501, "not_built".to_owned()));
+    }
 }

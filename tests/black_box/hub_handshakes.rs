@@ -267,3 +267,32 @@ fn a_handshake_without_what_it_must_hold_is_refused() {
         assert_eq!((&told["id"], &told["error"]["code"]), (&json!("x"), &json!(-32602)));
     }
 }
+
+/// What no handshake of `/mcp` offers is not served, and says so; what may be left unheard is taken.
+#[test]
+fn what_is_not_offered_is_refused_and_notifications_are_taken() {
+    for driver in DRIVERS {
+        let hub = Hub::start(driver, &FOUR[..1], "", "");
+        let legacy = hub.legacy("hana", "/mcp", "2025-11-25");
+        let before = hub.peer("dual").count();
+        for (method, params) in [
+            ("logging/setLevel", json!({"level": "info"})),
+            ("resources/subscribe", json!({"uri": "dual://one"})),
+            ("resources/unsubscribe", json!({"uri": "dual://one"})),
+            ("tasks/list", json!({})),
+            ("tasks/get", json!({"taskId": "t"})),
+        ] {
+            let told = legacy.ask(method, params);
+            assert_eq!((told.answer.status, told.code()), (200, Some(-32601)), "{told:?}");
+        }
+        for (method, params) in [
+            ("notifications/cancelled", json!({"requestId": 1})),
+            ("notifications/roots/list_changed", json!({})),
+            ("notifications/progress", json!({"progressToken": 1, "progress": 1})),
+        ] {
+            let note = json!({"jsonrpc": "2.0", "method": method, "params": params});
+            assert_eq!(legacy.say(&note).answer.status, 202, "{method}");
+        }
+        assert_eq!(hub.peer("dual").count(), before, "none of it is the server's");
+    }
+}

@@ -412,7 +412,14 @@ fn m14_denied_tools_servers_and_streams() {
             denied("another's server", bob().to("open"), 403, "no_permit"),
             denied("gateway", mallory(), 403, "no_permit"),
             denied("gateway, no server", mallory().to("no-such-server"), 403, "no_permit"),
-            denied("federation", Post { path: "/mcp".into(), ..post() }, 501, "not_built"),
+            denied("federation", Post { path: "/mcp".into(), ..post() }, 200, "no_permit"),
+            denied(
+                "federation, an answer to nothing",
+                Post { path: "/mcp".into(), ..post() }
+                    .body(&br#"{"jsonrpc":"2.0","id":1,"result":{}}"#[..]),
+                501,
+                "not_built",
+            ),
             denied("two credentials", post().to("two"), 403, "credential_ambiguous"),
             denied("credential gone", post().to("vanishing"), 503, "credential_unavailable"),
         ]

@@ -5,30 +5,23 @@
 //! judged as if it had come to `/mcp/{server}`; the era of the server may ask for more changes.
 //! Whatever is not there, is hidden or is denied answers alike, and no server hears of it.
 
-use std::borrow::Cow;
-
-use super::answer::Agent;
 use super::cancel;
 use super::greet::{self, Greeted, Speaker};
 use super::leg;
-use crate::clock::Monotonic;
+use super::reply::{Reply, Turned};
 use crate::gateway::exchange::Exchange;
-use crate::gateway::oversight::Watch;
-use crate::gateway::words::Words;
 use crate::http::Field;
-use crate::limits::{HUB_MESSAGES_BEFORE_ANSWER_MAX, WHEEL_TICK};
 use crate::listener::Downstream;
-use crate::mcp::bridge::{Out, Same, ToLegacy, ToModern};
+use crate::mcp::bridge::{Same, ToLegacy, ToModern};
 use crate::mcp::capability::era_of;
 use crate::mcp::handshake::{CLIENT_CAPABILITIES, MODERN};
-use crate::mcp::message::Message;
 use crate::mcp::names::Split;
 use crate::mcp::span::{Document, Node};
 use crate::mcp::splice::{Edits, Unfit};
 use crate::mcp::{Era, Method, Mirrored, Target, field_value, write};
 use crate::policy::Permit;
 use crate::reject::Reject;
-use crate::relay::{Heard, OwnHead, Relayed, Talk};
+use crate::relay::{OwnHead, Relayed};
 use crate::shard::Shard;
 
 /// Serves a request that has one server.
@@ -79,10 +72,10 @@ pub(super) async fn serve(
                 return Err(reject);
             }
         };
-        if let (404, Some((key, session)), false) = (talk.status(), session, reopened)
+        if let (true, Some((key, session)), false) =
+            (leg::forgot_session(talk.status()), session, reopened)
             && session.id.is_some()
         {
-            // 2025-11-25 transports, "Session Management": it refused before it acted.
             reopened = true;
             shard.hub.sessions.forget(key, session);
             continue;
@@ -113,7 +106,7 @@ async fn greeted(
     speaker: &Speaker,
 ) -> Result<(Permit, Option<Greeted>), Reject> {
     let began = shard.timers.now();
-    let until = began.after(timeout(exchange));
+    let until = began.after(leg::timeout(exchange));
     let greeted = match greet::greeted(shard, exchange, &permit, speaker, until).await {
         Ok(greeted) => Some(greeted),
         Err(reject) if is_denial(reject) && era_of(speaker.revision) == Era::Modern => None,
@@ -123,25 +116,16 @@ async fn greeted(
         return Ok((permit, greeted));
     }
     // What was permitted before a wait is permitted no more, unless it still is.
-    let permit = exchange.decide_again(shard).await.map_err(|reject| match reject {
-        Reject::UpstreamAuth => Reject::PolicyUnavailable,
-        other => hidden(other),
+    let permit = exchange.decide_again(shard).await.map_err(|reject| {
+        let outdated = reject == Reject::UpstreamAuth;
+        if outdated { Reject::PolicyUnavailable } else { hidden(reject) }
     })?;
     Ok((permit, greeted))
 }
 
-fn timeout(exchange: &Exchange) -> std::time::Duration {
-    let servers = &exchange.world.snapshot.config.servers;
-    let server = exchange.server.and_then(|index| servers.get(usize::from(index)));
-    std::time::Duration::from_secs(server.map_or(0, |server| server.timeout_seconds))
-}
-
 /// A server that is denied is one that is not there, and so is all that it has.
-const fn hidden(reject: Reject) -> Reject {
-    match reject {
-        Reject::PolicyDenied => Reject::PolicyCallNoPermit,
-        other => other,
-    }
+fn hidden(reject: Reject) -> Reject {
+    if reject == Reject::PolicyDenied { Reject::PolicyCallNoPermit } else { reject }
 }
 
 const fn is_denial(reject: Reject) -> bool {
@@ -163,13 +147,6 @@ struct Aimed {
     name: String,
     text: Vec<u8>,
     document: std::cell::RefCell<Document>,
-}
-
-/// A request as its server is asked.
-enum Turned {
-    Same(Same),
-    ToLegacy(ToLegacy),
-    ToModern(ToModern),
 }
 
 impl Aimed {
@@ -285,6 +262,7 @@ impl Aimed {
 
 /// Where `params` name what is asked for.
 fn named(method: Method, params: Node<'_>) -> Result<Node<'_>, Reject> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "no other method comes here")]
     let key = match method {
         Method::ToolsCall | Method::PromptsGet => "name",
         Method::ResourcesRead => "uri",
@@ -293,7 +271,7 @@ fn named(method: Method, params: Node<'_>) -> Result<Node<'_>, Reject> {
             let key = if reference.get("name").is_some() { "name" } else { "uri" };
             return reference.get(key).ok_or(Reject::RpcParams);
         }
-        _ => return Err(Reject::GatewayNotBuilt),
+        _ => return Err(Reject::GatewayFault),
     };
     params.get(key).ok_or(Reject::RpcParams)
 }
@@ -365,164 +343,7 @@ impl Traced {
     }
 }
 
-impl Turned {
-    fn heard(&self, message: &Message<'_>, text: &[u8]) -> Result<Out, Reject> {
-        match self {
-            Self::Same(same) => same.heard(message, text),
-            Self::ToLegacy(bridge) => bridge.heard(message, text),
-            Self::ToModern(bridge) => bridge.heard(message, text),
-        }
-    }
-}
-
-/// The answer on its way back.
-struct Reply<'a> {
-    shard: &'a Shard,
-    turned: Turned,
-    session: Option<&'a [u8]>,
-    revision: &'static str,
-    /// What a legacy server knows the request by.
-    up_id: Vec<u8>,
-}
-
-impl Reply<'_> {
-    async fn carry(
-        &self,
-        downstream: &mut Downstream,
-        exchange: &Exchange,
-        left: &mut bool,
-        talk: &mut Talk<'_>,
-    ) -> Result<Relayed, Reject> {
-        let keep_alive = downstream.head().0.keep_alive();
-        let watch = Watch::new(self.shard, exchange, keep_alive, Words::default());
-        let mut agent = Agent::new(self.shard, downstream, exchange, &watch, left);
-        if talk.is_stream() {
-            agent.stream();
-        }
-        let status = self.status(talk.status());
-        let answered = match self.listen(exchange, &mut agent, talk).await {
-            // Also when the answer came in the same moment: none goes out after the word.
-            _ if exchange.is_cancelled() => {
-                let ended = agent.cancelled().await;
-                self.tell_cancelled(exchange).await;
-                return Ok(ended);
-            }
-            Ok(message) => agent.answer(status, &message).await,
-            Err(reject) => return agent.fail(reject),
-        };
-        self.finish(exchange, talk).await;
-        Ok(answered)
-    }
-
-    /// Of an answer from the other era only its message means something here.
-    const fn status(&self, upstream: u16) -> u16 {
-        match self.turned {
-            Turned::Same(_) => upstream,
-            Turned::ToLegacy(_) | Turned::ToModern(_) => 200,
-        }
-    }
-
-    /// Hears until the answer, and passes on what comes before it.
-    async fn listen(
-        &self,
-        exchange: &Exchange,
-        agent: &mut Agent<'_>,
-        talk: &mut Talk<'_>,
-    ) -> Result<Vec<u8>, Reject> {
-        let mut document = Document::new();
-        loop {
-            let heard = talk.next_with(agent, NEVER).await?;
-            let text = match &heard {
-                Heard::Message(text) => Cow::Borrowed(*text),
-                Heard::Event(event) if event.is_message() => Cow::Borrowed(event.data()),
-                Heard::Event(_) => continue,
-                Heard::Accepted | Heard::End => return Err(Reject::UpstreamMalformed),
-            };
-            if text.is_empty() {
-                continue;
-            }
-            let root = document.read(&text).map_err(|_| Reject::UpstreamMalformed)?;
-            let message = Message::read(root).map_err(|_| Reject::UpstreamMalformed)?;
-            let out = self.turned.heard(&message, &text)?;
-            drop(text);
-            document.forget();
-            match out {
-                Out::Answer(message) => return Ok(message),
-                Out::Down(message) => agent.say(&message).await?,
-                Out::Up(message) => self.reply(exchange, message).await,
-                Out::Changed(_) | Out::Dropped => {}
-                Out::Stray => self.stray(exchange),
-            }
-        }
-    }
-
-    /// Tells a legacy server, which does not take the end of a connection for a word, that its
-    /// answer is wanted no more (2025-11-25 transports, "Sending Messages"); if it was cancelled.
-    async fn tell_cancelled(&self, exchange: &Exchange) {
-        if exchange.is_cancelled() && era_of(self.revision) == Era::Legacy {
-            self.reply(exchange, cancel::message(&self.up_id)).await;
-        }
-    }
-
-    /// Answers a question of the server, as a leg of this request.
-    async fn reply(&self, exchange: &Exchange, message: Vec<u8>) {
-        let revision = self.revision.as_bytes();
-        let sent = Mirrored { protocol_version: Some(revision), ..Mirrored::default() };
-        let Some(server) = exchange.server else { return };
-        let Ok(mut leg) = exchange.leg(self.shard, server, message, &sent) else { return };
-        let said = self.say(&mut leg).await;
-        leg.record(self.shard, said.err());
-    }
-
-    async fn say(&self, leg: &mut Exchange) -> Result<(), Reject> {
-        let permit = leg.judge(self.shard).await?;
-        let credential = leg.obtain(self.shard, &permit)?;
-        leg.commit(self.shard)?;
-        let head = OwnHead {
-            protocol_version: Some(self.revision),
-            session: self.session,
-            ..OwnHead::default()
-        };
-        let until = self.shard.timers.now().after(timeout(leg));
-        let credential = credential.as_deref();
-        let mut eye = crate::relay::Blind;
-        let opened = leg::open(self.shard, leg, permit, credential, &head, &mut eye, until).await;
-        match opened {
-            Ok(mut talk) => {
-                leg.outcome.status = Some(talk.status());
-                leg.outcome.upstream_status = Some(talk.status());
-                talk.next(until).await.map(|_| ())
-            }
-            Err(failed) => {
-                leg.outcome.upstream_status = failed.upstream_status;
-                Err(failed.reject)
-            }
-        }
-    }
-
-    /// Lets the server end its answer, so that the connection can be used again. The agent has its
-    /// own by now; what still comes is nobody's.
-    async fn finish(&self, exchange: &Exchange, talk: &mut Talk<'_>) {
-        let until = self.shard.timers.now().after(2 * WHEEL_TICK);
-        for _ in 0..HUB_MESSAGES_BEFORE_ANSWER_MAX {
-            match talk.next(until).await {
-                Ok(Heard::Event(event)) if !event.data().is_empty() => self.stray(exchange),
-                Ok(Heard::Event(_)) => {}
-                Ok(Heard::Message(_) | Heard::Accepted | Heard::End) | Err(_) => return,
-            }
-        }
-    }
-
-    /// An answer to nothing that was asked: dropped, and counted.
-    fn stray(&self, exchange: &Exchange) {
-        if let Some(server) = exchange.server {
-            self.shard.meter.stray_answer(server);
-        }
-    }
-}
-
 /// The era of a server is found out once; a session that it forgot is opened once more.
 const TURNS_MAX: usize = 4;
 /// What another era adds to a request.
 const BODY_MORE_BYTES: usize = 512;
-const NEVER: Monotonic = Monotonic(u64::MAX);

@@ -1,6 +1,7 @@
 //! One judged message on its way to its server.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::answer::Agent;
 use crate::clock::Monotonic;
@@ -13,6 +14,13 @@ use crate::policy::Permit;
 use crate::reject::Reject;
 use crate::relay::{Asked, Eye, Failed, OwnHead, Talk, To};
 use crate::shard::Shard;
+
+/// Whether a server may have forgotten the session that a request came with: 404 (2025-11-25
+/// transports, "Session Management"), or 400, as the TypeScript SDK's example servers say it. Either
+/// way it refused before it acted.
+pub(super) const fn forgot_session(status: u16) -> bool {
+    matches!(status, 400 | 404)
+}
 
 /// Sends the message that `exchange` is, with everything but the decision still to be done: quota,
 /// credential, record. A credential that the server refuses is fetched anew once, and decided on
@@ -120,6 +128,7 @@ pub(super) async fn open<'s>(
         Ok(talk) => trial.answered(talk.status(), now),
         Err(failed) => {
             trial.failed(failed.reject, now);
+            shard.upstream_failed(index, failed.reject);
             // None of the known addresses answers: the server may have moved.
             if failed.reject == Reject::UpstreamConnect {
                 shard.ask_addresses(index);
@@ -127,6 +136,13 @@ pub(super) async fn open<'s>(
         }
     }
     opened
+}
+
+/// How long the server of an exchange may take for the head of an answer.
+pub(super) fn timeout(exchange: &Exchange) -> Duration {
+    let servers = &exchange.world.snapshot.config.servers;
+    let server = exchange.server.and_then(|index| servers.get(usize::from(index)));
+    Duration::from_secs(server.map_or(0, |server| server.timeout_seconds))
 }
 
 const NEVER: Monotonic = Monotonic(u64::MAX);

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use super::greet::{self, Greeted, Ours, Speaker, Visible};
 use super::together::together;
-use super::{handshake, local};
+use super::{handshake, leg, local};
 use crate::audit::{Legs, Tally};
 use crate::clock::Monotonic;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::oversight::Watch;
 use crate::gateway::words::Words;
 use crate::hub::catalog::{CatalogKey, Found, Owner, Use};
+use crate::limits::CATALOG_LIFETIME;
 use crate::listener::Downstream;
 use crate::mcp::Listed;
 use crate::mcp::capability::ServerCapabilities as Server;
@@ -241,7 +242,8 @@ impl Asking<'_> {
         let server = snapshot.config.servers.get(usize::from(self.server));
         // Every kind of credential that there is belongs to the gateway, not to a user.
         let may_share = server.is_some_and(|server| server.share_public_results);
-        let left_ms = catalog.ttl_ms();
+        let life_ms = u64::try_from(CATALOG_LIFETIME.as_millis()).unwrap_or(u64::MAX);
+        let left_ms = catalog.ttl_ms().min(life_ms);
         Ok(Listing { catalog: catalogs.keep(fetch, catalog, may_share), left_ms })
     }
 
@@ -253,7 +255,7 @@ impl Asking<'_> {
                 self.pages(permit).await.map_err(|again| match again {
                     // Of the agent's own session nothing was said.
                     Failure::Reject(Reject::SessionUnknown) => Reject::UpstreamMalformed.into(),
-                    other => other,
+                    other @ (Failure::Reject(_) | Failure::Refused) => other,
                 })
             }
             other => other,
@@ -300,7 +302,8 @@ impl Asking<'_> {
     ) -> Result<Vec<u8>, Failure> {
         let session = greeted.session.as_ref().and_then(|(_, session)| session.id.as_deref());
         let answered = greet::converse(self.shard, visible, ours, session, self.until).await?;
-        if let (404, Some((key, session))) = (answered.status, &greeted.session)
+        if let (true, Some((key, session))) =
+            (leg::forgot_session(answered.status), &greeted.session)
             && session.id.is_some()
         {
             self.shard.hub.sessions.forget(key, session);

@@ -21,6 +21,7 @@ mod handshake;
 mod leg;
 mod lists;
 mod local;
+mod reply;
 mod stream;
 mod together;
 mod turn;
@@ -56,12 +57,14 @@ pub(super) async fn serve(
     if exchange.method == HttpMethod::Delete {
         return local::end_session(shard, downstream, exchange).await;
     }
+    // What a client answers: nothing asks it yet.
     let method = method.ok_or(Reject::GatewayNotBuilt)?;
-    #[expect(clippy::wildcard_enum_match_arm, reason = "what is not named here is not built yet")]
+    if let Some(listed) = Listed::of(method) {
+        return lists::serve(shard, downstream, exchange, listed).await;
+    }
     match method {
         Method::Initialize => handshake::initialize(shard, downstream, exchange).await,
         Method::ServerDiscover => handshake::discover(shard, downstream, exchange).await,
-        Method::NotificationsInitialized => local::noted(shard, downstream, exchange).await,
         Method::ToolsCall
         | Method::PromptsGet
         | Method::ResourcesRead
@@ -76,9 +79,32 @@ pub(super) async fn serve(
             cancel::serve(shard, downstream, exchange, &speaker).await
         }
         Method::Ping => local::ping(shard, downstream, exchange).await,
-        _ => match Listed::of(method) {
-            Some(listed) => lists::serve(shard, downstream, exchange, listed).await,
-            None => Err(Reject::GatewayNotBuilt),
-        },
+        // What is said of requests that no server has sent, and a wish to cancel, which may be left
+        // unheard (2025-11-25 basic/utilities/cancellation "Behavior Requirements").
+        Method::NotificationsCancelled
+        | Method::NotificationsInitialized
+        | Method::NotificationsProgress
+        | Method::NotificationsRootsListChanged
+        | Method::NotificationsTasksStatus => local::noted(shard, downstream, exchange).await,
+        // Not offered in any handshake of ours.
+        Method::LoggingSetLevel
+        | Method::ResourcesSubscribe
+        | Method::ResourcesUnsubscribe
+        | Method::TasksCancel
+        | Method::TasksGet
+        | Method::TasksList
+        | Method::TasksResult
+        | Method::TasksUpdate
+        | Method::Extension(_)
+        | Method::Unknown => Err(not_offered(exchange)),
+        Method::PromptsList
+        | Method::ResourcesList
+        | Method::ResourcesTemplatesList
+        | Method::SubscriptionsListen
+        | Method::ToolsList => Err(Reject::GatewayFault),
     }
+}
+
+fn not_offered(exchange: &Exchange) -> Reject {
+    if exchange.is_modern() { Reject::RpcMethodModern } else { Reject::RpcMethodLegacy }
 }
