@@ -19,9 +19,9 @@ use crate::identity::{Door, Identity, Trust};
 use crate::limits::{QUOTA_CALLERS_MAX, WAITING_BUSY_MAX};
 use crate::listener::Inputs;
 use crate::mail::{Addressee, Letter, MailKind, Post};
-use crate::mcp::Call;
 use crate::mcp::hub_session::SessionMark;
-use crate::metrics::{Meter, NoticeKind};
+use crate::mcp::{Call, Era};
+use crate::metrics::{Meter, NoticeKind, SeenEra};
 use crate::net::Timers;
 use crate::net::pairs::End;
 use crate::places::{Place, Places};
@@ -345,6 +345,17 @@ impl Shard {
             self.hub.sessions.end_clients(|client| client == mark);
         }
         news
+    }
+
+    /// Notes for `/status` what a server speaks; its index is of the configuration `generation`.
+    pub fn upstream_speaks(&self, server: u16, generation: u64, era: Era) {
+        if self.world().snapshot.config_generation == generation {
+            let seen = match era {
+                Era::Legacy => SeenEra::Legacy,
+                Era::Modern => SeenEra::Modern,
+            };
+            self.meter.upstream_era(server, seen);
+        }
     }
 
     /// Notes for `/status` why an upstream failed; what is not its fault is nothing to note.

@@ -61,8 +61,8 @@ impl UpstreamSession {
     }
 }
 
-/// The sessions of one core, in use or not for long: at most `limits.hub_sessions_per_core_max`, of which
-/// the one goes that was not used for longest.
+/// The sessions of one core, in use or not for long: at most as many as
+/// `limits.hub_sessions_per_core_max` says, of which the one goes that was not used for longest.
 #[derive(Clone, Default)]
 pub struct UpstreamSessions(Rc<CoreCell<Table>>);
 

@@ -207,12 +207,17 @@ impl<'a> Greeting<'a> {
                 },
             };
             match verdict {
-                Verdict::Speaks(hello) => return Ok(hellos.keep(probe, hello)),
+                Verdict::Speaks(hello) => return Ok(self.keep(probe, hello)),
                 Verdict::OtherEra => {}
                 Verdict::Silent => return Err(Reject::UpstreamMalformed),
             }
         }
         Err(Reject::UpstreamEra)
+    }
+
+    fn keep(&self, probe: Probe, hello: Hello) -> Rc<Hello> {
+        self.shard.upstream_speaks(self.server, self.generation, hello.era);
+        self.shard.hub.hellos.keep(probe, hello)
     }
 
     /// Known before it can be used, so that whoever waited for the session finds both.
@@ -223,7 +228,7 @@ impl<'a> Greeting<'a> {
         session: UpstreamSession,
         hello: Hello,
     ) -> Rc<Hello> {
-        let kept = self.shard.hub.hellos.keep(probe, hello);
+        let kept = self.keep(probe, hello);
         opening.opened(session, self.shard.timers.now());
         kept
     }
