@@ -11,6 +11,7 @@ use crate::clock::{Monotonic, Now};
 use crate::credential::CacheOutcome;
 use crate::fault::{self, Stage};
 use crate::http::{Field, Method as HttpMethod, RequestHead, write};
+use crate::hub::calls::Cancellable;
 use crate::identity::{Audiences, Resource, VerifiedToken};
 use crate::judge::policy::StepUp;
 use crate::listener::Downstream;
@@ -71,6 +72,8 @@ pub(super) struct AtHub {
     pub(super) id: Option<Vec<u8>>,
     /// Of a leg: `seq` of the record that it is part of.
     pub(super) leg_of: Option<u64>,
+    /// Until then a legacy agent may cancel it.
+    pub(super) call: Option<Cancellable>,
 }
 
 /// Which credential went along.

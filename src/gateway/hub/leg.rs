@@ -128,6 +128,7 @@ pub(super) async fn open<'s>(
         Ok(talk) => trial.answered(talk.status(), now),
         Err(failed) => {
             trial.failed(failed.reject, now);
+            shard.upstream_failed(index, failed.reject);
             // None of the known addresses answers: the server may have moved.
             if failed.reject == Reject::UpstreamConnect {
                 shard.ask_addresses(index);
