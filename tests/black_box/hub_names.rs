@@ -42,7 +42,7 @@ fn a_name_that_was_cut_leads_to_its_tool() {
                 let (server, own) = name.split_once('_').unwrap();
                 let told = agent.call(name, json!({"x": 1}));
                 let said = told.said();
-                let expected = if own == "alpha" { own } else { &format!("{}", "n".repeat(80)) };
+                let expected = if own == "alpha" { own.to_owned() } else { "n".repeat(80) };
                 assert!(said.starts_with(&format!("{server} \"{expected}")), "{name}: {said}");
             }
             let said = |name: &String| agent.call(name, json!({})).said().to_owned();
