@@ -26,6 +26,8 @@ mod hub_peer;
 #[path = "black_box/hub_rig.rs"]
 #[allow(dead_code, reason = "the tests of the hub's calls and lists use the rest")]
 mod hub_rig;
+#[path = "black_box/hub_bridge.rs"]
+mod hub_bridge;
 #[path = "black_box/hub_handshakes.rs"]
 mod hub_handshakes;
 #[path = "black_box/hub_whole.rs"]
@@ -61,6 +63,8 @@ mod http_kept;
 mod hub_lists;
 #[path = "black_box/hub_calls.rs"]
 mod hub_calls;
+#[path = "black_box/hub_names.rs"]
+mod hub_names;
 #[path = "black_box/identity.rs"]
 mod identity;
 #[path = "black_box/identity_more.rs"]

@@ -81,7 +81,8 @@ impl Probe {
     /// that the server still speaks that era, [`Hellos::keep`] may take it in again.
     #[must_use]
     pub fn stale(&self) -> Option<Hello> {
-        self.stale.as_deref().map(Hello::clone)
+        let stale = self.stale.as_ref()?;
+        Some(Hello::clone(stale))
     }
 }
 

@@ -268,7 +268,8 @@ fn a_handshake_without_what_it_must_hold_is_refused() {
     }
 }
 
-/// What no handshake of `/mcp` offers is not served, and says so; what may be left unheard is taken.
+/// What no handshake of `/mcp` offers is not served, and says so; what may be left unheard is
+/// taken.
 #[test]
 fn what_is_not_offered_is_refused_and_notifications_are_taken() {
     for driver in DRIVERS {

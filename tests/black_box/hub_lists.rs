@@ -1,5 +1,5 @@
-//! Lists of `/mcp`: what all servers have that the agent may use, as one list, in whatever eras they
-//! and the agent speak; and an honest gap where a server fails.
+//! Lists of `/mcp`: what all servers have that the agent may use, as one list, in whatever eras
+//! they and the agent speak; and an honest gap where a server fails.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -306,6 +306,19 @@ fn a_list_is_asked_for_again_when_its_server_says_so() {
         }
         assert!((1..=cores).contains(&(heard() - before)), "once for each core");
         assert!(asked.iter().all(|ttl_ms| (1..=60_000).contains(ttl_ms)), "{asked:?}");
+        // On the core that hears that it changed it is asked for again, at once.
+        let changed = |method: &str| json!({"jsonrpc": "2.0", "method": method});
+        for (method, again) in
+            [("notifications/prompts/list_changed", 0), ("notifications/tools/list_changed", 1)]
+        {
+            peer.trouble("tools/call", Some(Trouble::Says(changed(method))));
+            let before = heard();
+            assert!(agent.call("dual_alpha", json!({})).said().starts_with("dual"));
+            for _ in 0..8 * cores {
+                agent.ask("tools/list", json!({}));
+            }
+            assert_eq!(heard(), before + again, "{method}");
+        }
         // A private list is one user's, whatever it holds.
         let before = heard();
         let told = hub.modern("ida", "/mcp").ask("tools/list", json!({}));

@@ -5,19 +5,23 @@
 //! judged as if it had come to `/mcp/{server}`; the era of the server may ask for more changes.
 //! Whatever is not there, is hidden or is denied answers alike, and no server hears of it.
 
+use std::ops::Range;
+
 use super::cancel;
 use super::greet::{self, Greeted, Speaker};
-use super::leg;
 use super::reply::{Reply, Turned};
+use super::resolve::resolve;
+use super::{handshake, leg};
+use crate::clock::Monotonic;
 use crate::gateway::exchange::Exchange;
 use crate::http::Field;
 use crate::listener::Downstream;
 use crate::mcp::bridge::{Same, ToLegacy, ToModern};
-use crate::mcp::capability::era_of;
-use crate::mcp::handshake::{CLIENT_CAPABILITIES, MODERN};
-use crate::mcp::names::Split;
+use crate::mcp::capability::{ClientCapabilities, era_of};
+use crate::mcp::handshake::{CLIENT_CAPABILITIES, Introduced, MODERN};
 use crate::mcp::span::{Document, Node};
 use crate::mcp::splice::{Edits, Unfit};
+use crate::mcp::state::Kept;
 use crate::mcp::{Era, Method, Mirrored, Target, field_value, write};
 use crate::policy::Permit;
 use crate::reject::Reject;
@@ -35,7 +39,8 @@ pub(super) async fn serve(
     exchange: &mut Exchange,
 ) -> Result<Relayed, Reject> {
     let speaker = &Speaker::of(shard, downstream, exchange)?;
-    let aimed = Aimed::at(exchange)?;
+    let began = shard.timers.now();
+    let aimed = Aimed::at(shard, exchange, speaker).await?;
     let traced = Traced::of(downstream);
     begin(shard, exchange, speaker)?;
     let mut left = false;
@@ -43,14 +48,17 @@ pub(super) async fn serve(
     for _ in 0..TURNS_MAX {
         let (turned, up_id) = aimed.turn(shard, exchange, speaker, revision)?;
         let permit = exchange.judge(shard).await.map_err(hidden)?;
+        if aimed.foreign {
+            return Err(Reject::StateForeign);
+        }
         if !std::mem::replace(&mut admitted, true) {
             exchange.admit(shard)?;
         }
         // Recorded before a handshake, which names this record as its own.
         exchange.obtain(shard, &permit)?;
         exchange.commit(shard)?;
-        let (permit, greeted) = greeted(shard, exchange, permit, speaker).await?;
-        let spoken = greeted.as_ref().map_or(revision, |greeted| greeted.hello.revision);
+        let (permit, greeted) = greeted(shard, exchange, permit, speaker, began).await?;
+        let spoken = greeted.as_ref().map_or(revision, Greeted::revision);
         if spoken != revision {
             // The message has another form in it, and is judged in that form.
             revision = spoken;
@@ -63,7 +71,8 @@ pub(super) async fn serve(
             params: &traced.params(),
             ..head
         };
-        let reply = Reply { shard, turned, session: head.session, revision, up_id };
+        let reply =
+            Reply { shard, turned, session: head.session, name: &aimed.name, revision, up_id };
         let sent = leg::send(shard, downstream, &mut left, exchange, permit, &head).await;
         let mut talk = match sent {
             Ok(talk) => talk,
@@ -79,6 +88,9 @@ pub(super) async fn serve(
             reopened = true;
             shard.hub.sessions.forget(key, session);
             continue;
+        }
+        if let (400 | 404, Some(greeted)) = (talk.status(), &greeted) {
+            greeted.doubt(shard);
         }
         return reply.carry(downstream, exchange, &mut left, &mut talk).await;
     }
@@ -104,9 +116,9 @@ async fn greeted(
     exchange: &mut Exchange,
     permit: Permit,
     speaker: &Speaker,
+    began: Monotonic,
 ) -> Result<(Permit, Option<Greeted>), Reject> {
-    let began = shard.timers.now();
-    let until = began.after(leg::timeout(exchange));
+    let until = shard.timers.now().after(leg::timeout(exchange));
     let greeted = match greet::greeted(shard, exchange, &permit, speaker, until).await {
         Ok(greeted) => Some(greeted),
         Err(reject) if is_denial(reject) && era_of(speaker.revision) == Era::Modern => None,
@@ -146,43 +158,58 @@ struct Aimed {
     /// The server's own name for what is asked.
     name: String,
     text: Vec<u8>,
+    /// What a modern server is told that the agent can be asked for.
+    declared: ClientCapabilities,
+    /// It comes with a state that is not this principal's, or not of this. Said only to who may
+    /// call at all: else it would tell which servers there are.
+    foreign: bool,
     document: std::cell::RefCell<Document>,
 }
 
 impl Aimed {
     /// # Errors
-    /// [`Reject::PolicyCallNoPermit`] for a name of no server; [`Reject::GatewayNotBuilt`] for what
-    /// `/mcp` does not carry yet.
-    fn at(exchange: &Exchange) -> Result<Self, Reject> {
+    /// Those of [`resolve()`]; [`Reject::GatewayNotBuilt`] for what `/mcp` does not carry yet.
+    async fn at(shard: &Shard, exchange: &Exchange, speaker: &Speaker) -> Result<Self, Reject> {
         let call = &exchange.scratch.call;
         let (method, body) = (call.method(), &exchange.scratch.body);
         let mut document = Document::new();
         let mut text = Vec::with_capacity(body.len());
+        let mut declared = ClientCapabilities::default();
+        let foreign;
         let (server, name) = {
             let root = document.read(body).map_err(|_| Reject::RpcParse)?;
+            if call.era() == Era::Modern {
+                let introduced = Introduced::of_modern(root).map_err(|_| Reject::RpcParams)?;
+                declared = introduced.capabilities.within(CARRIED);
+            }
             let params = root.get("params").ok_or(Reject::RpcParams)?;
-            if params.get("task").is_some()
-                || params.get("requestState").is_some()
-                || params.get("inputResponses").is_some()
-            {
+            if params.get("task").is_some() {
                 return Err(Reject::GatewayNotBuilt);
             }
             let place = named(method, params)?;
             let known = place.text().ok_or(Reject::RpcParams)?;
-            let (server, own) = resolve(exchange, known)?;
+            let (server, own) = resolve(shard, exchange, speaker, known, params).await?;
             let mut json = Vec::with_capacity(own.len() + 2);
-            write::string(own, &mut json);
+            write::string(&own, &mut json);
+            let state = unsealed(exchange, params, server, &own);
+            foreign = state.as_ref().is_err_and(|reject| *reject == Reject::StateForeign);
+            let state = if foreign { None } else { state? };
+            let mut capabilities = Vec::new();
+            declared.write(MODERN, &mut capabilities);
             let mut edits = Edits::new();
             let edited = edits.put(place.range(), &json).and_then(|()| {
-                for_one_hop(params, &mut edits)?;
+                if let Some((place, state)) = &state {
+                    edits.put(place.clone(), state)?;
+                }
+                for_one_hop(params, &capabilities, &mut edits)?;
                 edits.apply(body, &mut text)
             });
             edited.map_err(|_| Reject::RpcInvalid)?;
-            (server, own.to_owned())
+            (server, own)
         };
         // Read again: what stands at the place now is the very name that will be judged.
         document.read(&text).map_err(|_| Reject::GatewayFault)?;
-        Ok(Self { server, method, name, text, document: document.into() })
+        Ok(Self { server, method, name, text, declared, foreign, document: document.into() })
     }
 
     /// Writes the request as a server that speaks `revision` is asked, and makes it the exchange's
@@ -200,7 +227,8 @@ impl Aimed {
         let up_id = format!("\"c{}.{}\"", shard.core, shard.hub.next_request()).into_bytes();
         let turned = match (era_of(speaker.revision), era_of(revision)) {
             (Era::Modern, Era::Modern) => {
-                Turned::Same(Same::request(root, &self.text, None, &mut body)?)
+                let same = Same::request(root, &self.text, None, &mut body)?;
+                Turned::Same(same.declaring(self.declared))
             }
             (Era::Legacy, Era::Legacy) => {
                 Turned::Same(Same::request(root, &self.text, Some(&up_id), &mut body)?)
@@ -281,35 +309,39 @@ const fn mirrors_name(method: Method) -> bool {
     matches!(method, Method::ToolsCall | Method::PromptsGet | Method::ResourcesRead)
 }
 
-/// The server that `known` names, and what it calls it.
-fn resolve<'n>(exchange: &Exchange, known: &'n str) -> Result<(u16, &'n str), Reject> {
+/// What stands instead at a place, as JSON.
+type Edit = (Range<usize>, Vec<u8>);
+
+/// The state that the agent comes back with, as its server gave it, and where it stands.
+fn unsealed(
+    exchange: &Exchange,
+    params: Node<'_>,
+    server: u16,
+    name: &str,
+) -> Result<Option<Edit>, Reject> {
+    let Some(place) = params.get("requestState") else { return Ok(None) };
+    let sealed = place.text().ok_or(Reject::RpcParams)?;
     let servers = &exchange.world.snapshot.config.servers;
-    if let ([_], true) = (servers.as_slice(), is_uri(exchange)) {
-        return Ok((0, known));
-    }
-    if is_uri(exchange) {
-        // Whose resource it is only the servers' lists tell.
-        return Err(Reject::GatewayNotBuilt);
-    }
-    match exchange.world.prefixes.split(known) {
-        Split::Plain { server, name } => Ok((server, name)),
-        // Only the server's list tells what it stands for, and it is not asked for it yet.
-        Split::Unknown | Split::Hashed { .. } => Err(Reject::PolicyCallNoPermit),
-    }
+    let known = servers.get(usize::from(server)).ok_or(Reject::GatewayFault)?;
+    let kept = Kept { server: &known.name, method: exchange.scratch.call.method(), name };
+    let (owner, now) = (handshake::owner(exchange)?, exchange.judged.wall.seconds());
+    let state = kept.open(&exchange.world.keyring, &owner, now, sealed)?;
+    let mut json = Vec::with_capacity(state.len() + 2);
+    write::string(&state, &mut json);
+    Ok(Some((place.range(), json)))
 }
 
-fn is_uri(exchange: &Exchange) -> bool {
-    let call = &exchange.scratch.call;
-    call.targets().any(|target| matches!(target, Target::Resource(_)))
-}
-
-/// What means something between agent and gateway only goes no further: our own names, and what
-/// the agent could be asked for, as long as nobody carries such questions.
-fn for_one_hop(params: Node<'_>, edits: &mut Edits<'_>) -> Result<(), Unfit> {
+/// What means something between agent and gateway only goes no further: our own names, and of what
+/// the agent can be asked for all that nobody carries.
+fn for_one_hop<'j>(
+    params: Node<'_>,
+    capabilities: &'j [u8],
+    edits: &mut Edits<'j>,
+) -> Result<(), Unfit> {
     let Some(meta) = params.get("_meta") else { return Ok(()) };
     edits.remove_members(meta, |key| key.starts_with("io.portcullis/"))?;
     match meta.get(CLIENT_CAPABILITIES) {
-        Some(capabilities) => edits.put(capabilities.range(), b"{}"),
+        Some(declared) => edits.put(declared.range(), capabilities),
         None => Ok(()),
     }
 }
@@ -345,5 +377,12 @@ impl Traced {
 
 /// The era of a server is found out once; a session that it forgot is opened once more.
 const TURNS_MAX: usize = 4;
+/// What a modern server may ask for, in a result of its own, of a modern agent. A page to visit is
+/// not among it: policy has to judge its host first.
+const CARRIED: ClientCapabilities = ClientCapabilities(
+    ClientCapabilities::ALL.0
+        & !ClientCapabilities::ELICITATION_URL.0
+        & !ClientCapabilities::ROOTS_CHANGED.0,
+);
 /// What another era adds to a request.
 const BODY_MORE_BYTES: usize = 512;

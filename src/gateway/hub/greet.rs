@@ -6,22 +6,18 @@
 
 use std::rc::Rc;
 
-use super::leg;
+pub(super) use super::ours::{Ours, converse, judged};
 use crate::clock::Monotonic;
 use crate::gateway::exchange::Exchange;
 use crate::hub::hello::{Found, HelloKey, Probe};
 use crate::hub::sessions::{Entered, Opening, SessionKey, UpstreamSession};
-use crate::limits::HUB_MESSAGES_BEFORE_ANSWER_MAX;
+use crate::mcp::Era;
 use crate::mcp::capability::{ClientCapabilities, era_of};
-use crate::mcp::handshake::{self, Hello, INITIALIZED, NEWEST_LEGACY, Verdict};
+use crate::mcp::handshake::{Hello, NEWEST_LEGACY, Verdict};
 use crate::mcp::hub_session::SessionMark;
-use crate::mcp::message::{Message, Said};
-use crate::mcp::span::Document;
-use crate::mcp::{Era, Listed, Mirrored, write};
 use crate::net::Either;
 use crate::policy::Permit;
 use crate::reject::Reject;
-use crate::relay::{Blind, Heard, OwnHead, Talk};
 use crate::shard::Shard;
 
 /// Whom the hub speaks for.
@@ -36,7 +32,8 @@ pub(super) struct Speaker {
 }
 
 impl Speaker {
-    fn legacy_revision(&self) -> &'static str {
+    /// What to ask a legacy server for.
+    pub(super) fn legacy_revision(&self) -> &'static str {
         match era_of(self.revision) {
             Era::Legacy => self.revision,
             Era::Modern => NEWEST_LEGACY,
@@ -86,6 +83,21 @@ pub(super) struct Greeted {
     pub(super) hello: Rc<Hello>,
     /// Our session with it, if it is a legacy one.
     pub(super) session: Option<(SessionKey, Rc<UpstreamSession>)>,
+    key: HelloKey,
+}
+
+impl Greeted {
+    /// What is spoken with the server: a session was agreed on by itself.
+    pub(super) fn revision(&self) -> &'static str {
+        self.session.as_ref().map_or(self.hello.revision, |(_, session)| session.revision)
+    }
+
+    /// The server refused a request in the form that its handshake asked for, as one of the other
+    /// era would. It may have become one: the next request holds the handshake anew, unless this
+    /// one was held a moment ago.
+    pub(super) fn doubt(&self, shard: &Shard) {
+        let _ = shard.hub.hellos.contradict(&self.key, &self.hello, shard.timers.now());
+    }
 }
 
 /// Sees to it that the server of `permit`, which is the request's own, is known and has a session
@@ -106,7 +118,7 @@ pub(super) async fn greeted(
         Era::Legacy => Some((greeting.session_key(), greeting.session().await?)),
         Era::Modern => None,
     };
-    Ok(Greeted { hello, session })
+    Ok(Greeted { hello, session, key: greeting.hello_key() })
 }
 
 /// One principal in front of one server, under one credential.
@@ -365,205 +377,9 @@ enum Opened {
     Said(Verdict),
 }
 
-/// One message of ours.
-pub(super) struct Ours {
-    body: Vec<u8>,
-    /// What the header says; none with `initialize`, in which it is agreed on.
-    version: Option<&'static str>,
-    /// `Mcp-Method`, of a modern one.
-    method: Option<&'static str>,
-    /// False for what has no answer but 202.
-    answered: bool,
-}
-
-impl Ours {
-    fn handshake(era: Era, speaker: &Speaker) -> Self {
-        let mut body = Vec::with_capacity(512);
-        match era {
-            Era::Legacy => {
-                let revision = speaker.legacy_revision();
-                handshake::write_initialize(ID, revision, speaker.capabilities, &mut body);
-                Self { body, version: None, method: None, answered: true }
-            }
-            Era::Modern => {
-                handshake::write_discover(ID, speaker.capabilities, &mut body);
-                let (version, method) = (Some(handshake::MODERN), Some("server/discover"));
-                Self { body, version, method, answered: true }
-            }
-        }
-    }
-
-    /// Asks a server that speaks `revision` for one page of a list.
-    pub(super) fn list(
-        revision: &'static str,
-        listed: Listed,
-        id: &str,
-        cursor: Option<&str>,
-        capabilities: ClientCapabilities,
-    ) -> Self {
-        let modern = era_of(revision) == Era::Modern;
-        let mut body = Vec::with_capacity(512);
-        body.extend_from_slice(br#"{"jsonrpc":"2.0","id":"#);
-        write::string(id, &mut body);
-        body.extend_from_slice(br#","method":"#);
-        write::string(listed.method(), &mut body);
-        if modern || cursor.is_some() {
-            body.extend_from_slice(br#","params":{"#);
-            if modern {
-                body.extend_from_slice(br#""_meta":"#);
-                handshake::write_meta(capabilities, &mut body);
-            }
-            if let Some(cursor) = cursor {
-                body.extend_from_slice(if modern { br#","cursor":"# } else { br#""cursor":"# });
-                write::string(cursor, &mut body);
-            }
-            body.push(b'}');
-        }
-        body.push(b'}');
-        let method = modern.then_some(listed.method());
-        Self { body, version: Some(revision), method, answered: true }
-    }
-
-    fn initialized(revision: &'static str) -> Self {
-        Self { body: INITIALIZED.to_vec(), version: Some(revision), method: None, answered: false }
-    }
-}
-
-/// Judges a message of ours as the principal's own.
-///
-/// # Errors
-/// The denial.
-pub(super) async fn judged(
-    shard: &Shard,
-    exchange: &Exchange,
-    server: u16,
-    ours: &Ours,
-) -> Result<Visible, Reject> {
-    let sent = Mirrored {
-        protocol_version: ours.version.map(str::as_bytes),
-        method: ours.method.map(str::as_bytes),
-        name: None,
-    };
-    let mut leg = exchange.leg(shard, server, ours.body.clone(), &sent)?;
-    match leg.judge(shard).await {
-        Ok(permit) => Ok(Visible { leg, permit }),
-        Err(reject) => {
-            leg.unsent(shard);
-            Err(reject)
-        }
-    }
-}
-
-impl Exchange {
-    /// A leg that was judged and then not needed: nothing was sent, so nothing is recorded.
-    pub(super) fn unsent(self, shard: &Shard) {
-        shard.release_scratch(self.scratch);
-    }
-}
-
-/// What a server answered.
-pub(super) struct Answered {
-    pub(super) status: u16,
-    /// The session that it opened.
-    session: Option<Vec<u8>>,
-    /// The message that answers ours.
-    pub(super) text: Option<Vec<u8>>,
-}
-
-impl Answered {
-    fn verdict(&self, asked: Era) -> Verdict {
-        let mut document = Document::new();
-        let text = self.text.as_deref();
-        let read = text.and_then(|text| document.read(text).and_then(Message::read).ok());
-        Verdict::of(asked, ID, self.status, read.as_ref().zip(text))
-    }
-}
-
-/// Sends the message of a leg that was judged, and hears what answers it. The leg ends with its
-/// record, whatever came of it.
-pub(super) async fn converse(
-    shard: &Shard,
-    visible: Visible,
-    ours: &Ours,
-    session: Option<&[u8]>,
-    until: Monotonic,
-) -> Result<Answered, Reject> {
-    let Visible { mut leg, permit } = visible;
-    let answered = talk(shard, &mut leg, permit, ours, session, until).await;
-    leg.record(shard, answered.as_ref().err().copied());
-    answered
-}
-
-async fn talk(
-    shard: &Shard,
-    exchange: &mut Exchange,
-    permit: Permit,
-    ours: &Ours,
-    session: Option<&[u8]>,
-    until: Monotonic,
-) -> Result<Answered, Reject> {
-    exchange.admit(shard)?;
-    let credential = exchange.obtain(shard, &permit)?;
-    exchange.commit(shard)?;
-    let head = OwnHead {
-        protocol_version: ours.version,
-        mcp_method: ours.method,
-        session,
-        ..OwnHead::default()
-    };
-    let used = permit.credential();
-    let opened =
-        leg::open(shard, exchange, permit, credential.as_deref(), &head, &mut Blind, until).await;
-    match opened {
-        Ok(mut talk) => {
-            exchange.outcome.upstream_status = Some(talk.status());
-            hear(&mut talk, ours, until).await
-        }
-        Err(failed) => {
-            exchange.outcome.upstream_status = failed.upstream_status;
-            if let (Some(_), Some(used)) = (failed.permit, used) {
-                // It may have been rotated: the next handshake reads it anew.
-                shard.credentials.evict(used);
-            }
-            Err(failed.reject)
-        }
-    }
-}
-
-/// Hears until the answer; what a server says before it is not for a handshake.
-async fn hear(talk: &mut Talk<'_>, ours: &Ours, until: Monotonic) -> Result<Answered, Reject> {
-    let status = talk.status();
-    let session = talk.session().map(<[u8]>::to_vec);
-    let mut document = Document::new();
-    for _ in 0..HUB_MESSAGES_BEFORE_ANSWER_MAX {
-        let (text, last) = match talk.next(until).await? {
-            Heard::Message(text) => (text, true),
-            Heard::Event(event) => (event.data(), false),
-            Heard::Accepted | Heard::End => return Ok(Answered { status, session, text: None }),
-        };
-        let answers = |message: &Message<'_>| match message.said {
-            Said::Result(_) | Said::Error { .. } => true,
-            Said::Request(_) | Said::Notification(_) => false,
-        };
-        let read = document.read(text).and_then(Message::read);
-        if ours.answered && (last || read.as_ref().is_ok_and(answers)) {
-            let text = Some(text.to_vec());
-            if last {
-                // Heard to its end, so that its connection can be used again.
-                let _ = talk.next(until).await;
-            }
-            return Ok(Answered { status, session, text });
-        }
-    }
-    Err(Reject::UpstreamMalformed)
-}
-
 const fn other(era: Era) -> Era {
     match era {
         Era::Legacy => Era::Modern,
         Era::Modern => Era::Legacy,
     }
 }
-
-/// The id of a handshake. Requests of a session have numbers from 1.
-const ID: &[u8] = br#""g0""#;

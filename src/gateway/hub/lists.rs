@@ -19,13 +19,13 @@ use crate::gateway::words::Words;
 use crate::hub::catalog::{CatalogKey, Found, Owner, Use};
 use crate::limits::CATALOG_LIFETIME;
 use crate::listener::Downstream;
-use crate::mcp::Listed;
-use crate::mcp::capability::ServerCapabilities as Server;
+use crate::mcp::capability::{ServerCapabilities as Server, era_of};
 use crate::mcp::catalog::{Catalog, Entry, Gatherer, Unusable};
 use crate::mcp::message::{Message, ResultKind, Said};
 use crate::mcp::names;
 use crate::mcp::paging::{Answer, Missing, Page, Place};
 use crate::mcp::span::{Document, Node, NodeKind};
+use crate::mcp::{Era, Listed};
 use crate::policy::Permit;
 use crate::reject::Reject;
 use crate::relay::{Oversight as _, Relayed};
@@ -114,6 +114,8 @@ struct Listing {
     catalog: Rc<Catalog>,
     /// For how many milliseconds more it may be shown.
     left_ms: u64,
+    /// No server was asked for it.
+    remembered: bool,
 }
 
 /// Why a server has no part in the answer.
@@ -201,8 +203,29 @@ impl Asking<'_> {
     /// `None` for a server that is not there for this agent.
     async fn part(&self, prefix: &str, what_for: Use) -> Option<Part> {
         let Visible { mut leg, permit } = self.view().await.ok()?;
-        let list = self.list(&mut leg, &permit, what_for).await;
+        let list = match self.list(&permit, what_for).await {
+            // What is remembered must not multiply what a limit grants.
+            Ok(listing) if listing.remembered => {
+                leg.admit(self.shard).map(|()| listing).map_err(Failure::from)
+            }
+            other => other,
+        };
         Some(Part { view: leg, prefix: prefix.to_owned(), list })
+    }
+
+    /// The list as far as it takes to know whose something is, and by what right it was asked for.
+    /// `None` for who may not ask for it.
+    pub(super) async fn known(
+        &self,
+        what_for: Use,
+    ) -> Option<(Exchange, Result<Rc<Catalog>, Reject>)> {
+        let Visible { leg, permit } = self.view().await.ok()?;
+        let list = self.list(&permit, what_for).await;
+        let list = list.map(|listing| listing.catalog).map_err(|failure| match failure {
+            Failure::Reject(reject) => reject,
+            Failure::Refused => Reject::UpstreamMalformed,
+        });
+        Some((leg, list))
     }
 
     /// The agent's own wish for this server's list, judged.
@@ -213,12 +236,7 @@ impl Asking<'_> {
     }
 
     /// What is remembered, or is fetched now.
-    async fn list(
-        &self,
-        view: &mut Exchange,
-        permit: &Permit,
-        what_for: Use,
-    ) -> Result<Listing, Failure> {
+    async fn list(&self, permit: &Permit, what_for: Use) -> Result<Listing, Failure> {
         let snapshot = &self.exchange.world.snapshot;
         let small = |index: usize| u16::try_from(index).map_err(|_| Reject::GatewayFault);
         let key = CatalogKey {
@@ -232,9 +250,7 @@ impl Asking<'_> {
         let catalogs = &self.shard.hub.catalogs;
         let fetch = match catalogs.find(&key, what_for, self.shard.timers.now()) {
             Found::Known(catalog, left_ms) => {
-                // What is remembered must not multiply what a limit grants.
-                view.admit(self.shard)?;
-                return Ok(Listing { catalog, left_ms });
+                return Ok(Listing { catalog, left_ms, remembered: true });
             }
             Found::Unknown(fetch) => fetch,
         };
@@ -244,7 +260,8 @@ impl Asking<'_> {
         let may_share = server.is_some_and(|server| server.share_public_results);
         let life_ms = u64::try_from(CATALOG_LIFETIME.as_millis()).unwrap_or(u64::MAX);
         let left_ms = catalog.ttl_ms().min(life_ms);
-        Ok(Listing { catalog: catalogs.keep(fetch, catalog, may_share), left_ms })
+        let catalog = catalogs.keep(fetch, catalog, may_share);
+        Ok(Listing { catalog, left_ms, remembered: false })
     }
 
     /// All pages. A credential that was refused is read anew, and a session that the server forgot
@@ -268,6 +285,9 @@ impl Asking<'_> {
         let mut gatherer = Gatherer::new(listed);
         if !greeted.hello.capabilities.hold(needed(listed)) {
             return Ok(gatherer.finish());
+        }
+        if (era_of(speaker.revision), greeted.hello.era) == (Era::Legacy, Era::Modern) {
+            gatherer = gatherer.for_legacy();
         }
         let mut document = Document::new();
         let mut cursor: Option<String> = None;

@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 
 use super::answer::Agent;
-use super::cancel;
-use super::leg;
+use super::{cancel, handshake, leg};
 use crate::clock::Monotonic;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::oversight::Watch;
@@ -13,9 +12,10 @@ use crate::limits::{HUB_MESSAGES_BEFORE_ANSWER_MAX, WHEEL_TICK};
 use crate::listener::Downstream;
 use crate::mcp::bridge::{Out, Same, ToLegacy, ToModern};
 use crate::mcp::capability::era_of;
-use crate::mcp::message::Message;
+use crate::mcp::message::{Message, ServerNote};
 use crate::mcp::span::Document;
-use crate::mcp::{Era, Mirrored};
+use crate::mcp::state::Kept;
+use crate::mcp::{Era, Listed, Mirrored};
 use crate::reject::Reject;
 use crate::relay::{Blind, Heard, OwnHead, Relayed, Talk};
 use crate::shard::Shard;
@@ -28,9 +28,14 @@ pub(super) enum Turned {
 }
 
 impl Turned {
-    fn heard(&self, message: &Message<'_>, text: &[u8]) -> Result<Out, Reject> {
+    fn heard(
+        &self,
+        message: &Message<'_>,
+        text: &[u8],
+        state: Option<&[u8]>,
+    ) -> Result<Out, Reject> {
         match self {
-            Self::Same(same) => same.heard(message, text),
+            Self::Same(same) => same.heard(message, text, state),
             Self::ToLegacy(bridge) => bridge.heard(message, text),
             Self::ToModern(bridge) => bridge.heard(message, text),
         }
@@ -43,6 +48,8 @@ pub(super) struct Reply<'a> {
     pub(super) turned: Turned,
     /// Ours with the server.
     pub(super) session: Option<&'a [u8]>,
+    /// What it calls what was asked for.
+    pub(super) name: &'a str,
     /// What it speaks.
     pub(super) revision: &'static str,
     /// What a legacy server knows the request by.
@@ -82,14 +89,6 @@ impl Reply<'_> {
         Ok(answered)
     }
 
-    /// Tells a legacy server, which does not take the end of a connection for a word, that its
-    /// answer is wanted no more (2025-11-25 transports, "Sending Messages"); if it was cancelled.
-    pub(super) async fn tell_cancelled(&self, exchange: &Exchange) {
-        if exchange.is_cancelled() && era_of(self.revision) == Era::Legacy {
-            self.reply(exchange, cancel::message(&self.up_id)).await;
-        }
-    }
-
     /// Of an answer from the other era only its message means something here.
     const fn status(&self, upstream: u16) -> u16 {
         match self.turned {
@@ -119,16 +118,50 @@ impl Reply<'_> {
             }
             let root = document.read(&text).map_err(|_| Reject::UpstreamMalformed)?;
             let message = Message::read(root).map_err(|_| Reject::UpstreamMalformed)?;
-            let out = self.turned.heard(&message, &text)?;
+            let state = self.seal(exchange, &message)?;
+            let out = self.turned.heard(&message, &text, state.as_deref())?;
             drop(text);
             document.forget();
             match out {
                 Out::Answer(message) => return Ok(message),
                 Out::Down(message) => agent.say(&message).await?,
                 Out::Up(message) => self.reply(exchange, message).await,
-                Out::Changed(_) | Out::Dropped => {}
+                Out::Changed(note) => self.changed(exchange, note),
+                Out::Dropped => {}
                 Out::Stray => self.stray(exchange),
             }
+        }
+    }
+
+    /// The state that the server gives, if it does, as the agent gets it.
+    fn seal(&self, exchange: &Exchange, message: &Message<'_>) -> Result<Option<Vec<u8>>, Reject> {
+        let Some(state) = message.about.request_state else { return Ok(None) };
+        let state = state.text().ok_or(Reject::UpstreamMalformed)?;
+        let kept = Kept {
+            server: &exchange.scratch.server,
+            method: exchange.scratch.call.method(),
+            name: self.name,
+        };
+        let (now, owner) = (self.shard.clock.now().wall.seconds(), handshake::owner(exchange)?);
+        let mut sealed = b"\"".to_vec();
+        kept.seal(&exchange.world.keyring, &owner, now, state, &mut sealed)?;
+        sealed.push(b'"');
+        Ok(Some(sealed))
+    }
+
+    /// Tells a legacy server, which does not take the end of a connection for a word, that its
+    /// answer is wanted no more (2025-11-25 transports, "Sending Messages"); if it was cancelled.
+    pub(super) async fn tell_cancelled(&self, exchange: &Exchange) {
+        if exchange.is_cancelled() && era_of(self.revision) == Era::Legacy {
+            self.reply(exchange, cancel::message(&self.up_id)).await;
+        }
+    }
+
+    /// What the server lists is not what is remembered of it.
+    fn changed(&self, exchange: &Exchange, note: ServerNote) {
+        let Some(server) = exchange.server else { return };
+        for listed in Listed::changed_by(note) {
+            self.shard.hub.catalogs.forget(server, *listed);
         }
     }
 

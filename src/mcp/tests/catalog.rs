@@ -115,6 +115,27 @@ fn names_that_are_ours_are_cut_out_of_what_servers_say() {
 }
 
 #[test]
+fn a_legacy_agent_gets_no_schema_that_its_revision_does_not_have() {
+    let tools = r#"{"tools":[{"name":"a","outputSchema":{"type":"array"},"_meta":null,"z":1},
+        {"outputSchema":{"type":"object","x":[]},"name":"b"},
+        {"outputSchema":true,"_meta":{"io.portcullis/x":1,"k":2},"name":"c"},{"name":"d"}]}"#;
+    let text = format!(r#"{{"result":{tools}}}"#);
+    let mut gatherer = Gatherer::new(Listed::Tools).for_legacy();
+    assert_eq!(page(&mut gatherer, &text), Ok(None));
+    assert_eq!(
+        written(&gatherer.finish()),
+        [
+            r#"{"name":"p_a","z":1}"#,
+            r#"{"outputSchema":{"type":"object","x":[]},"name":"p_b"}"#,
+            r#"{"_meta":{"k":2},"name":"p_c"}"#,
+            r#"{"name":"p_d"}"#,
+        ]
+    );
+    let as_it_is = written(&gathered(Listed::Tools, &[tools]));
+    assert_eq!(as_it_is[0], r#"{"name":"p_a","outputSchema":{"type":"array"},"z":1}"#);
+}
+
+#[test]
 fn pages_go_on_by_any_cursor_and_the_strictest_page_counts() {
     let mut gatherer = Gatherer::new(Listed::Tools);
     let mut next =
