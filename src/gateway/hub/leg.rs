@@ -16,8 +16,8 @@ use crate::relay::{Asked, Eye, Failed, OwnHead, Talk, To};
 use crate::shard::Shard;
 
 /// Whether a server may have forgotten the session that a request came with: 404 (2025-11-25
-/// transports, "Session Management"), or 400, as the TypeScript SDK's example servers say it. Either
-/// way it refused before it acted.
+/// transports, "Session Management"), or 400, as the TypeScript SDK's example servers say it.
+/// Either way it refused before it acted.
 pub(super) const fn forgot_session(status: u16) -> bool {
     matches!(status, 400 | 404)
 }
