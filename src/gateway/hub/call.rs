@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use super::cancel;
 use super::greet::{self, Greeted, Speaker};
+use super::params::ToolCall;
 use super::reply::{Reply, Turned};
 use super::resolve::resolve;
 use super::{handshake, leg};
@@ -65,10 +66,12 @@ pub(super) async fn serve(
             continue;
         }
         let session = greeted.as_ref().and_then(|greeted| greeted.session.as_ref());
+        let call = ToolCall { server: aimed.server, tool: &aimed.name, revision };
+        let params = call.fields(shard, exchange, speaker, &permit, &traced.params).await?;
         let head = aimed.head(revision, &traced);
         let head = OwnHead {
             session: session.and_then(|(_, session)| session.id.as_deref()),
-            params: &traced.params(),
+            params: &borrowed(&params),
             ..head
         };
         let reply =
@@ -370,10 +373,10 @@ impl Traced {
             params: params.collect(),
         }
     }
+}
 
-    fn params(&self) -> Vec<(&str, &[u8])> {
-        self.params.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect()
-    }
+fn borrowed(params: &[(String, Vec<u8>)]) -> Vec<(&str, &[u8])> {
+    params.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect()
 }
 
 /// The era of a server is found out once; a session that it forgot is opened once more.
