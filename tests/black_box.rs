@@ -30,6 +30,8 @@ mod hub_rig;
 mod hub_bridge;
 #[path = "black_box/hub_handshakes.rs"]
 mod hub_handshakes;
+#[path = "black_box/hub_storm.rs"]
+mod hub_storm;
 #[path = "black_box/hub_whole.rs"]
 mod hub_whole;
 #[path = "black_box/mmdb.rs"]

@@ -169,9 +169,13 @@ impl Catalog {
         }
     }
 
-    /// The names on `/mcp` that more than one item would have, sorted.
+    /// The names on `/mcp` that more than one item would have, sorted. One of the two is cut at
+    /// least: names that are not are as different there as here.
     #[must_use]
     pub fn ambiguous(&self, prefix: &str) -> Vec<String> {
+        if !self.entries().any(|entry| names::is_cut(prefix, entry.name())) {
+            return Vec::new();
+        }
         let mut hashed: Vec<String> = Vec::new();
         for entry in self.entries() {
             let mut outer = String::new();

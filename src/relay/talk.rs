@@ -387,3 +387,6 @@ impl Drop for Talk<'_> {
         self.relay.give(std::mem::take(&mut self.input));
     }
 }
+
+#[cfg(test)]
+mod tests;

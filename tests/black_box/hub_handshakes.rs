@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::gateway::{DRIVERS, Gateway};
-use super::hub_peer::{MODERN, Role, Trouble};
+use super::client::text;
+use super::gateway::{DRIVERS, Driver, Gateway, until};
+use super::hub_peer::{MODERN, Peer, Role, Trouble};
 use super::hub_rig::{Hub, Told};
+use super::setup::API_KEY;
 
 const FOUR: [(&str, Role); 4] = [
     ("dual", Role::Dual),
@@ -295,5 +297,72 @@ fn what_is_not_offered_is_refused_and_notifications_are_taken() {
             assert_eq!(legacy.say(&note).answer.status, 202, "{method}");
         }
         assert_eq!(hub.peer("dual").count(), before, "none of it is the server's");
+    }
+}
+
+/// A credential that a handshake is refused with may have been rotated: it is read anew once. Other
+/// servers never see it.
+#[test]
+fn a_handshake_that_is_refused_is_held_once_more_with_a_fresh_credential() {
+    let peer = Peer::start("keyed", Role::Legacy);
+    let more = format!(
+        "\n[[server]]\nname = \"keyed\"\nurl = \"http://127.0.0.1:{}/mcp\"\n\
+         trust_private_addresses = true\ncredential = \"keyed\"\n\
+         [[credential]]\nname = \"keyed\"\nkind = \"api_key\"\nservers = [\"keyed\"]\n\
+         header = \"X-Key\"\nsecret = \"file:upstream.key\"\n",
+        peer.port
+    );
+    let rules = "@id(\"keyed\") permit (principal == User::\"hana\", action, \
+                 resource in Server::\"keyed\");\n";
+    let hub = Hub::start(Driver::Epoll, &FOUR[1..2], &more, rules);
+    peer.trouble("initialize", Some(Trouble::Status(401)));
+    let told = initialize(&hub, "hana", "2025-11-25");
+    let missing = &told.result()["_meta"]["io.portcullis/partial"];
+    assert_eq!(*missing, json!([{"server": "keyed", "reason": "upstream_auth"}]), "{told:?}");
+    assert_eq!(told.result()["capabilities"], offered());
+    assert_eq!(peer.heard("initialize").len(), 2, "twice and no more, and not in the other era");
+    assert_eq!(peer.count(), 2);
+    peer.trouble("initialize", None);
+    let told = initialize(&hub, "hana", "2025-11-25");
+    assert!(told.result().get("_meta").is_none(), "{told:?}");
+    for heard in peer.heard("initialize").iter().chain(&peer.heard("notifications/initialized")) {
+        assert_eq!(heard.header("x-key"), Some(API_KEY));
+    }
+    assert!(hub.peer("old").heard("initialize").iter().all(|it| it.header("x-key").is_none()));
+}
+
+/// Requests that meet a server nobody has met yet wait for one handshake on each core, and all of
+/// them for that one.
+#[test]
+fn many_at_once_hold_one_handshake() {
+    const MANY: usize = 12;
+    for driver in DRIVERS {
+        let hub = Hub::start(driver, &FOUR[2..3], "", "");
+        let (bare, cores) = (hub.peer("bare"), std::thread::available_parallelism().unwrap().get());
+        bare.trouble("initialize", Some(Trouble::Held));
+        let under_way = || {
+            let page = text(&hub.gateway.page("/metrics").body);
+            let lines = page.lines().filter(|line| line.starts_with("portcullis_inflight"));
+            let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok());
+            values.sum::<usize>()
+        };
+        std::thread::scope(|scope| {
+            let calls: Vec<_> = (0..MANY)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut agent = hub.modern("hana", "/mcp");
+                        agent.revision = "2025-11-25".to_owned();
+                        agent.call("bare_alpha", json!({})).said().to_owned()
+                    })
+                })
+                .collect();
+            until("all are under way", || under_way() >= MANY);
+            bare.release();
+            for call in calls {
+                assert_eq!(call.join().unwrap(), "bare \"alpha\" {}", "{driver:?}");
+            }
+        });
+        let held = bare.heard("initialize").len();
+        assert!(held <= cores, "{held} handshakes on {cores} cores, {driver:?}");
     }
 }

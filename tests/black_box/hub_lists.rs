@@ -357,3 +357,55 @@ fn each_page_of_each_server_has_its_record() {
         assert_eq!(legs, [leg("dual"), leg("old"), leg("old")], "{driver:?}");
     }
 }
+
+#[test]
+fn a_public_list_is_shared_where_the_configuration_believes_it() {
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let ida = "@id(\"ida\") permit (principal == User::\"ida\", action, resource);\n";
+    let servers = [("dual", Role::Dual), ("new", Role::Modern)];
+    for driver in DRIVERS {
+        // Appended to the last server's table.
+        let hub = Hub::start(driver, &servers, "share_public_results = true\n", ida);
+        let list = json!({"tools": [{"name": "x", "inputSchema": {"type": "object"}}],
+            "resultType": "complete", "ttlMs": 3_600_000, "cacheScope": "public"});
+        for peer in &hub.peers {
+            peer.trouble("tools/list", Some(Trouble::Result(list.clone())));
+        }
+        let heard = || hub.peers.iter().map(|peer| peer.heard("tools/list").len());
+        for user in ["hana", "ida"] {
+            let agent = hub.modern(user, "/mcp");
+            for _ in 0..8 * cores {
+                let told = agent.ask("tools/list", json!({}));
+                assert_eq!(told.result()["tools"].as_array().unwrap().len(), 2);
+                assert_eq!(told.result()["cacheScope"], "private", "what is shown is one user's");
+            }
+        }
+        assert_eq!(heard().collect::<Vec<_>>(), [2 * cores, cores], "{driver:?}");
+    }
+}
+
+/// What is remembered does not multiply what is granted; and one server's limit is not another's.
+#[test]
+fn a_list_counts_for_each_server_that_it_is_of() {
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let limit = "\n[[rate_limit]]\nname = \"few\"\nper = [\"user\"]\nserver = \"dual\"\n\
+                 requests = 6\nseconds = 10800\n";
+    for driver in DRIVERS {
+        let hub = Hub::start(driver, &FOUR[..2], limit, "");
+        hub.peer("dual").script().ttl_ms = 3_600_000;
+        let agent = hub.modern("hana", "/mcp");
+        let mut whole = 0;
+        for _ in 0..16 * cores {
+            let told = agent.ask("tools/list", json!({}));
+            let tools = told.result()["tools"].as_array().unwrap();
+            assert_eq!(tools.last().unwrap()["name"], "old_beta", "{told:?}");
+            if tools.len() == 4 {
+                whole += 1;
+            } else {
+                assert_eq!(missing(&told), [("dual".to_owned(), "quota".to_owned())]);
+            }
+        }
+        // Of six, the first two of each core are its handshake and its list.
+        assert!((4..=5 * cores).contains(&whole), "{driver:?} {whole}");
+    }
+}

@@ -6,6 +6,7 @@
 
 use std::rc::Rc;
 
+use super::ours::Answered;
 pub(super) use super::ours::{Ours, converse, judged};
 use crate::clock::Monotonic;
 use crate::gateway::exchange::Exchange;
@@ -235,9 +236,7 @@ impl<'a> Greeting<'a> {
 
     async fn discover(&self, first: Option<Visible>) -> Result<Verdict, Reject> {
         let ours = Ours::handshake(Era::Modern, self.speaker);
-        let visible = self.or_judged(first, &ours).await?;
-        let answered = converse(self.shard, visible, &ours, None, self.until).await?;
-        Ok(answered.verdict(Era::Modern))
+        Ok(self.say(first, &ours, None).await?.verdict(Era::Modern))
     }
 
     /// A session with a server whose era is to be found out by opening one.
@@ -304,15 +303,11 @@ impl<'a> Greeting<'a> {
         &self,
         first: Option<Visible>,
     ) -> Result<(Verdict, Option<Vec<u8>>), Reject> {
-        let ours = Ours::handshake(Era::Legacy, self.speaker);
-        let visible = self.or_judged(first, &ours).await?;
-        let answered = converse(self.shard, visible, &ours, None, self.until).await?;
+        let answered = self.say(first, &Ours::handshake(Era::Legacy, self.speaker), None).await?;
         let verdict = answered.verdict(Era::Legacy);
         if let Verdict::Speaks(hello) = &verdict {
             let note = Ours::initialized(hello.revision);
-            let visible = judged(self.shard, self.exchange, self.server, &note).await?;
-            let id = answered.session.as_deref();
-            let heard = converse(self.shard, visible, &note, id, self.until).await?;
+            let heard = self.say(None, &note, answered.session.as_deref()).await?;
             if !matches!(heard.status, 200 | 202 | 204) {
                 return Err(Reject::UpstreamMalformed);
             }
@@ -342,6 +337,24 @@ impl<'a> Greeting<'a> {
                     Err(Reject::UpstreamMalformed)
                 }
             },
+        }
+    }
+
+    /// Says `ours`, which `first` is when it was judged already. A credential that was refused may
+    /// have been rotated: it is read anew once, by a decision of its own.
+    async fn say(
+        &self,
+        first: Option<Visible>,
+        ours: &Ours,
+        session: Option<&[u8]>,
+    ) -> Result<Answered, Reject> {
+        let visible = self.or_judged(first, ours).await?;
+        match converse(self.shard, visible, ours, session, self.until).await {
+            Err(Reject::UpstreamAuth) if self.credential.is_some() => {
+                let visible = self.or_judged(None, ours).await?;
+                converse(self.shard, visible, ours, session, self.until).await
+            }
+            answered => answered,
         }
     }
 

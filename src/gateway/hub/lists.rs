@@ -426,10 +426,12 @@ impl Merged {
             let mut kept = Vec::with_capacity(names.len());
             watch.keep(listed, names.len(), &names, &mut kept).await?;
             for (entry, _) in window.iter().zip(kept).filter(|(_, kept)| *kept) {
-                outer.clear();
-                names::compose(prefix, entry.name(), &mut outer);
-                if ambiguous.binary_search(&outer).is_ok() {
-                    continue;
+                if !ambiguous.is_empty() {
+                    outer.clear();
+                    names::compose(prefix, entry.name(), &mut outer);
+                    if ambiguous.binary_search(&outer).is_ok() {
+                        continue;
+                    }
                 }
                 if !self.page.put(prefix, *entry, server) {
                     break;

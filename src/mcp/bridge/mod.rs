@@ -18,6 +18,7 @@
 //! | logs | as the agent asked in `_meta` | as they are |
 //! | news of lists | to the gateway only | to the gateway only |
 
+pub mod asking;
 mod same;
 mod to_legacy;
 mod to_modern;

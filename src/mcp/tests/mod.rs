@@ -1,6 +1,7 @@
 //! Cases M01-M10 as whole bodies, the eras, and the differential test against a second parser.
 
 mod arguments;
+mod asking;
 mod catalog;
 mod bridge;
 mod differential;
