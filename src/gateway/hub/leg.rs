@@ -145,4 +145,15 @@ pub(super) fn timeout(exchange: &Exchange) -> Duration {
     Duration::from_secs(server.map_or(0, |server| server.timeout_seconds))
 }
 
+/// Says what became of the answer that [`open`] or [`send`] began.
+pub(super) fn heard<T>(shard: &Shard, exchange: &Exchange, heard: &Result<T, Reject>) {
+    let Some(server) = exchange.server else { return };
+    let (why, now) = (heard.as_ref().err().copied(), shard.timers.now());
+    let generation = exchange.world.snapshot.config_generation;
+    shard.hub.breakers.heard(server, generation, why, now);
+    if let Some(why) = why {
+        shard.upstream_failed(usize::from(server), why);
+    }
+}
+
 const NEVER: Monotonic = Monotonic(u64::MAX);
