@@ -81,7 +81,7 @@ pub(super) async fn serve(
             Ok(talk) => talk,
             Err(reject) => {
                 reply.tell_cancelled(exchange).await;
-                return Err(reject);
+                return Err(hidden(reject));
             }
         };
         if let (true, Some((key, session)), false) =
@@ -95,7 +95,8 @@ pub(super) async fn serve(
         if let (400 | 404, Some(greeted)) = (talk.status(), &greeted) {
             greeted.doubt(shard);
         }
-        return reply.carry(downstream, exchange, &mut left, &mut talk).await;
+        let carried = reply.carry(downstream, exchange, &mut left, &mut talk).await;
+        return carried.map_err(hidden);
     }
     // It says of itself now this and now that.
     Err(Reject::UpstreamEra)
