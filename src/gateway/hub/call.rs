@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use super::cancel;
 use super::greet::{self, Greeted, Speaker};
+use super::params::ToolCall;
 use super::reply::{Reply, Turned};
 use super::resolve::{Hint, resolve};
 use super::{handshake, leg};
@@ -71,10 +72,12 @@ pub(super) async fn serve(
             continue;
         }
         let session = greeted.as_ref().and_then(|greeted| greeted.session.as_ref());
+        let call = ToolCall { server: aimed.server, tool: &aimed.name, revision };
+        let params = call.fields(shard, exchange, speaker, &permit, &traced.params).await?;
         let head = aimed.head(revision, &traced);
         let head = OwnHead {
             session: session.and_then(|(_, session)| session.id.as_deref()),
-            params: &traced.params(),
+            params: &borrowed(&params),
             ..head
         };
         let reply =
@@ -84,7 +87,7 @@ pub(super) async fn serve(
             Ok(talk) => talk,
             Err(reject) => {
                 reply.tell_cancelled(exchange).await;
-                return Err(reject);
+                return Err(hidden(reject));
             }
         };
         if let (true, Some((key, session)), false) =
@@ -98,7 +101,8 @@ pub(super) async fn serve(
         if let (400 | 404, Some(greeted)) = (talk.status(), &greeted) {
             greeted.doubt(shard);
         }
-        return reply.carry(downstream, exchange, &mut left, &mut talk).await;
+        let carried = reply.carry(downstream, exchange, &mut left, &mut talk).await;
+        return carried.map_err(hidden);
     }
     // It says of itself now this and now that.
     Err(Reject::UpstreamEra)
@@ -393,10 +397,10 @@ impl Traced {
             params: params.collect(),
         }
     }
+}
 
-    fn params(&self) -> Vec<(&str, &[u8])> {
-        self.params.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect()
-    }
+fn borrowed(params: &[(String, Vec<u8>)]) -> Vec<(&str, &[u8])> {
+    params.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect()
 }
 
 /// The era of a server is found out once; a session that it forgot is opened once more.

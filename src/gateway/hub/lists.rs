@@ -244,15 +244,7 @@ impl Asking<'_> {
     /// What is remembered, or is fetched now.
     async fn list(&self, permit: &Permit, what_for: Use) -> Result<Listing, Failure> {
         let snapshot = &self.exchange.world.snapshot;
-        let small = |index: usize| u16::try_from(index).map_err(|_| Reject::GatewayFault);
-        let key = CatalogKey {
-            owner: Owner::Identity(*permit.identity()),
-            server: self.server,
-            credential: permit.credential().map(small).transpose()?,
-            generation: snapshot.config_generation,
-            revision: self.speaker.revision,
-            listed: self.listed,
-        };
+        let key = self.key(permit)?;
         let catalogs = &self.shard.hub.catalogs;
         let fetch = match catalogs.find(&key, what_for, self.shard.timers.now()) {
             Found::Known(catalog, left_ms) => {
@@ -268,6 +260,27 @@ impl Asking<'_> {
         let left_ms = catalog.ttl_ms().min(life_ms);
         let catalog = catalogs.keep(fetch, catalog, may_share);
         Ok(Listing { catalog, left_ms, remembered: false })
+    }
+
+    fn key(&self, permit: &Permit) -> Result<CatalogKey, Reject> {
+        let small = |index: usize| u16::try_from(index).map_err(|_| Reject::GatewayFault);
+        Ok(CatalogKey {
+            owner: Owner::Identity(*permit.identity()),
+            server: self.server,
+            credential: permit.credential().map(small).transpose()?,
+            generation: self.exchange.world.snapshot.config_generation,
+            revision: self.speaker.revision,
+            listed: self.listed,
+        })
+    }
+
+    /// The list as far as it is remembered for whom `permit` was given.
+    pub(super) fn remembered(&self, permit: &Permit) -> Option<Rc<Catalog>> {
+        let key = self.key(permit).ok()?;
+        match self.shard.hub.catalogs.find(&key, Use::Routing, self.shard.timers.now()) {
+            Found::Known(catalog, _) => Some(catalog),
+            Found::Unknown(_) => None,
+        }
     }
 
     /// All pages. A credential that was refused is read anew, and a session that the server forgot

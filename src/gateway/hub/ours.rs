@@ -181,7 +181,9 @@ async fn talk(
     match opened {
         Ok(mut talk) => {
             exchange.outcome.upstream_status = Some(talk.status());
-            hear(shard, exchange, &mut talk, ours, until).await
+            let heard = hear(shard, exchange, &mut talk, ours, until).await;
+            leg::heard(shard, exchange, &heard);
+            heard
         }
         Err(failed) => {
             exchange.outcome.upstream_status = failed.upstream_status;

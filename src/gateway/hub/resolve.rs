@@ -67,14 +67,15 @@ fn is_uri(exchange: &Exchange) -> bool {
     exchange.scratch.call.targets().any(|target| matches!(target, Target::Resource(_)))
 }
 
-struct Finder<'a> {
-    shard: &'a Shard,
-    exchange: &'a Exchange,
-    speaker: &'a Speaker,
+/// Who looks for something in the servers' lists.
+pub(super) struct Finder<'a> {
+    pub(super) shard: &'a Shard,
+    pub(super) exchange: &'a Exchange,
+    pub(super) speaker: &'a Speaker,
 }
 
 impl<'a> Finder<'a> {
-    fn asking(&self, server: u16, listed: Listed) -> Asking<'a> {
+    pub(super) fn asking(&self, server: u16, listed: Listed) -> Asking<'a> {
         let config = &self.exchange.world.snapshot.config;
         let own = config.servers.get(usize::from(server)).map_or(0, |it| it.timeout_seconds);
         let time = Duration::from_millis(config.federation.timeout_ms);
