@@ -25,8 +25,7 @@ impl Param {
     /// Its value in the arguments, as a field says it; `None` for one that is not there, is null,
     /// or is nothing that a field can say. `text` is what `arguments` were read from.
     fn said<'d>(&self, arguments: Option<Node<'d>>, text: &'d [u8]) -> Option<(&'d str, NodeKind)> {
-        let step = |node: Node<'d>, key: &Box<str>| node.get(key);
-        let node = self.path.iter().try_fold(arguments?, step)?;
+        let node = self.path.iter().try_fold(arguments?, |node, key| node.get(key))?;
         let said = match node.kind() {
             NodeKind::String => node.text()?,
             NodeKind::True | NodeKind::False | NodeKind::Number => {
