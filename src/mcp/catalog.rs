@@ -8,7 +8,7 @@ mod params;
 
 use std::ops::Range;
 
-pub use self::params::Param;
+pub use self::params::{Param, agree, mirrored};
 use super::list::Listed;
 use super::names;
 use super::span::{Document, Malformed, Member, Node, NodeKind};
@@ -287,7 +287,8 @@ impl Gatherer {
     }
 
     /// The list of a modern server for an agent of a legacy revision, in which an `outputSchema`
-    /// always describes an object (2025-11-25 schema, `Tool`): one that does not is left out.
+    /// always describes an object (2025-11-25 schema, `Tool`): one that does not is left out. So is
+    /// a tool whose arguments cannot be mirrored, which we would have to do for that agent.
     #[must_use]
     pub fn for_legacy(self) -> Self {
         Self { for_legacy: true, ..self }
@@ -376,7 +377,7 @@ impl Gatherer {
         let other = |schema: Node<'_>| schema.get("type").and_then(Node::text) != Some("object");
         let drops = self.for_legacy && schema.is_some_and(other);
         if clean && !drops {
-            return self.catalog.take(element, raw, element.range().start);
+            return self.catalog.take(element, raw, element.range().start, self.for_legacy);
         }
         let mut edits = Edits::new();
         let gone = |key: &str| drops && key == "outputSchema" || null && key == "_meta";
@@ -392,13 +393,20 @@ impl Gatherer {
         let raw = end.and_then(|end| whole.get(element.range().start..end));
         let raw = raw.ok_or(Unusable::Malformed)?;
         let element = self.again.read(raw)?;
-        self.catalog.take(element, raw, 0)
+        self.catalog.take(element, raw, 0, self.for_legacy)
     }
 }
 
 impl Catalog {
     /// Takes an item in that may stay as it is; `raw` stands at `from` of the text of `element`.
-    fn take(&mut self, element: Node<'_>, raw: &[u8], from: usize) -> Result<(), Unusable> {
+    /// Where we mirror arguments ourselves (`mirrors`), a tool for which nobody can is left out.
+    fn take(
+        &mut self,
+        element: Node<'_>,
+        raw: &[u8],
+        from: usize,
+        mirrors: bool,
+    ) -> Result<(), Unusable> {
         let [key] = self.listed.key();
         let [named, meta] = element.pick(&[key, "_meta"])?;
         let named = named.ok_or(Unusable::Malformed)?;
@@ -410,6 +418,15 @@ impl Catalog {
             return Err(Unusable::Malformed);
         }
         let is_named = matches!(self.listed, Listed::Tools | Listed::Prompts);
+        let schema = element.get("inputSchema").filter(|_| self.listed == Listed::Tools);
+        let params_from = self.params.len();
+        let valid = schema.is_none_or(|schema| params::read(schema, &mut self.params));
+        if !valid {
+            self.params.truncate(params_from);
+            if mirrors {
+                return Ok(());
+            }
+        }
         let place = named.range();
         let (start, end) = (place.start.wrapping_sub(from), place.end.wrapping_sub(from));
         let kept_from = self.text.len();
@@ -426,12 +443,6 @@ impl Catalog {
         };
         let name_from = self.names.len();
         self.names.push_str(name);
-        let schema = element.get("inputSchema").filter(|_| self.listed == Listed::Tools);
-        let params_from = self.params.len();
-        let valid = schema.is_none_or(|schema| params::read(schema, &mut self.params));
-        if !valid {
-            self.params.truncate(params_from);
-        }
         self.items.push(Item {
             name: name_from..self.names.len(),
             raw: kept_from..self.text.len(),

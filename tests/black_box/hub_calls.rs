@@ -579,3 +579,39 @@ fn m12_m14_a_state_is_its_owners_and_its_requests() {
     assert_eq!(meta["io.modelcontextprotocol/clientCapabilities"], json!({"roots": {}}));
     assert!(!hub.gateway.everything_written().contains(&sealed));
 }
+
+/// Rules that change while a server works on a call end it: the agent hears that it may not, and
+/// the server that nobody waits.
+#[test]
+fn a_call_under_way_ends_when_it_is_denied() {
+    for driver in DRIVERS {
+        let hub = Hub::start(driver, &FOUR, "", "");
+        for (agent, name) in
+            [(hub.modern("hana", "/mcp"), "new"), (hub.legacy("hana", "/mcp", "2025-11-25"), "old")]
+        {
+            let (peer, tool) = (hub.peer(name), format!("{name}_alpha"));
+            let shown = format!("{name} on {driver:?}");
+            let mut line = Line::of(&hub, agent);
+            assert!(line.call(&tool).said().starts_with(name), "{shown}");
+            peer.trouble("tools/call", Some(Trouble::Held));
+            let before = peer.heard("tools/call").len();
+            line.send(&tool);
+            until("the call is with the server", || peer.heard("tools/call").len() > before);
+            let rules = hub.gateway.directory.join("policies/hub.cedar");
+            let all = std::fs::read_to_string(&rules).unwrap();
+            let kept: Vec<&str> =
+                all.lines().filter(|line| !line.contains(&format!("\"hana-{name}\""))).collect();
+            std::fs::write(&rules, kept.join("\n")).unwrap();
+            // A reload reads all of it again.
+            std::fs::write(hub.gateway.directory.join("vanishing.key"), API_KEY).unwrap();
+            let pid = i32::try_from(hub.gateway.pid()).unwrap();
+            let pid = rustix::process::Pid::from_raw(pid).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+            let answer = line.client.answer().expect("an answer, though the server gives none");
+            assert_eq!((answer.status, answer.code()), (200, Some(1403)), "{shown} {answer:?}");
+            assert_eq!(answer.reason(), "no_permit", "{shown}");
+            assert!(line.call("dual_alpha").said().starts_with("dual"), "{shown}");
+            peer.trouble("tools/call", None);
+        }
+    }
+}

@@ -249,3 +249,64 @@ permit (principal == User::"kim", action == Action::"resources/read",
         }
     }
 }
+
+/// 2026-07-28 streamable HTTP "Custom Headers from Tool Parameters": fields that mirror arguments
+/// are compared where the tool is known, and written for agents whose revision has none.
+#[test]
+fn fields_that_mirror_arguments_say_what_they_say() {
+    let cores = std::thread::available_parallelism().unwrap().get();
+    for driver in DRIVERS {
+        let hub = Hub::start(driver, &THREE[2..], "", "");
+        let peer = hub.peer("new");
+        let schema = json!({"type": "object", "properties": {
+            "region": {"type": "string", "x-mcp-header": "Region"},
+            "n": {"type": "integer", "x-mcp-header": "N"}}});
+        let tools = json!([{"name": "alpha", "inputSchema": schema}]);
+        let list = json!({"tools": tools, "resultType": "complete", "ttlMs": 3_600_000,
+            "cacheScope": "private"});
+        peer.trouble("tools/list", Some(Trouble::Result(list)));
+        let agent = hub.modern("hana", "/mcp");
+        for _ in 0..8 * cores {
+            assert_eq!(agent.names("tools/list"), ["new_alpha"]);
+        }
+        let call = |arguments: serde_json::Value| {
+            json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
+                "name": "new_alpha", "arguments": arguments, "_meta": {
+                    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                    "io.modelcontextprotocol/clientCapabilities": {}}}})
+        };
+        let both = json!({"region": "eu", "n": 42});
+        for (arguments, fields) in [
+            (&both, "Mcp-Param-Region: eu\r\nMcp-Param-N: 42.0\r\nMcp-Param-Other: x\r\n"),
+            (&json!({}), ""),
+        ] {
+            let told = agent.say_with(&call(arguments.clone()), fields);
+            assert!(told.said().starts_with("new"), "{driver:?} {told:?}");
+            let heard = peer.heard("tools/call").pop().unwrap();
+            assert_eq!(heard.header("mcp-param-region").is_some(), !fields.is_empty());
+            assert_eq!(heard.header("mcp-param-other").is_some(), !fields.is_empty());
+        }
+        let calls = peer.heard("tools/call").len();
+        for (arguments, fields) in [
+            (&both, ""),
+            (&both, "Mcp-Param-Region: eu\r\n"),
+            (&both, "Mcp-Param-Region: us\r\nMcp-Param-N: 42\r\n"),
+            (&both, "Mcp-Param-Region: eu\r\nMcp-Param-N: 43\r\n"),
+            (&json!({}), "Mcp-Param-N: 42\r\n"),
+        ] {
+            let told = agent.say_with(&call(arguments.clone()), fields);
+            assert_eq!((told.answer.status, told.code()), (400, Some(-32020)), "{fields:?}");
+        }
+        assert_eq!(peer.heard("tools/call").len(), calls, "the server hears of none");
+        let legacy = hub.legacy("hana", "/mcp", "2025-06-18");
+        for (arguments, region, n) in [
+            (json!({"region": "e\u{e9}", "n": -7}), Some("=?base64?ZcOp?="), Some("-7")),
+            (json!({"n": null}), None, None),
+        ] {
+            assert!(legacy.call("new_alpha", arguments).said().starts_with("new"));
+            let heard = peer.heard("tools/call").pop().unwrap();
+            let sent = (heard.header("mcp-param-region"), heard.header("mcp-param-n"));
+            assert_eq!(sent, (region, n), "{driver:?}");
+        }
+    }
+}

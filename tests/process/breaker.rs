@@ -1,7 +1,7 @@
 //! A server of `/mcp` that fails again and again is left alone for a while, and `/status` says so.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
@@ -9,12 +9,14 @@ use crate::gateway::{Gateway, Setup, one_cpu};
 use crate::upstream::{Upstream, json as answer, status};
 use crate::wait::eventually;
 
-/// A modern server that answers, or does not while it is `broken`.
-fn modern(broken: &Arc<AtomicBool>) -> Upstream {
-    let broken = Arc::clone(broken);
+/// A modern server that answers (0), says that it cannot (1), or says what is no answer (2).
+fn modern(mood: &Arc<AtomicUsize>) -> Upstream {
+    let mood = Arc::clone(mood);
     Upstream::start(move |seen, peer| {
-        if broken.load(Ordering::SeqCst) {
-            return status(peer, "503 Service Unavailable", "");
+        match mood.load(Ordering::SeqCst) {
+            0 => {}
+            1 => return status(peer, "503 Service Unavailable", ""),
+            _ => return answer(peer, "{\"jsonrpc\":"),
         }
         let message: Value = serde_json::from_slice(&seen.body).unwrap();
         let result = match message["method"].as_str().unwrap() {
@@ -34,41 +36,39 @@ fn server(gateway: &Gateway) -> Value {
 
 #[test]
 fn a_server_that_fails_is_left_alone_and_tried_again() {
-    let broken = Arc::new(AtomicBool::new(false));
-    let upstream = modern(&broken);
+    let mood = Arc::new(AtomicUsize::new(0));
+    let upstream = modern(&mood);
     let gateway = Setup::new(upstream.address).cores(&one_cpu()).start();
     gateway.wait_until_ready();
     let fresh = json!({"name": "sample", "era": null, "breaker": "closed", "last_error": null});
     assert_eq!(server(&gateway), fresh);
     let client = gateway.client().path("/mcp");
-    let mut wire = client.open();
-    let mut call = || {
-        wire.send(&client.call("sample_echo"));
-        wire.answer()
-    };
+    let call = || client.once(&client.call("sample_echo"));
     let first = call();
-    assert_eq!(first.status, 200, "{first:?}");
     assert!(first.json()["result"].is_object(), "{first:?}");
     assert_eq!(server(&gateway)["era"], "modern");
-    broken.store(true, Ordering::SeqCst);
-    let before = upstream.requests();
-    // Five failures in a row, whatever else is counted as one; then none goes any more.
-    eventually("the breaker opens", || call().reason() == "upstream_suspended");
-    let tried = upstream.requests() - before;
-    assert!(tried <= 5, "{tried} requests at a server that fails");
-    let heard = upstream.requests();
-    let suspended = call();
-    assert_eq!((suspended.status, suspended.reason().as_str()), (503, "upstream_suspended"));
-    assert_eq!(upstream.requests(), heard, "it is left alone");
-    eventually("status says so", || server(&gateway)["breaker"] == "open");
-    let open = "portcullis_upstream_breaker{server=\"sample\",state=\"open\"}";
-    assert!(gateway.metric(open) > 0.5);
-    // It is well again, and the one that tries it after the pause finds out.
-    broken.store(false, Ordering::SeqCst);
-    eventually("it answers again", || call().json()["result"].is_object());
-    eventually("status says so", || server(&gateway)["breaker"] == "closed");
-    let closed = "portcullis_upstream_breaker{server=\"sample\",state=\"closed\"}";
-    assert!(gateway.metric(closed) > 0.5);
+    for fails in [1, 2] {
+        mood.store(fails, Ordering::SeqCst);
+        let before = upstream.requests();
+        // Five failures in a row, and none goes any more.
+        eventually("the breaker opens", || call().reason() == "upstream_suspended");
+        assert_eq!(upstream.requests() - before, 5, "requests at a server that fails");
+        let suspended = call();
+        assert_eq!((suspended.status, suspended.reason().as_str()), (503, "upstream_suspended"));
+        assert_eq!(upstream.requests() - before, 5, "it is left alone");
+        eventually("status says so", || server(&gateway)["breaker"] == "open");
+        // Neither was an answer to what was asked.
+        assert_eq!(server(&gateway)["last_error"]["reason"], "upstream_malformed");
+        let series = |state: &str| {
+            format!("portcullis_upstream_breaker{{server=\"sample\",state=\"{state}\"}}")
+        };
+        assert!(gateway.metric(&series("open")) > 0.5);
+        // It is well again, and the one that tries it after the pause finds out.
+        mood.store(0, Ordering::SeqCst);
+        eventually("it answers again", || call().json()["result"].is_object());
+        eventually("status says so", || server(&gateway)["breaker"] == "closed");
+        assert!(gateway.metric(&series("closed")) > 0.5);
+    }
 }
 
 #[test]

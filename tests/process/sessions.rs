@@ -232,6 +232,40 @@ fn the_session_of_mcp_ends_on_all_cores_and_at_its_servers() {
     eventually("a record with its leg", || gateway.stage().audit().iter().any(is_end));
 }
 
+/// 2025-11-25 transports, "Session Management": nothing goes on in a session that ended.
+#[test]
+fn the_stream_of_a_session_ends_with_it_on_either_core() {
+    let upstream = keeper();
+    let gateway = Setup::new(upstream.address).start();
+    gateway.wait_until_ready();
+    let hub = gateway.client().path("/mcp");
+    let (mine, other) = (begin_as(&hub), begin_as(&hub));
+    let fields = "mcp-protocol-version: 2025-11-25\r\n\r\n";
+    // One of each session on each core.
+    let mut streams = Vec::new();
+    for client in [&mine, &other] {
+        for (_, mut wire) in connections(&gateway, client) {
+            wire.send(&format!("{}{fields}", client.head("GET")));
+            let head = wire.read_head();
+            assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+            streams.push(wire);
+        }
+    }
+    assert_eq!(mine.once(&delete(&mine)).status, 204);
+    let (ended, open) = streams.split_at_mut(2);
+    for wire in ended {
+        let rest = std::iter::from_fn(|| wire.chunk().filter(|chunk| !chunk.is_empty()));
+        let said: Vec<u8> = rest.flatten().collect();
+        assert!(said.is_empty(), "{}", String::from_utf8_lossy(&said));
+        // The clean end of the body, not a cut: the connection serves on.
+        assert_eq!(ask(wire, &other.legacy("ping", &json!({}))).0, 200);
+    }
+    assert_eq!(other.once(&delete(&other)).status, 204);
+    for wire in open {
+        assert_eq!(wire.chunk().as_deref(), Some(&b""[..]));
+    }
+}
+
 /// `sessions.key` is what makes a session: not the process, and not the core.
 #[test]
 fn a_session_outlives_its_process_and_its_key_for_one_rotation() {

@@ -22,6 +22,7 @@ mod leg;
 mod lists;
 mod local;
 mod ours;
+mod params;
 mod reply;
 mod resolve;
 mod stream;

@@ -75,7 +75,9 @@ impl Reply<'_> {
             agent.stream();
         }
         let status = self.status(talk.status());
-        let answered = match self.listen(exchange, &mut agent, talk).await {
+        let heard = self.listen(exchange, &mut agent, talk).await;
+        leg::heard(self.shard, exchange, &heard);
+        let answered = match heard {
             // Also when the answer came in the same moment: none goes out after the word.
             _ if exchange.is_cancelled() => {
                 let ended = agent.cancelled().await;
