@@ -154,11 +154,8 @@ fn hidden(reject: Reject) -> Reject {
 
 /// Before anything was judged, what is wrong with a message is said only as of a server that is not
 /// there.
-const fn unturned(reject: Reject) -> Reject {
-    match reject {
-        Reject::GatewayFault => reject,
-        _ => Reject::PolicyCallNoPermit,
-    }
+fn unturned(reject: Reject) -> Reject {
+    if reject == Reject::GatewayFault { reject } else { Reject::PolicyCallNoPermit }
 }
 
 /// The agent's request with the server's own name in it.
