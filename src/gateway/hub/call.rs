@@ -82,8 +82,8 @@ pub(super) async fn serve(
         };
         let reply =
             Reply { shard, turned, session: head.session, name: &aimed.name, revision, up_id };
-        let sent = leg::send(shard, downstream, &mut left, exchange, permit, &head).await;
-        let mut talk = match sent {
+        let mut talk = match leg::send(shard, downstream, &mut left, exchange, permit, &head).await
+        {
             Ok(talk) => talk,
             Err(reject) => {
                 reply.tell_cancelled(exchange).await;
@@ -101,8 +101,7 @@ pub(super) async fn serve(
         if let (400 | 404, Some(greeted)) = (talk.status(), &greeted) {
             greeted.doubt(shard);
         }
-        let carried = reply.carry(downstream, exchange, &mut left, &mut talk).await;
-        return carried.map_err(hidden);
+        return reply.carry(downstream, exchange, &mut left, &mut talk).await.map_err(hidden);
     }
     // It says of itself now this and now that.
     Err(Reject::UpstreamEra)
