@@ -134,7 +134,7 @@ pub const HELLO_INFO_BYTES_MAX: usize = 1024;
 pub const SESSION_UPSTREAM_ID_BYTES_MAX: usize = 1024;
 /// How long a client may take to come back with a server's `requestState`.
 pub const STATE_SECONDS_MAX: u64 = 600;
-/// Questions of a server in one `input_required`.
+/// Questions of a server in one `input_required`, or while it works on one request.
 pub const INPUT_REQUESTS_MAX: usize = 16;
 /// Bytes that we seal into one value that a client keeps for us: a server's `requestState`, mostly.
 pub const SEALED_PLAIN_BYTES_MAX: usize = 64 * 1024;

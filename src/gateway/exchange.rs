@@ -319,22 +319,35 @@ impl Exchange {
         }
     }
 
-    /// Before a second try: up to `timeout_seconds` passed with the first, so the token may have
-    /// expired and the decision may be another. Under other rules nothing is tried again; the agent
-    /// gets the upstream's refusal, and its next request is judged by them from the beginning.
-    pub(super) async fn decide_again(&mut self, shard: &Shard) -> Result<Permit, Reject> {
+    /// After a wait: the rules are those of before, and the token still counts by now.
+    ///
+    /// # Errors
+    /// `PolicyUnavailable` under other rules: what was begun is not gone on with. What the token
+    /// came to.
+    pub(super) fn stands(&mut self, shard: &Shard) -> Result<(), Reject> {
         shard.drain_bus();
         let newest = shard.world();
         let rules =
             |world: &World| (world.snapshot.config_generation, world.snapshot.policy.epoch());
         if rules(&newest) != rules(&self.world) {
-            return Err(Reject::UpstreamAuth);
+            return Err(Reject::PolicyUnavailable);
         }
         self.world = newest;
         self.judged = shard.clock.now();
         let token = self.token.as_deref().ok_or(Reject::GatewayFault)?;
         token.judge_time(self.judged.wall.seconds())?;
-        decide::key_holds(&self.world, token, self.judged.mono)?;
+        decide::key_holds(&self.world, token, self.judged.mono)
+    }
+
+    /// Before a second try: up to `timeout_seconds` passed with the first, so the token may have
+    /// expired and the decision may be another. Under other rules nothing is tried again; the agent
+    /// gets the upstream's refusal, and its next request is judged by them from the beginning.
+    pub(super) async fn decide_again(&mut self, shard: &Shard) -> Result<Permit, Reject> {
+        let outdated = |reject| match reject {
+            Reject::PolicyUnavailable => Reject::UpstreamAuth,
+            other => other,
+        };
+        self.stands(shard).map_err(outdated)?;
         if self.asks() {
             Box::pin(self.ask_once(shard)).await.unwrap_or(Err(Reject::UpstreamAuth))
         } else {

@@ -98,8 +98,8 @@ impl Breakers {
         }
     }
 
-    /// What became of an answer after its head, which is all that a [`Trial`] waits for: `None` when
-    /// it was whole. A server that begins answers and ends none is not well either.
+    /// What became of an answer after its head, which is all that a [`Trial`] waits for: `None`
+    /// when it was whole. A server that begins answers and ends none is not well either.
     pub fn heard(&self, server: u16, generation: u64, why: Option<Reject>, now: Monotonic) {
         self.0.with(|table| {
             if table.generation != generation || why.is_some_and(|why| !is_blamed(why)) {

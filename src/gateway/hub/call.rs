@@ -6,12 +6,13 @@
 //! Whatever is not there, is hidden or is denied answers alike, and no server hears of it.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use super::cancel;
 use super::greet::{self, Greeted, Speaker};
 use super::params::ToolCall;
 use super::reply::{Reply, Turned};
-use super::resolve::resolve;
+use super::resolve::{Hint, resolve};
 use super::{handshake, leg};
 use crate::clock::Monotonic;
 use crate::gateway::exchange::Exchange;
@@ -19,9 +20,9 @@ use crate::http::Field;
 use crate::listener::Downstream;
 use crate::mcp::bridge::{Same, ToLegacy, ToModern};
 use crate::mcp::capability::{ClientCapabilities, era_of};
-use crate::mcp::handshake::{CLIENT_CAPABILITIES, Introduced, MODERN};
+use crate::mcp::handshake::{CLIENT_CAPABILITIES, Introduced, MODERN, PROTOCOL_VERSION};
 use crate::mcp::span::{Document, Node};
-use crate::mcp::splice::{Edits, Unfit};
+use crate::mcp::splice::Edits;
 use crate::mcp::state::Kept;
 use crate::mcp::{Era, Method, Mirrored, Target, field_value, write};
 use crate::policy::Permit;
@@ -46,8 +47,13 @@ pub(super) async fn serve(
     begin(shard, exchange, speaker)?;
     let mut left = false;
     let (mut revision, mut admitted, mut reopened) = (speaker.revision, false, false);
-    for _ in 0..TURNS_MAX {
-        let (turned, up_id) = aimed.turn(shard, exchange, speaker, revision)?;
+    for turn in 0..TURNS_MAX {
+        if turn > 0 {
+            exchange.stands(shard)?;
+        }
+        let turned = aimed.turn(shard, exchange, speaker, revision);
+        // What cannot be sent to a server that is there must not tell that it is.
+        let (turned, up_id) = if turn > 0 { turned? } else { turned.map_err(unturned)? };
         let permit = exchange.judge(shard).await.map_err(hidden)?;
         if aimed.foreign {
             return Err(Reject::StateForeign);
@@ -125,10 +131,12 @@ async fn greeted(
     let until = shard.timers.now().after(leg::timeout(exchange));
     let greeted = match greet::greeted(shard, exchange, &permit, speaker, until).await {
         Ok(greeted) => Some(greeted),
-        Err(reject) if is_denial(reject) && era_of(speaker.revision) == Era::Modern => None,
+        Err(reject) if greet::is_denial(reject) && era_of(speaker.revision) == Era::Modern => None,
         Err(reject) => return Err(hidden(reject)),
     };
-    if shard.timers.now() == began {
+    shard.drain_bus();
+    // Within one tick of the clock rules may have changed as well.
+    if shard.timers.now() == began && Rc::ptr_eq(&shard.world(), &exchange.world) {
         return Ok((permit, greeted));
     }
     // What was permitted before a wait is permitted no more, unless it still is.
@@ -144,15 +152,13 @@ fn hidden(reject: Reject) -> Reject {
     if reject == Reject::PolicyDenied { Reject::PolicyCallNoPermit } else { reject }
 }
 
-const fn is_denial(reject: Reject) -> bool {
-    matches!(
-        reject,
-        Reject::PolicyDenied
-            | Reject::PolicyCallNoPermit
-            | Reject::PolicyCallForbidden
-            | Reject::PolicyStepUp
-            | Reject::PolicyCredentialAmbiguous
-    )
+/// Before anything was judged, what is wrong with a message is said only as of a server that is not
+/// there.
+const fn unturned(reject: Reject) -> Reject {
+    match reject {
+        Reject::GatewayFault => reject,
+        _ => Reject::PolicyCallNoPermit,
+    }
 }
 
 /// The agent's request with the server's own name in it.
@@ -167,7 +173,6 @@ struct Aimed {
     /// It comes with a state that is not this principal's, or not of this. Said only to who may
     /// call at all: else it would tell which servers there are.
     foreign: bool,
-    document: std::cell::RefCell<Document>,
 }
 
 impl Aimed {
@@ -176,44 +181,40 @@ impl Aimed {
     async fn at(shard: &Shard, exchange: &Exchange, speaker: &Speaker) -> Result<Self, Reject> {
         let call = &exchange.scratch.call;
         let (method, body) = (call.method(), &exchange.scratch.body);
-        let mut document = Document::new();
-        let mut text = Vec::with_capacity(body.len());
         let mut declared = ClientCapabilities::default();
-        let foreign;
-        let (server, name) = {
+        let (known, hint) = {
+            let mut document = Document::new();
             let root = document.read(body).map_err(|_| Reject::RpcParse)?;
             if call.era() == Era::Modern {
                 let introduced = Introduced::of_modern(root).map_err(|_| Reject::RpcParams)?;
                 declared = introduced.capabilities.within(CARRIED);
             }
             let params = root.get("params").ok_or(Reject::RpcParams)?;
-            if params.get("task").is_some() {
-                return Err(Reject::GatewayNotBuilt);
-            }
-            let place = named(method, params)?;
-            let known = place.text().ok_or(Reject::RpcParams)?;
-            let (server, own) = resolve(shard, exchange, speaker, known, params).await?;
-            let mut json = Vec::with_capacity(own.len() + 2);
-            write::string(&own, &mut json);
-            let state = unsealed(exchange, params, server, &own);
-            foreign = state.as_ref().is_err_and(|reject| *reject == Reject::StateForeign);
-            let state = if foreign { None } else { state? };
-            let mut capabilities = Vec::new();
-            declared.write(MODERN, &mut capabilities);
-            let mut edits = Edits::new();
-            let edited = edits.put(place.range(), &json).and_then(|()| {
-                if let Some((place, state)) = &state {
-                    edits.put(place.clone(), state)?;
-                }
-                for_one_hop(params, &capabilities, &mut edits)?;
-                edits.apply(body, &mut text)
-            });
-            edited.map_err(|_| Reject::RpcInvalid)?;
-            (server, own)
+            // With anything in the places of what is only known of a server that is there: whether
+            // a message can be edited tells nothing about servers.
+            let state = params.get("requestState").map(|place| (place.range(), Vec::new()));
+            aim(call.era(), method, params, b"\"\"", state.as_ref(), b"{}")?
+                .apply(body, &mut Vec::new())
+                .map_err(|_| Reject::RpcInvalid)?;
+            let known = named(method, params)?.text().ok_or(Reject::RpcParams)?.to_owned();
+            (known, Hint::of(params)?)
         };
-        // Read again: what stands at the place now is the very name that will be judged.
-        document.read(&text).map_err(|_| Reject::GatewayFault)?;
-        Ok(Self { server, method, name, text, declared, foreign, document: document.into() })
+        let (server, name) = resolve(shard, exchange, speaker, &known, hint.as_ref()).await?;
+        let mut document = Document::new();
+        let root = document.read(body).map_err(|_| Reject::RpcParse)?;
+        let params = root.get("params").ok_or(Reject::RpcParams)?;
+        let mut json = Vec::with_capacity(name.len() + 2);
+        write::string(&name, &mut json);
+        let state = unsealed(exchange, params, server, &name);
+        let foreign = state.as_ref().is_err_and(|reject| *reject == Reject::StateForeign);
+        let state = if foreign { None } else { state? };
+        let mut capabilities = Vec::new();
+        declared.write(MODERN, &mut capabilities);
+        let mut text = Vec::with_capacity(body.len());
+        aim(call.era(), method, params, &json, state.as_ref(), &capabilities)?
+            .apply(body, &mut text)
+            .map_err(|_| Reject::RpcInvalid)?;
+        Ok(Self { server, method, name, text, declared, foreign })
     }
 
     /// Writes the request as a server that speaks `revision` is asked, and makes it the exchange's
@@ -225,8 +226,9 @@ impl Aimed {
         speaker: &Speaker,
         revision: &str,
     ) -> Result<(Turned, Vec<u8>), Reject> {
-        let document = self.document.borrow();
-        let root = document.root().ok_or(Reject::GatewayFault)?;
+        // Only for now: a parsed text is many times as long as the text.
+        let mut document = Document::new();
+        let root = document.read(&self.text).map_err(|_| Reject::GatewayFault)?;
         let mut body = Vec::with_capacity(self.text.len() + BODY_MORE_BYTES);
         let up_id = format!("\"c{}.{}\"", shard.core, shard.hub.next_request()).into_bytes();
         let turned = match (era_of(speaker.revision), era_of(revision)) {
@@ -300,7 +302,11 @@ fn named(method: Method, params: Node<'_>) -> Result<Node<'_>, Reject> {
         Method::ResourcesRead => "uri",
         Method::CompletionComplete => {
             let reference = params.get("ref").ok_or(Reject::RpcParams)?;
-            let key = if reference.get("name").is_some() { "name" } else { "uri" };
+            let key = match reference.get("type").and_then(Node::text) {
+                Some("ref/prompt") => "name",
+                Some("ref/resource") => "uri",
+                Some(_) | None => return Err(Reject::RpcParams),
+            };
             return reference.get(key).ok_or(Reject::RpcParams);
         }
         _ => return Err(Reject::GatewayFault),
@@ -335,19 +341,37 @@ fn unsealed(
     Ok(Some((place.range(), json)))
 }
 
-/// What means something between agent and gateway only goes no further: our own names, and of what
-/// the agent can be asked for all that nobody carries.
-fn for_one_hop<'j>(
+/// The edits that make the agent's message one to its server: the server's own name and state, and
+/// nothing that means something between agent and gateway only: our own names, of what the agent
+/// can be asked for all that nobody carries, and a wish for a task, which who has not offered tasks
+/// is to leave aside (2025-11-25 basic/utilities/tasks).
+fn aim<'j>(
+    era: Era,
+    method: Method,
     params: Node<'_>,
+    name: &'j [u8],
+    state: Option<&'j Edit>,
     capabilities: &'j [u8],
-    edits: &mut Edits<'j>,
-) -> Result<(), Unfit> {
-    let Some(meta) = params.get("_meta") else { return Ok(()) };
-    edits.remove_members(meta, |key| key.starts_with("io.portcullis/"))?;
-    match meta.get(CLIENT_CAPABILITIES) {
-        Some(declared) => edits.put(declared.range(), capabilities),
-        None => Ok(()),
-    }
+) -> Result<Edits<'j>, Reject> {
+    let place = named(method, params)?;
+    let mut edits = Edits::new();
+    let edited = edits.put(place.range(), name).and_then(|()| {
+        if let Some((place, state)) = state {
+            edits.put(place.clone(), state)?;
+        }
+        edits.remove_members(params, |key| key == "task")?;
+        let Some(meta) = params.get("_meta") else { return Ok(()) };
+        edits.remove_members(meta, |key| {
+            // A legacy agent's is in the header, and may differ from what its server is spoken to.
+            key.starts_with("io.portcullis/") || (era == Era::Legacy && key == PROTOCOL_VERSION)
+        })?;
+        match meta.get(CLIENT_CAPABILITIES) {
+            Some(declared) => edits.put(declared.range(), capabilities),
+            None => Ok(()),
+        }
+    });
+    edited.map_err(|_| Reject::RpcInvalid)?;
+    Ok(edits)
 }
 
 /// What travels along with a request as it is.

@@ -396,3 +396,27 @@ const fn other(era: Era) -> Era {
         Era::Modern => Era::Legacy,
     }
 }
+
+/// `None` for what is denied: to whoever asks, it is not there.
+///
+/// # Errors
+/// Why nobody knows whether it is.
+pub(super) fn unless_denied<T>(judged: Result<T, Reject>) -> Result<Option<T>, Reject> {
+    match judged {
+        Ok(granted) => Ok(Some(granted)),
+        Err(reject) if is_denial(reject) => Ok(None),
+        Err(reject) => Err(reject),
+    }
+}
+
+/// A decision against who asks, not the want of one.
+pub(super) const fn is_denial(reject: Reject) -> bool {
+    matches!(
+        reject,
+        Reject::PolicyDenied
+            | Reject::PolicyCallNoPermit
+            | Reject::PolicyCallForbidden
+            | Reject::PolicyStepUp
+            | Reject::PolicyCredentialAmbiguous
+    )
+}

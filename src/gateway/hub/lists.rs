@@ -51,7 +51,8 @@ pub(super) async fn serve(
     };
     exchange.admit(shard)?;
     exchange.commit(shard)?;
-    let parts = ask_all(shard, exchange, &speaker, listed, from.as_ref()).await;
+    let parts = ask_all(shard, exchange, &speaker, listed, from.as_ref()).await?;
+    exchange.connect_still(shard).await?;
     let mut merged = Merged::new(world.snapshot.config.federation.page_items);
     let mut legs = Legs::default();
     for part in &parts {
@@ -163,7 +164,7 @@ async fn ask_all(
     speaker: &Speaker,
     listed: Listed,
     from: Option<&Place>,
-) -> Vec<Part> {
+) -> Result<Vec<Part>, Reject> {
     let world = Rc::clone(&exchange.world);
     let config = &world.snapshot.config;
     let (now, all_have) = (shard.timers.now(), Duration::from_millis(config.federation.timeout_ms));
@@ -186,7 +187,7 @@ async fn ask_all(
         let what_for = if from.is_some() { Use::Routing } else { Use::Listing };
         async move { asking.part(prefix, what_for).await }
     });
-    together(asked).await.into_iter().flatten().collect()
+    together(asked).await.into_iter().filter_map(Result::transpose).collect()
 }
 
 /// One list of one server, for one principal.
@@ -201,8 +202,13 @@ pub(super) struct Asking<'a> {
 
 impl Asking<'_> {
     /// `None` for a server that is not there for this agent.
-    async fn part(&self, prefix: &str, what_for: Use) -> Option<Part> {
-        let Visible { mut leg, permit } = self.view().await.ok()?;
+    ///
+    /// # Errors
+    /// No decision was to be had: whether the server is there is not known, and so not told.
+    async fn part(&self, prefix: &str, what_for: Use) -> Result<Option<Part>, Reject> {
+        let Some(Visible { mut leg, permit }) = greet::unless_denied(self.view().await)? else {
+            return Ok(None);
+        };
         let list = match self.list(&permit, what_for).await {
             // What is remembered must not multiply what a limit grants.
             Ok(listing) if listing.remembered => {
@@ -210,7 +216,7 @@ impl Asking<'_> {
             }
             other => other,
         };
-        Some(Part { view: leg, prefix: prefix.to_owned(), list })
+        Ok(Some(Part { view: leg, prefix: prefix.to_owned(), list }))
     }
 
     /// The list as far as it takes to know whose something is, and by what right it was asked for.
@@ -321,7 +327,7 @@ impl Asking<'_> {
             }
             let text = self.ask(visible, &ours, &greeted).await?;
             let next = read_page(&mut gatherer, &mut document, &text, &id)?;
-            // While the next page is waited for, nothing holds the last one's memory.
+            // Nothing of a page is held while the next one is waited for.
             document.forget();
             match next {
                 Some(next) => cursor = Some(next),

@@ -229,6 +229,7 @@ async fn hear(
         if let (true, Some(server)) = (stray, exchange.server) {
             shard.meter.stray_answer(server);
         }
+        document.forget();
     }
     Err(Reject::UpstreamMalformed)
 }

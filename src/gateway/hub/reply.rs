@@ -8,7 +8,7 @@ use crate::clock::Monotonic;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::oversight::Watch;
 use crate::gateway::words::Words;
-use crate::limits::{HUB_MESSAGES_BEFORE_ANSWER_MAX, WHEEL_TICK};
+use crate::limits::{HUB_MESSAGES_BEFORE_ANSWER_MAX, INPUT_REQUESTS_MAX, WHEEL_TICK};
 use crate::listener::Downstream;
 use crate::mcp::bridge::{Out, Same, ToLegacy, ToModern};
 use crate::mcp::capability::era_of;
@@ -94,6 +94,9 @@ impl Reply<'_> {
     /// Of an answer from the other era only its message means something here.
     const fn status(&self, upstream: u16) -> u16 {
         match self.turned {
+            // To a legacy agent it would mean that its session is no more (2025-11-25 transports,
+            // "Session Management").
+            Turned::Same(ref same) if upstream == 404 && same.is_legacy() => 200,
             Turned::Same(_) => upstream,
             Turned::ToLegacy(_) | Turned::ToModern(_) => 200,
         }
@@ -107,6 +110,7 @@ impl Reply<'_> {
         talk: &mut Talk<'_>,
     ) -> Result<Vec<u8>, Reject> {
         let mut document = Document::new();
+        let mut questions = 0;
         loop {
             let heard = talk.next_with(agent, NEVER).await?;
             let text = match &heard {
@@ -127,7 +131,14 @@ impl Reply<'_> {
             match out {
                 Out::Answer(message) => return Ok(message),
                 Out::Down(message) => agent.say(&message).await?,
-                Out::Up(message) => self.reply(exchange, message).await,
+                // Each costs a request of ours.
+                Out::Up(_) if questions == INPUT_REQUESTS_MAX => {
+                    return Err(Reject::UpstreamMalformed);
+                }
+                Out::Up(message) => {
+                    questions += 1;
+                    self.reply(exchange, message).await;
+                }
                 Out::Changed(note) => self.changed(exchange, note),
                 Out::Dropped => {}
                 Out::Stray => self.stray(exchange),

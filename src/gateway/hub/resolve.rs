@@ -26,7 +26,7 @@ use crate::shard::Shard;
 use super::greet::Speaker;
 
 /// The server that is meant, and what it calls what is asked for. `known` is what the agent calls
-/// it, in the message `params` belongs to.
+/// it, in the message; `hint` is the server that it names for a URI.
 ///
 /// # Errors
 /// `PolicyCallNoPermit` for what is nobody's, or hidden; `NameAmbiguous`; why a server's list could
@@ -36,17 +36,30 @@ pub(super) async fn resolve(
     exchange: &Exchange,
     speaker: &Speaker,
     known: &str,
-    params: Node<'_>,
+    hint: Option<&Hint>,
 ) -> Result<(u16, String), Reject> {
     let finder = Finder { shard, exchange, speaker };
     if is_uri(exchange) {
-        let server = finder.owner(known, params).await?;
+        let server = finder.owner(known, hint).await?;
         return Ok((server, known.to_owned()));
     }
     match exchange.world.prefixes.split(known) {
         Split::Plain { server, name } => Ok((server, name.to_owned())),
         Split::Hashed { server, name } => Ok((server, finder.hashed(server, known, name).await?)),
         Split::Unknown => Err(Reject::PolicyCallNoPermit),
+    }
+}
+
+/// The server that an agent names for a URI, as a list told it.
+pub(super) struct Hint(String);
+
+impl Hint {
+    /// # Errors
+    /// `RpcParams` for one that is no string.
+    pub(super) fn of(params: Node<'_>) -> Result<Option<Self>, Reject> {
+        let hint = params.get("_meta").and_then(|meta| meta.get(META_SERVER));
+        hint.map(|hint| hint.text().map(|name| Self(name.to_owned())).ok_or(Reject::RpcParams))
+            .transpose()
     }
 }
 
@@ -116,11 +129,9 @@ impl<'a> Finder<'a> {
 
     /// The server of a URI: the one that the agent names, or the only one on which it may ask for
     /// it, or the only one of these that lists it, or that has a template for it.
-    async fn owner(&self, uri: &str, params: Node<'_>) -> Result<u16, Reject> {
+    async fn owner(&self, uri: &str, hint: Option<&Hint>) -> Result<u16, Reject> {
         let world = &self.exchange.world;
-        let hint = params.get("_meta").and_then(|meta| meta.get(META_SERVER));
-        if let Some(hint) = hint {
-            let name = hint.text().ok_or(Reject::RpcParams)?;
+        if let Some(Hint(name)) = hint {
             return world.server(name).ok_or(Reject::PolicyCallNoPermit);
         }
         if let [_] = world.snapshot.config.servers.as_slice() {

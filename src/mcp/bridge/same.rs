@@ -87,6 +87,12 @@ impl Same {
         Self { declared, ..self }
     }
 
+    /// Whether both are of the legacy era.
+    #[must_use]
+    pub const fn is_legacy(&self) -> bool {
+        self.up_id.is_some()
+    }
+
     /// The era of both.
     const fn era(&self) -> Era {
         if self.up_id.is_some() { Era::Legacy } else { Era::Modern }
