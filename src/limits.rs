@@ -98,6 +98,8 @@ pub const CATALOGS_BYTES_PER_CORE_MAX: usize = 64 << 20;
 pub const CATALOG_LIFETIME: Duration = Duration::from_secs(60);
 /// How long one that its server wants fetched each time still tells which server has what.
 pub const CATALOG_ROUTING: Duration = Duration::from_secs(5);
+/// Templates of one server that are looked at to know whether a URI is its own.
+pub const TEMPLATES_MATCHED_MAX: usize = 256;
 /// Bytes of the items of one page of a list on `/mcp`; one item always has a place.
 pub const PAGE_BYTES_MAX: usize = 1 << 20;
 /// How long a client may take from one page to the next, in seconds.
@@ -130,6 +132,10 @@ pub const HELLOS_PER_CORE_MAX: usize = 2048;
 pub const HELLO_INFO_BYTES_MAX: usize = 1024;
 /// Bytes of an upstream's session id that we seal into our own.
 pub const SESSION_UPSTREAM_ID_BYTES_MAX: usize = 1024;
+/// How long a client may take to come back with a server's `requestState`.
+pub const STATE_SECONDS_MAX: u64 = 600;
+/// Questions of a server in one `input_required`, or while it works on one request.
+pub const INPUT_REQUESTS_MAX: usize = 16;
 /// Bytes that we seal into one value that a client keeps for us: a server's `requestState`, mostly.
 pub const SEALED_PLAIN_BYTES_MAX: usize = 64 * 1024;
 /// How far in the future a sealed session may have been issued: clocks of two instances differ.
@@ -329,10 +335,10 @@ pub const BREAKER_FAILURES: u32 = 5;
 pub const BREAKER_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// The longest such pause.
 pub const BREAKER_PAUSE_MAX: Duration = Duration::from_secs(30);
-/// Sessions of our own with legacy servers.
-pub const HUB_SESSIONS_PER_CORE_MAX: usize = 4_096;
-/// One that was not used for so long is ended.
+/// A session of ours with a legacy server that was not used for so long is forgotten.
 pub const HUB_SESSION_IDLE: Duration = Duration::from_secs(15 * 60);
+/// Bytes of the id of a call that can be cancelled, as it is written. SDKs count, or write a UUID.
+pub const HUB_CANCEL_ID_BYTES_MAX: usize = 256;
 /// How long an agent that ends its session waits for its servers to hear of it.
 pub const HUB_FAREWELL: Duration = Duration::from_secs(1);
 /// Questions to clients that wait for an answer.

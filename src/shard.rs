@@ -19,9 +19,9 @@ use crate::identity::{Door, Identity, Trust};
 use crate::limits::{QUOTA_CALLERS_MAX, WAITING_BUSY_MAX};
 use crate::listener::Inputs;
 use crate::mail::{Addressee, Letter, MailKind, Post};
-use crate::mcp::Call;
 use crate::mcp::hub_session::SessionMark;
-use crate::metrics::{Meter, NoticeKind};
+use crate::mcp::{Call, Era};
+use crate::metrics::{Meter, NoticeKind, SeenEra};
 use crate::net::Timers;
 use crate::net::pairs::End;
 use crate::places::{Place, Places};
@@ -184,6 +184,8 @@ impl Shard {
             mail: CoreCell::new(parts.mail),
         };
         shard.name_servers();
+        let max = shard.world().snapshot.config.limits.hub_sessions_per_core_max;
+        shard.hub.sessions.resize(max);
         Rc::new(shard)
     }
 
@@ -345,6 +347,17 @@ impl Shard {
         news
     }
 
+    /// Notes for `/status` what a server speaks; its index is of the configuration `generation`.
+    pub fn upstream_speaks(&self, server: u16, generation: u64, era: Era) {
+        if self.world().snapshot.config_generation == generation {
+            let seen = match era {
+                Era::Legacy => SeenEra::Legacy,
+                Era::Modern => SeenEra::Modern,
+            };
+            self.meter.upstream_era(server, seen);
+        }
+    }
+
     /// Notes for `/status` why an upstream failed; what is not its fault is nothing to note.
     pub fn upstream_failed(&self, server: usize, why: Reject) {
         if let (502 | 504, Ok(server)) = (why.status(), u16::try_from(server)) {
@@ -380,6 +393,7 @@ impl Shard {
             let limits = &new.snapshot.config.limits;
             self.connections.resize(limits.connections_per_core_max);
             self.inflight.resize(limits.inflight_per_core_max);
+            self.hub.sessions.resize(limits.hub_sessions_per_core_max);
             self.credentials.purge();
             self.relay.forget_connections();
             self.pdp.forget_connections();
@@ -433,8 +447,11 @@ impl Addressee for Shard {
                 let pending = self.hub.desk.take(ReplyId(number), &owner, self.timers.now());
                 pending.map(|pending| pending.what.put(body))
             }
-            // Nothing asks for these yet.
-            MailKind::Cancel | MailKind::Interest => None,
+            MailKind::Cancel => {
+                self.hub.calls.cancel(&Owner { principal, session }, &body).then_some(())
+            }
+            // Nothing sends these yet.
+            MailKind::Interest => None,
         };
         if taken.is_none() {
             counters.mail_dropped.add(1);

@@ -30,6 +30,8 @@ mod hub_rig;
 mod hub_bridge;
 #[path = "black_box/hub_handshakes.rs"]
 mod hub_handshakes;
+#[path = "black_box/hub_storm.rs"]
+mod hub_storm;
 #[path = "black_box/hub_whole.rs"]
 mod hub_whole;
 #[path = "black_box/mmdb.rs"]
@@ -63,6 +65,8 @@ mod http_kept;
 mod hub_lists;
 #[path = "black_box/hub_calls.rs"]
 mod hub_calls;
+#[path = "black_box/hub_names.rs"]
+mod hub_names;
 #[path = "black_box/identity.rs"]
 mod identity;
 #[path = "black_box/identity_more.rs"]

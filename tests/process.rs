@@ -23,6 +23,10 @@ mod admin;
 mod audit;
 #[path = "process/bad_policies.rs"]
 mod bad_policies;
+#[path = "process/breaker.rs"]
+mod breaker;
+#[path = "process/cancel.rs"]
+mod cancel;
 #[path = "process/client.rs"]
 mod client;
 #[path = "process/credentials.rs"]

@@ -11,6 +11,10 @@ use std::path::Path;
 
 /// Every file that declares something which several threads may touch: how many declarations, who
 /// writes, and why no request waits for it.
+///
+/// Mail between cores (`mail.rs` over `net/pairs.rs`) is not among them: each end of its stream
+/// pairs has one owner, and what two cores touch there is the kernel's. The README names it as a
+/// deviation, for it carries data of requests.
 const SHARED: &[(&str, usize, &str)] = &[
     ("audit/writer.rs", 7, "Health, Orders: lines of their own; one load per request, if strict"),
     ("bus.rs", 3, "a lane per core, on lines of its own; one load per request, stores per notice"),

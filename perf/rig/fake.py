@@ -14,6 +14,11 @@ from typing import Optional
 
 RESULT = '{"jsonrpc":"2.0","id":%s,"result":{"content":[{"type":"text","text":"%s"}]}}'
 
+DISCOVERED = (
+    '{"jsonrpc":"2.0","id":%s,"result":{"resultType":"complete","supportedVersions":["2026-07-28"],'
+    '"capabilities":{"tools":{}},"ttlMs":60000,"cacheScope":"public"}}'
+)
+
 
 def result(ident: str, size: int) -> bytes:
     """A JSON-RPC result whose text is as long as it takes to make `size` bytes."""
@@ -97,6 +102,11 @@ class Upstream:
         name = re.search(rb'"name": *"([^"]*)"', body)
         if ident is None:
             stream.sendall(_head("202 Accepted", "application/json", "Content-Length: 0\r\n"))
+            return
+        if re.search(rb'"method": *"server/discover"', body):
+            text = (DISCOVERED % ident.group(1).decode()).encode()
+            length = f"Content-Length: {len(text)}\r\n"
+            stream.sendall(_head("200 OK", "application/json", length) + text)
             return
         tool = name.group(1).decode() if name else "answer_300"
         kind, *numbers = tool.split("_")

@@ -108,9 +108,13 @@ permit (principal in Group::"engineering",
     return replace(launch, argv=argv, settings=whole + servers + POLICIES + rules)
 
 
+# How the load speaks to `/mcp`; what the gateway asks its servers on its own is no call.
+AT_THE_HUB = {"path": "/mcp", "prefix": "bench_", "asides": str(2 * (1 + len(BESIDE)))}
+
+
 def _at_the_hub(_place: Place, _port: int) -> dict[str, str]:
-    """How the load speaks to `/mcp`; what the gateway asks its servers on its own is no call."""
-    return {"path": "/mcp", "prefix": "bench_", "asides": str(2 * (1 + len(BESIDE)))}
+    """Nothing has to be asked for it."""
+    return AT_THE_HUB
 
 
 def two_workers(place: Place) -> Launch:

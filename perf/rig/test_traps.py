@@ -54,6 +54,13 @@ class Client(unittest.TestCase):
 
     stream: socket.socket
     token: Optional[str] = None
+    # How the load speaks to what is under test.
+    own: dict[str, str] = {}
+
+    def request(self, tool: str, size: int) -> bytes:
+        """A call of a tool, by its name here."""
+        path = self.own.get("path", wire.PATH)
+        return wire.request(wire.named(self.own, tool), self.token, size, close=False, path=path)
 
     def connect(self, port: int) -> None:
         """The connection of this test."""
@@ -65,7 +72,7 @@ class Client(unittest.TestCase):
     def call(self, tool: str, size: int) -> float:
         """One call, its answer read to the end; gives the seconds that it took."""
         began = time.monotonic()
-        self.stream.sendall(wire.request(tool, self.token, size, close=False))
+        self.stream.sendall(self.request(tool, size))
         head, body = fake.read_head(self.stream)
         self.assertTrue(head.startswith(b"HTTP/1.1 200"), head[:100])
         length = fake.content_length(head)
@@ -89,7 +96,7 @@ class Client(unittest.TestCase):
 
     def held_back(self) -> None:
         """Each event must be here before the next one is sent."""
-        self.stream.sendall(wire.request(f"sse_{EVENTS}_{GAP_US}", self.token, 300, close=False))
+        self.stream.sendall(self.request(f"sse_{EVENTS}_{GAP_US}", 300))
         self.stream.settimeout(10)
         data, delays, seen = b"", [], 0
         while b"\r\n0\r\n\r\n" not in data:
@@ -165,7 +172,9 @@ class Traps(Client):
 
 
 class ManyServers(Traps):
-    """The same with three servers behind it, as at `/mcp`; seen at the URL of the one called."""
+    """The same at `/mcp`, with three servers behind it."""
+
+    own = ours.AT_THE_HUB
 
     def launch(self, place: Place) -> Launch:
         """With three."""
@@ -174,7 +183,7 @@ class ManyServers(Traps):
     def test_it_checks_what_it_must(self) -> None:
         """The policies of the servers beside it permit nothing here."""
         peer = next(one for one in ours.PEERS if one.name == "portcullis-hub")
-        wire.require(wire.function_checks(peer, self.port, self.tokens, None, {}))
+        wire.require(wire.function_checks(peer, self.port, self.tokens, None, self.own))
 
 
 class Bad(threading.Thread):

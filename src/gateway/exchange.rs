@@ -11,6 +11,7 @@ use crate::clock::{Monotonic, Now};
 use crate::credential::CacheOutcome;
 use crate::fault::{self, Stage};
 use crate::http::{Field, Method as HttpMethod, RequestHead, write};
+use crate::hub::calls::Cancellable;
 use crate::identity::{Audiences, Resource, VerifiedToken};
 use crate::judge::policy::StepUp;
 use crate::listener::Downstream;
@@ -71,6 +72,8 @@ pub(super) struct AtHub {
     pub(super) id: Option<Vec<u8>>,
     /// Of a leg: `seq` of the record that it is part of.
     pub(super) leg_of: Option<u64>,
+    /// Until then a legacy agent may cancel it.
+    pub(super) call: Option<Cancellable>,
 }
 
 /// Which credential went along.
@@ -316,22 +319,35 @@ impl Exchange {
         }
     }
 
-    /// Before a second try: up to `timeout_seconds` passed with the first, so the token may have
-    /// expired and the decision may be another. Under other rules nothing is tried again; the agent
-    /// gets the upstream's refusal, and its next request is judged by them from the beginning.
-    pub(super) async fn decide_again(&mut self, shard: &Shard) -> Result<Permit, Reject> {
+    /// After a wait: the rules are those of before, and the token still counts by now.
+    ///
+    /// # Errors
+    /// `PolicyUnavailable` under other rules: what was begun is not gone on with. What the token
+    /// came to.
+    pub(super) fn stands(&mut self, shard: &Shard) -> Result<(), Reject> {
         shard.drain_bus();
         let newest = shard.world();
         let rules =
             |world: &World| (world.snapshot.config_generation, world.snapshot.policy.epoch());
         if rules(&newest) != rules(&self.world) {
-            return Err(Reject::UpstreamAuth);
+            return Err(Reject::PolicyUnavailable);
         }
         self.world = newest;
         self.judged = shard.clock.now();
         let token = self.token.as_deref().ok_or(Reject::GatewayFault)?;
         token.judge_time(self.judged.wall.seconds())?;
-        decide::key_holds(&self.world, token, self.judged.mono)?;
+        decide::key_holds(&self.world, token, self.judged.mono)
+    }
+
+    /// Before a second try: up to `timeout_seconds` passed with the first, so the token may have
+    /// expired and the decision may be another. Under other rules nothing is tried again; the agent
+    /// gets the upstream's refusal, and its next request is judged by them from the beginning.
+    pub(super) async fn decide_again(&mut self, shard: &Shard) -> Result<Permit, Reject> {
+        let outdated = |reject| match reject {
+            Reject::PolicyUnavailable => Reject::UpstreamAuth,
+            other => other,
+        };
+        self.stands(shard).map_err(outdated)?;
         if self.asks() {
             Box::pin(self.ask_once(shard)).await.unwrap_or(Err(Reject::UpstreamAuth))
         } else {

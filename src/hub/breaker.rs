@@ -28,8 +28,9 @@ struct Table {
 
 #[derive(Clone, Copy)]
 enum Breaker {
-    /// After so many failures in a row.
-    Closed { failures: u32 },
+    /// After so many failures in a row, and so many answers in a row that were begun and not
+    /// brought to an end.
+    Closed { failures: u32, broken: u32 },
     /// None goes until then.
     Open { until: Monotonic, pause: Duration },
     /// One is on its way since its pause was over.
@@ -97,6 +98,26 @@ impl Breakers {
         }
     }
 
+    /// What became of an answer after its head, which is all that a [`Trial`] waits for: `None`
+    /// when it was whole. A server that begins answers and ends none is not well either.
+    pub fn heard(&self, server: u16, generation: u64, why: Option<Reject>, now: Monotonic) {
+        self.0.with(|table| {
+            if table.generation != generation || why.is_some_and(|why| !is_blamed(why)) {
+                return;
+            }
+            table.now = table.now.max(now);
+            let breaker = table.breaker(server);
+            if let Breaker::Closed { failures, broken } = *breaker {
+                let broken = if why.is_some() { broken + 1 } else { 0 };
+                *breaker = if broken >= BREAKER_FAILURES {
+                    Breaker::opened(now)
+                } else {
+                    Breaker::Closed { failures, broken }
+                };
+            }
+        });
+    }
+
     fn tell(&self, trial: &Trial, word: Word, now: Option<Monotonic>) {
         self.0.with(|table| {
             if table.generation != trial.generation {
@@ -122,7 +143,7 @@ impl Table {
     fn breaker(&mut self, server: u16) -> &mut Breaker {
         let at = usize::from(server);
         if self.servers.len() <= at {
-            self.servers.resize(at + 1, Breaker::Closed { failures: 0 });
+            self.servers.resize(at + 1, Breaker::CLOSED);
         }
         #[expect(clippy::indexing_slicing, reason = "resized to hold it a line above")]
         &mut self.servers[at]
@@ -139,14 +160,24 @@ enum Word {
 }
 
 impl Breaker {
+    const CLOSED: Self = Self::Closed { failures: 0, broken: 0 };
+
+    const fn opened(now: Monotonic) -> Self {
+        Self::Open { until: now.after(BREAKER_PAUSE_MIN), pause: BREAKER_PAUSE_MIN }
+    }
+
     fn after(self, word: Word, probes: bool, now: Monotonic) -> Self {
         match (self, word) {
-            (Self::Closed { .. }, Word::Answered) => Self::Closed { failures: 0 },
-            (Self::Closed { failures }, Word::Failed) if failures + 1 >= BREAKER_FAILURES => {
-                Self::Open { until: now.after(BREAKER_PAUSE_MIN), pause: BREAKER_PAUSE_MIN }
+            (Self::Closed { broken, .. }, Word::Answered) => Self::Closed { failures: 0, broken },
+            (Self::Closed { failures, broken }, Word::Failed) => {
+                let failures = failures + 1;
+                if failures >= BREAKER_FAILURES {
+                    Self::opened(now)
+                } else {
+                    Self::Closed { failures, broken }
+                }
             }
-            (Self::Closed { failures }, Word::Failed) => Self::Closed { failures: failures + 1 },
-            (Self::HalfOpen { .. }, Word::Answered) if probes => Self::Closed { failures: 0 },
+            (Self::HalfOpen { .. }, Word::Answered) if probes => Self::CLOSED,
             (Self::HalfOpen { pause }, Word::Failed) if probes => {
                 let pause = (2 * pause).min(BREAKER_PAUSE_MAX);
                 Self::Open { until: now.after(pause), pause }
@@ -319,6 +350,33 @@ mod tests {
         assert!(breakers.enter(3, 2, at(1)).is_ok());
         probe.failed(Reject::UpstreamEof, at(1));
         assert!(breakers.enter(3, 2, at(1)).is_ok());
+        assert_eq!(state(&breakers, 3), Some(State::Closed));
+    }
+
+    #[test]
+    fn answers_that_begin_and_do_not_end_open_it_too() {
+        let breakers = Breakers::default();
+        let broken = |why: Option<Reject>| {
+            breakers.enter(3, 1, START).unwrap().answered(200, START);
+            breakers.heard(3, 1, why, START);
+        };
+        for _ in 0..10 {
+            (1..BREAKER_FAILURES).for_each(|_| broken(Some(Reject::UpstreamMalformed)));
+            broken(None);
+        }
+        // Not the server's fault, or of another configuration.
+        for _ in 0..BREAKER_FAILURES {
+            broken(Some(Reject::RequestAborted));
+            breakers.heard(3, 2, Some(Reject::UpstreamEof), START);
+        }
+        assert_eq!(state(&breakers, 3), Some(State::Closed));
+        (0..BREAKER_FAILURES).for_each(|_| broken(Some(Reject::UpstreamEof)));
+        assert_eq!(breakers.enter(3, 1, START).err(), Some(Suspended { until: at(1) }));
+        // What was under way when it opened changes nothing.
+        breakers.heard(3, 1, None, START);
+        breakers.heard(3, 1, Some(Reject::UpstreamEof), START);
+        assert_eq!(breakers.enter(3, 1, START).err(), Some(Suspended { until: at(1) }));
+        breakers.enter(3, 1, at(1)).unwrap().answered(200, at(1));
         assert_eq!(state(&breakers, 3), Some(State::Closed));
     }
 }

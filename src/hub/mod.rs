@@ -5,6 +5,7 @@
 //! remembered for somebody is found under who they are.
 
 pub mod breaker;
+pub mod calls;
 pub mod catalog;
 pub mod desk;
 pub mod ended;
@@ -15,6 +16,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use breaker::Breakers;
+use calls::Calls;
 use catalog::Catalogs;
 use desk::{Desk, Letterbox};
 use ended::EndedSessions;
@@ -30,6 +32,8 @@ pub struct Hub {
     pub breakers: Breakers,
     /// What servers said in their handshakes.
     pub hellos: Hellos,
+    /// What may be cancelled.
+    pub calls: Calls,
     /// Our own sessions with legacy servers.
     pub sessions: UpstreamSessions,
     /// What they list.

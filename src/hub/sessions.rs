@@ -16,7 +16,7 @@ use hashbrown::HashMap;
 use crate::clock::Monotonic;
 use crate::core_cell::CoreCell;
 use crate::event::Event;
-use crate::limits::{HUB_SESSION_IDLE, HUB_SESSIONS_PER_CORE_MAX};
+use crate::limits::{HUB_SESSION_IDLE, Limits};
 use crate::mcp::hub_session::{ClientCapabilities, SessionMark};
 use crate::reject::Reject;
 
@@ -61,16 +61,23 @@ impl UpstreamSession {
     }
 }
 
-/// The sessions of one core, in use or not for long: at most `HUB_SESSIONS_PER_CORE_MAX`, of which
-/// the one goes that was not used for longest.
+/// The sessions of one core, in use or not for long: at most as many as
+/// `limits.hub_sessions_per_core_max` says, of which the one goes that was not used for longest.
 #[derive(Clone, Default)]
 pub struct UpstreamSessions(Rc<CoreCell<Table>>);
 
-#[derive(Default)]
 struct Table {
     entries: HashMap<SessionKey, Entry>,
+    max: usize,
     /// Which opening is which: one that was given up must not fill the place of the next.
     openings: u64,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        let max = Limits::default().hub_sessions_per_core_max;
+        Self { entries: HashMap::new(), max, openings: 0 }
+    }
 }
 
 struct Entry {
@@ -132,7 +139,7 @@ impl UpstreamSessions {
                     }
                 });
             }
-            if table.entries.len() >= HUB_SESSIONS_PER_CORE_MAX && !table.evict() {
+            if table.entries.len() >= table.max && !table.evict() {
                 return Err(Reject::GatewayOverloaded);
             }
             table.openings += 1;
@@ -141,6 +148,14 @@ impl UpstreamSessions {
             table.entries.insert(*key, Entry { state, used: now });
             Ok(Entered::Open(Opening { sessions: self.clone(), key: *key, number, outcome }))
         })
+    }
+
+    /// From now on there may be `max`. Of more, those go that were not used for longest.
+    pub fn resize(&self, max: usize) {
+        self.0.with(|table| {
+            table.max = max;
+            while table.entries.len() > max && table.evict() {}
+        });
     }
 
     /// Forgets a session that its server has forgotten. A newer one of the same key stays.

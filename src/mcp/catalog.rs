@@ -4,16 +4,19 @@
 //! costs the server its part, never some of its items. Items stay the server's own bytes but for
 //! two things: the name, which has another form on `/mcp`, and `_meta` names that are ours alone.
 
+mod params;
+
 use std::ops::Range;
 
+pub use self::params::{Param, agree, mirrored};
 use super::list::Listed;
 use super::names;
 use super::span::{Document, Malformed, Member, Node, NodeKind};
 use super::splice::Edits;
 use super::write;
 use crate::limits::{
-    CATALOG_CURSOR_BYTES_MAX, CATALOG_ITEM_BYTES_MAX, CATALOG_PAGES_MAX, CATALOG_PARAMS_MAX,
-    LIST_BYTES_MAX, LIST_ITEMS_MAX, NAME_BYTES_MAX,
+    CATALOG_CURSOR_BYTES_MAX, CATALOG_ITEM_BYTES_MAX, CATALOG_PAGES_MAX, LIST_BYTES_MAX,
+    LIST_ITEMS_MAX, NAME_BYTES_MAX,
 };
 
 /// Why a list cannot be used.
@@ -70,16 +73,6 @@ enum Hole {
     Meta { at: usize, empty: bool },
     /// There is no `_meta`.
     NoMeta,
-}
-
-/// An argument that a client mirrors into a header (2026-07-28, transports, "Custom Headers from
-/// Tool Parameters").
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Param {
-    /// What stands behind `Mcp-Param-`: a token.
-    pub header: Box<str>,
-    /// The way to it in the arguments.
-    pub path: Box<[Box<str>]>,
 }
 
 /// What a tool mirrors into headers.
@@ -155,8 +148,8 @@ impl Catalog {
         Some(Entry { catalog: self, item: self.items.get(at)? })
     }
 
-    /// The name of the item that a client means by `outer`, which may be cut, or be `plain` as it is
-    /// (see [`names::Split::Hashed`]). Where two items would be called the same, it means neither.
+    /// The item that a client means by `outer`, which may be cut, or be `plain` as it is (see
+    /// [`names::Split::Hashed`]). Where two items would be called the same, it means neither.
     ///
     /// # Errors
     /// [`Ambiguous`]
@@ -176,9 +169,13 @@ impl Catalog {
         }
     }
 
-    /// The names on `/mcp` that more than one item would have, sorted.
+    /// The names on `/mcp` that more than one item would have, sorted. One of the two is cut at
+    /// least: names that are not are as different there as here.
     #[must_use]
     pub fn ambiguous(&self, prefix: &str) -> Vec<String> {
+        if !self.entries().any(|entry| names::is_cut(prefix, entry.name())) {
+            return Vec::new();
+        }
         let mut hashed: Vec<String> = Vec::new();
         for entry in self.entries() {
             let mut outer = String::new();
@@ -260,6 +257,7 @@ pub struct Gatherer {
     pages: usize,
     bytes: usize,
     cursor: Option<String>,
+    for_legacy: bool,
     /// For items that are changed, and read again.
     again: Document,
 }
@@ -278,7 +276,22 @@ impl Gatherer {
             public: true,
             repeated: 0,
         };
-        Self { catalog, pages: 0, bytes: 0, cursor: None, again: Document::new() }
+        Self {
+            catalog,
+            pages: 0,
+            bytes: 0,
+            cursor: None,
+            for_legacy: false,
+            again: Document::new(),
+        }
+    }
+
+    /// The list of a modern server for an agent of a legacy revision, in which an `outputSchema`
+    /// always describes an object (2025-11-25 schema, `Tool`): one that does not is left out. So is
+    /// a tool whose arguments cannot be mirrored, which we would have to do for that agent.
+    #[must_use]
+    pub fn for_legacy(self) -> Self {
+        Self { for_legacy: true, ..self }
     }
 
     /// Takes one page: `result` of the message `text`, which `document` holds. Answers the cursor
@@ -353,22 +366,26 @@ impl Gatherer {
         if raw.len() > CATALOG_ITEM_BYTES_MAX {
             return Err(Unusable::TooLarge);
         }
-        let [meta] = element.pick(&["_meta"])?;
+        let [meta, schema] = element.pick(&["_meta", "outputSchema"])?;
         let ours = |member: Member<'_>| member.key.starts_with(OUR_META);
-        let clean = match meta.map(|meta| (meta.kind(), meta)) {
-            None => true,
-            Some((NodeKind::Object, meta)) => !meta.members().any(ours),
-            Some((NodeKind::Null, _)) => false,
+        let (clean, null) = match meta.map(|meta| (meta.kind(), meta)) {
+            None => (true, false),
+            Some((NodeKind::Object, meta)) => (!meta.members().any(ours), false),
+            Some((NodeKind::Null, _)) => (false, true),
             Some(_) => return Err(Unusable::Malformed),
         };
-        if clean {
-            return self.catalog.take(element, raw, element.range().start);
+        let other = |schema: Node<'_>| schema.get("type").and_then(Node::text) != Some("object");
+        let drops = self.for_legacy && schema.is_some_and(other);
+        if clean && !drops {
+            return self.catalog.take(element, raw, element.range().start, self.for_legacy);
         }
         let mut edits = Edits::new();
-        let edited = match meta.filter(|meta| meta.is_object()) {
-            Some(meta) => edits.remove_members(meta, |key| key.starts_with(OUR_META)),
-            None => edits.remove_member(element, "_meta"),
-        };
+        let gone = |key: &str| drops && key == "outputSchema" || null && key == "_meta";
+        let mut edited = edits.remove_members(element, gone);
+        if let Some(meta) = meta.filter(|meta| meta.is_object()) {
+            edited =
+                edited.and_then(|_| edits.remove_members(meta, |key| key.starts_with(OUR_META)));
+        }
         let mut whole = Vec::new();
         edited.and_then(|_| edits.apply(text, &mut whole)).map_err(|_| Unusable::Malformed)?;
         // Nothing before the element changed, and behind it nothing.
@@ -376,13 +393,20 @@ impl Gatherer {
         let raw = end.and_then(|end| whole.get(element.range().start..end));
         let raw = raw.ok_or(Unusable::Malformed)?;
         let element = self.again.read(raw)?;
-        self.catalog.take(element, raw, 0)
+        self.catalog.take(element, raw, 0, self.for_legacy)
     }
 }
 
 impl Catalog {
     /// Takes an item in that may stay as it is; `raw` stands at `from` of the text of `element`.
-    fn take(&mut self, element: Node<'_>, raw: &[u8], from: usize) -> Result<(), Unusable> {
+    /// Where we mirror arguments ourselves (`mirrors`), a tool for which nobody can is left out.
+    fn take(
+        &mut self,
+        element: Node<'_>,
+        raw: &[u8],
+        from: usize,
+        mirrors: bool,
+    ) -> Result<(), Unusable> {
         let [key] = self.listed.key();
         let [named, meta] = element.pick(&[key, "_meta"])?;
         let named = named.ok_or(Unusable::Malformed)?;
@@ -394,6 +418,15 @@ impl Catalog {
             return Err(Unusable::Malformed);
         }
         let is_named = matches!(self.listed, Listed::Tools | Listed::Prompts);
+        let schema = element.get("inputSchema").filter(|_| self.listed == Listed::Tools);
+        let params_from = self.params.len();
+        let valid = schema.is_none_or(|schema| params::read(schema, &mut self.params));
+        if !valid {
+            self.params.truncate(params_from);
+            if mirrors {
+                return Ok(());
+            }
+        }
         let place = named.range();
         let (start, end) = (place.start.wrapping_sub(from), place.end.wrapping_sub(from));
         let kept_from = self.text.len();
@@ -410,12 +443,6 @@ impl Catalog {
         };
         let name_from = self.names.len();
         self.names.push_str(name);
-        let schema = element.get("inputSchema").filter(|_| self.listed == Listed::Tools);
-        let params_from = self.params.len();
-        let valid = schema.is_none_or(|schema| read_params(schema, &mut self.params));
-        if !valid {
-            self.params.truncate(params_from);
-        }
         self.items.push(Item {
             name: name_from..self.names.len(),
             raw: kept_from..self.text.len(),
@@ -426,61 +453,5 @@ impl Catalog {
     }
 }
 
-/// Reads what a schema has mirrored into headers; false when it may not be used for that.
-fn read_params(schema: Node<'_>, params: &mut Vec<Param>) -> bool {
-    let from = params.len();
-    // Every annotation must be found on a chain of `properties`: one elsewhere breaks the rules,
-    // and so does what only looks like one.
-    let annotated = count_annotations(schema);
-    if annotated == 0 {
-        return true;
-    }
-    let mut path = Vec::new();
-    let found = annotated <= CATALOG_PARAMS_MAX && walk_properties(schema, &mut path, params);
-    let own = params.get(from..).unwrap_or_default();
-    let twice = own.iter().enumerate().any(|(at, param)| {
-        own.iter().take(at).any(|other| other.header.eq_ignore_ascii_case(&param.header))
-    });
-    found && own.len() == annotated && !twice
-}
-
-fn count_annotations(node: Node<'_>) -> usize {
-    let below = node.members().map(|member| member.value).chain(node.elements());
-    let here = node.members().filter(|member| member.key == ANNOTATION).count();
-    here + below.map(count_annotations).sum::<usize>()
-}
-
-/// The depth of a document bounds it.
-fn walk_properties<'d>(schema: Node<'d>, path: &mut Vec<&'d str>, params: &mut Vec<Param>) -> bool {
-    let Some(properties) = schema.get("properties") else { return true };
-    properties.members().all(|Member { key, value, .. }| {
-        path.push(key);
-        let taken = value.get(ANNOTATION).is_none_or(|header| {
-            let Some(header) = header.text().filter(|header| is_token(header)) else {
-                return false;
-            };
-            let kind = value.get("type").and_then(Node::text);
-            if !matches!(kind, Some("string" | "integer" | "boolean")) {
-                return false;
-            }
-            let path = path.iter().map(|step| Box::from(*step)).collect();
-            params.push(Param { header: Box::from(header), path });
-            true
-        });
-        let all = taken && walk_properties(value, path, params);
-        path.pop();
-        all
-    })
-}
-
-/// RFC 9110 §5.6.2, short enough for a field name.
-fn is_token(text: &str) -> bool {
-    let valid = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    (1..=HEADER_BYTES_MAX).contains(&text.len()) && text.bytes().all(valid)
-}
-
-const ANNOTATION: &str = "x-mcp-header";
-/// Bytes behind `Mcp-Param-`.
-const HEADER_BYTES_MAX: usize = 128;
 /// What the texts of one parameter take, about.
 const PARAM_BYTES: usize = 64;

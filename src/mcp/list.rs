@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use simd_json::{Buffers, INPUT_PADDING, Node, Tape, fill_tape_padded};
 
+use super::message::ServerNote;
 use super::method::Method;
 use super::tree::{Keys, Tree, pick};
 use crate::limits::{BODY_BUFFER_KEPT_BYTES_MAX, JSON_DEPTH_MAX, NAME_BYTES_MAX};
@@ -42,6 +43,21 @@ impl Listed {
             Some(Self::Templates)
         } else {
             None
+        }
+    }
+
+    /// What `note` says has changed.
+    #[must_use]
+    pub const fn changed_by(note: ServerNote) -> &'static [Self] {
+        if matches!(note, ServerNote::ToolsListChanged) {
+            &[Self::Tools]
+        } else if matches!(note, ServerNote::PromptsListChanged) {
+            &[Self::Prompts]
+        } else if matches!(note, ServerNote::ResourcesListChanged) {
+            // There is no notification for templates alone.
+            &[Self::Resources, Self::Templates]
+        } else {
+            &[]
         }
     }
 

@@ -26,6 +26,8 @@ pub mod seal;
 pub mod session;
 pub mod span;
 pub mod splice;
+pub mod state;
+pub mod template;
 mod tree;
 pub mod write;
 

@@ -109,13 +109,18 @@ pub fn compose(prefix: &str, name: &str, out: &mut String) {
 /// Whether a client sees `name` of the server with `prefix` as `outer`, and that is cut.
 #[must_use]
 pub fn is_composed(prefix: &str, name: &str, outer: &str) -> bool {
-    let cut = prefix.len() + 1 + name.len() > NAME_OUT_BYTES_MAX;
-    if prefix.is_empty() || !cut {
+    if !is_cut(prefix, name) {
         return false;
     }
     let mut composed = String::with_capacity(prefix.len() + 1 + name.len());
     compose(prefix, name, &mut composed);
     composed == outer
+}
+
+/// Whether `name` is too long to be seen whole behind `prefix`.
+#[must_use]
+pub fn is_cut(prefix: &str, name: &str) -> bool {
+    !prefix.is_empty() && prefix.len() + 1 + name.len() > NAME_OUT_BYTES_MAX
 }
 
 /// Whether a name has the form that [`compose`] gives long ones.

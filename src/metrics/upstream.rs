@@ -157,9 +157,15 @@ impl Meter {
         self.upstream(server, |label| label.breaker.set(state as u64));
     }
 
-    /// Sets what an upstream was seen to speak.
+    /// Notes what an upstream was seen to speak, beside what it was seen to speak before.
     pub fn upstream_era(&self, server: u16, era: SeenEra) {
-        self.upstream(server, |label| label.era.set(era as u64 + 1));
+        self.upstream(server, |label| {
+            let seen = match one_of(&SeenEra::ALL, label.era.get()) {
+                Some(before) if before != era => SeenEra::Both,
+                Some(_) | None => era,
+            };
+            label.era.set(seen as u64 + 1);
+        });
     }
 
     /// Notes why an upstream failed.

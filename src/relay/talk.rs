@@ -121,6 +121,8 @@ pub struct Talk<'r> {
     heard_at: Monotonic,
     ends_at: Monotonic,
     second: Monotonic,
+    /// When the eye looked last.
+    looked_at: Monotonic,
     events: u32,
 }
 
@@ -218,6 +220,7 @@ impl<'r> Talk<'r> {
             heard_at: now,
             ends_at: now.after(Duration::from_secs(to.server.timeout_seconds)),
             second: now,
+            looked_at: now,
             events: 0,
         }
     }
@@ -387,3 +390,6 @@ impl Drop for Talk<'_> {
         self.relay.give(std::mem::take(&mut self.input));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -80,21 +80,24 @@ const PROVOKED: &[(&str, &str)] = &[
     ("UpstreamForbidden", "relay::h30_f07_f08_bad_answers_are_502"),
     ("UpstreamRedirect", "relay::h30_f07_f08_bad_answers_are_502"),
     ("UpstreamContentType", "relay::h30_f07_f08_bad_answers_are_502"),
+    (
+        "CursorUnknown",
+        "hub_lists::pages_hold_every_item_once_and_their_cursors_belong_to_who_got_them",
+    ),
+    ("NameAmbiguous", "hub_names::a_uri_leads_to_its_owner"),
     ("RequestSource", "source::the_client_of_a_request_is_whom_a_trusted_proxy_forwards"),
     ("PolicyUnavailable", "pdp::f01_every_trouble_of_it_is_a_refusal"),
-    ("GatewayNotBuilt", "message::m14_denied_tools_servers_and_streams"),
+    ("GatewayNotBuilt", "hub_calls::tasks_of_servers_are_not_carried_yet"),
+    ("UpstreamEra", "hub_calls::tasks_of_servers_are_not_carried_yet"),
+    ("StateForeign", "hub_calls::m12_m14_a_state_is_its_owners_and_its_requests"),
+    ("UpstreamSuspended", "hub_calls::a_server_that_fails_is_left_alone_for_a_while"),
+    ("UpstreamTooLarge", "hub_calls::a_long_answer_comes_whole_and_one_that_is_too_long_does_not"),
 ];
 
 /// Those that nobody outside can provoke, and why.
 const EXCUSED: &[(&str, &str)] = &[
     ("GatewayFault", "a fault of our own: no input is known that leads there"),
-    ("CursorUnknown", "of the hub, which is not open yet"),
-    ("NameAmbiguous", "of the hub, which is not open yet"),
-    ("StateForeign", "of the hub, which is not open yet"),
-    ("UpstreamEra", "of the hub, which is not open yet"),
-    ("UpstreamSuspended", "of the hub, which is not open yet"),
-    ("UpstreamTooLarge", "of the hub, which is not open yet"),
-    ("MailFull", "nothing on /mcp sends mail yet; mail::tests fills a pair"),
+    ("MailFull", "a core that takes no letters in; mail::tests fills a pair"),
 ];
 
 #[test]

@@ -495,30 +495,127 @@ fn a_long_answer_comes_whole_and_one_that_is_too_long_does_not() {
     }
 }
 
-/// What `/mcp` does not carry yet is refused before any server hears of it, or before the agent
-/// hears of it.
+/// Who has not offered tasks leaves the wish for one aside (2025-11-25 basic/utilities/tasks); a
+/// task that a server makes all the same is refused before the agent hears of it.
 #[test]
-fn states_and_tasks_of_servers_are_not_carried_yet() {
+fn tasks_of_servers_are_not_carried_yet() {
     let hub = Hub::start(Driver::Epoll, &FOUR, "", "");
     let agent = hub.modern("hana", "/mcp");
     assert!(agent.call("new_alpha", json!({})).said().starts_with("new"));
     let peer = hub.peer("new");
-    let before = peer.count();
-    for more in
-        [json!({"requestState": "s"}), json!({"inputResponses": {}}), json!({"task": {"ttl": 1}})]
-    {
-        let mut params = json!({"name": "new_alpha", "arguments": {}});
-        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        assert_eq!(agent.ask("tools/call", params).answer.status, 501, "{more}");
-    }
-    assert_eq!(peer.count(), before);
-    for result in [
-        json!({"resultType": "input_required", "inputRequests": {}}),
-        json!({"resultType": "complete", "requestState": "s", "content": []}),
-        json!({"resultType": "task", "taskId": "t"}),
+    for params in [
+        json!({"name": "new_alpha", "arguments": {}, "task": {"ttl": 1}}),
+        json!({"task": {"ttl": 1}, "name": "new_alpha", "arguments": {"task": 1}}),
     ] {
-        peer.trouble("tools/call", Some(Trouble::Result(result.clone())));
-        let told = agent.call("new_alpha", json!({}));
-        assert_eq!((told.answer.status, told.answer.reason()), (501, "not_built".to_owned()));
+        assert!(agent.ask("tools/call", params).said().starts_with("new"));
+        let heard = peer.heard("tools/call").pop().unwrap();
+        assert_eq!(heard.message["params"].get("task"), None, "{}", heard.message);
+    }
+    let task = json!({"resultType": "task", "taskId": "t"});
+    peer.trouble("tools/call", Some(Trouble::Result(task)));
+    let told = agent.call("new_alpha", json!({}));
+    assert_eq!((told.answer.status, told.answer.reason()), (501, "not_built".to_owned()));
+    // An agent of the other era would take it for an answer.
+    let told = hub.legacy("hana", "/mcp", "2025-11-25").call("new_alpha", json!({}));
+    assert_eq!((told.answer.status, told.answer.reason()), (502, "upstream_era".to_owned()));
+}
+
+/// A server's state comes back to the server that gave it, byte for byte, from whom it gave it to
+/// and for what; anywhere else it is nothing.
+#[test]
+fn m12_m14_a_state_is_its_owners_and_its_requests() {
+    let rules = "@id(\"ivo\") permit (principal == User::\"ivo\", action, \
+                 resource in Server::\"new\");\n";
+    let hub = Hub::start(Driver::Epoll, &FOUR, "", rules);
+    let (hana, ivo) = (hub.modern("hana", "/mcp"), hub.modern("ivo", "/mcp"));
+    for agent in [&hana, &ivo] {
+        assert!(agent.call("new_alpha", json!({})).said().starts_with("new"));
+    }
+    assert!(hana.call("dual_alpha", json!({})).said().starts_with("dual"));
+    let peer = hub.peer("new");
+    let own = "s\"\u{e9}\\ \n{}";
+    let required = json!({"resultType": "input_required", "requestState": own,
+        "inputRequests": {"roots": {"method": "roots/list"}}});
+    peer.trouble("tools/call", Some(Trouble::Result(required)));
+    let able = json!({"io.modelcontextprotocol/clientCapabilities": {"roots": {}}});
+    let ask = |agent: &Agent<'_>, name: &str, state: &str, capabilities: &Value| {
+        let mut meta = capabilities.clone();
+        meta["io.modelcontextprotocol/protocolVersion"] = json!(MODERN);
+        let mut params = json!({"name": name, "arguments": {}, "_meta": meta});
+        if !state.is_empty() {
+            params["requestState"] = json!(state);
+            params["inputResponses"] = json!({"roots": {"roots": []}});
+        }
+        agent.say(&json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}))
+    };
+    let told = ask(&hana, "new_alpha", "", &able);
+    assert_eq!(told.result()["inputRequests"]["roots"]["method"], "roots/list");
+    let sealed = told.result()["requestState"].as_str().unwrap().to_owned();
+    assert!(!sealed.contains(own), "{sealed}");
+    // What the agent did not say it can be asked for, it is not asked.
+    let none = json!({"io.modelcontextprotocol/clientCapabilities": {}});
+    assert_eq!(ask(&hana, "new_alpha", "", &none).answer.reason(), "upstream_malformed");
+    peer.trouble("tools/call", None);
+    let before = (peer.count(), hub.peer("dual").count());
+    let mut changed = sealed.clone();
+    changed.replace_range(20..21, if &sealed[20..21] == "A" { "B" } else { "A" });
+    for (agent, name, state) in [
+        (&ivo, "new_alpha", &sealed),
+        (&hana, "new_beta", &sealed),
+        (&hana, "dual_alpha", &sealed),
+        (&hana, "new_alpha", &changed),
+        (&hana, "new_alpha", &own.to_owned()),
+    ] {
+        let told = ask(agent, name, state, &able);
+        assert_eq!((told.answer.status, told.code()), (200, Some(-32602)), "{name} {told:?}");
+        assert_eq!(told.answer.reason(), "state_foreign");
+    }
+    assert_eq!((peer.count(), hub.peer("dual").count()), before, "nobody hears of it");
+    // Whether there is such a server is not told either.
+    for name in ["dual_alpha", "none_alpha"] {
+        assert_eq!(ask(&ivo, name, &sealed, &able).answer.reason(), "no_permit", "{name}");
+    }
+    assert!(ask(&hana, "new_alpha", &sealed, &able).said().starts_with("new"));
+    let heard = peer.heard("tools/call").pop().unwrap();
+    assert_eq!(heard.message["params"]["requestState"], own);
+    assert_eq!(heard.message["params"]["inputResponses"], json!({"roots": {"roots": []}}));
+    let meta = &heard.message["params"]["_meta"];
+    assert_eq!(meta["io.modelcontextprotocol/clientCapabilities"], json!({"roots": {}}));
+    assert!(!hub.gateway.everything_written().contains(&sealed));
+}
+
+/// Rules that change while a server works on a call end it: the agent hears that it may not, and
+/// the server that nobody waits.
+#[test]
+fn a_call_under_way_ends_when_it_is_denied() {
+    for driver in DRIVERS {
+        let hub = Hub::start(driver, &FOUR, "", "");
+        for (agent, name) in
+            [(hub.modern("hana", "/mcp"), "new"), (hub.legacy("hana", "/mcp", "2025-11-25"), "old")]
+        {
+            let (peer, tool) = (hub.peer(name), format!("{name}_alpha"));
+            let shown = format!("{name} on {driver:?}");
+            let mut line = Line::of(&hub, agent);
+            assert!(line.call(&tool).said().starts_with(name), "{shown}");
+            peer.trouble("tools/call", Some(Trouble::Held));
+            let before = peer.heard("tools/call").len();
+            line.send(&tool);
+            until("the call is with the server", || peer.heard("tools/call").len() > before);
+            let rules = hub.gateway.directory.join("policies/hub.cedar");
+            let all = std::fs::read_to_string(&rules).unwrap();
+            let kept: Vec<&str> =
+                all.lines().filter(|line| !line.contains(&format!("\"hana-{name}\""))).collect();
+            std::fs::write(&rules, kept.join("\n")).unwrap();
+            // A reload reads all of it again.
+            std::fs::write(hub.gateway.directory.join("vanishing.key"), API_KEY).unwrap();
+            let pid = i32::try_from(hub.gateway.pid()).unwrap();
+            let pid = rustix::process::Pid::from_raw(pid).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+            let answer = line.client.answer().expect("an answer, though the server gives none");
+            assert_eq!((answer.status, answer.code()), (200, Some(1403)), "{shown} {answer:?}");
+            assert_eq!(answer.reason(), "no_permit", "{shown}");
+            assert!(line.call("dual_alpha").said().starts_with("dual"), "{shown}");
+            peer.trouble("tools/call", None);
+        }
     }
 }

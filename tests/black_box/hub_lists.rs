@@ -1,5 +1,5 @@
-//! Lists of `/mcp`: what all servers have that the agent may use, as one list, in whatever eras they
-//! and the agent speak; and an honest gap where a server fails.
+//! Lists of `/mcp`: what all servers have that the agent may use, as one list, in whatever eras
+//! they and the agent speak; and an honest gap where a server fails.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -306,6 +306,19 @@ fn a_list_is_asked_for_again_when_its_server_says_so() {
         }
         assert!((1..=cores).contains(&(heard() - before)), "once for each core");
         assert!(asked.iter().all(|ttl_ms| (1..=60_000).contains(ttl_ms)), "{asked:?}");
+        // On the core that hears that it changed it is asked for again, at once.
+        let changed = |method: &str| json!({"jsonrpc": "2.0", "method": method});
+        for (method, again) in
+            [("notifications/prompts/list_changed", 0), ("notifications/tools/list_changed", 1)]
+        {
+            peer.trouble("tools/call", Some(Trouble::Says(changed(method))));
+            let before = heard();
+            assert!(agent.call("dual_alpha", json!({})).said().starts_with("dual"));
+            for _ in 0..8 * cores {
+                agent.ask("tools/list", json!({}));
+            }
+            assert_eq!(heard(), before + again, "{method}");
+        }
         // A private list is one user's, whatever it holds.
         let before = heard();
         let told = hub.modern("ida", "/mcp").ask("tools/list", json!({}));
@@ -342,5 +355,57 @@ fn each_page_of_each_server_has_its_record() {
         legs.sort();
         let leg = |name: &str| format!("\"{name}\" \"tools/list\" 200");
         assert_eq!(legs, [leg("dual"), leg("old"), leg("old")], "{driver:?}");
+    }
+}
+
+#[test]
+fn a_public_list_is_shared_where_the_configuration_believes_it() {
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let ida = "@id(\"ida\") permit (principal == User::\"ida\", action, resource);\n";
+    let servers = [("dual", Role::Dual), ("new", Role::Modern)];
+    for driver in DRIVERS {
+        // Appended to the last server's table.
+        let hub = Hub::start(driver, &servers, "share_public_results = true\n", ida);
+        let list = json!({"tools": [{"name": "x", "inputSchema": {"type": "object"}}],
+            "resultType": "complete", "ttlMs": 3_600_000, "cacheScope": "public"});
+        for peer in &hub.peers {
+            peer.trouble("tools/list", Some(Trouble::Result(list.clone())));
+        }
+        let heard = || hub.peers.iter().map(|peer| peer.heard("tools/list").len());
+        for user in ["hana", "ida"] {
+            let agent = hub.modern(user, "/mcp");
+            for _ in 0..8 * cores {
+                let told = agent.ask("tools/list", json!({}));
+                assert_eq!(told.result()["tools"].as_array().unwrap().len(), 2);
+                assert_eq!(told.result()["cacheScope"], "private", "what is shown is one user's");
+            }
+        }
+        assert_eq!(heard().collect::<Vec<_>>(), [2 * cores, cores], "{driver:?}");
+    }
+}
+
+/// What is remembered does not multiply what is granted; and one server's limit is not another's.
+#[test]
+fn a_list_counts_for_each_server_that_it_is_of() {
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let limit = "\n[[rate_limit]]\nname = \"few\"\nper = [\"user\"]\nserver = \"dual\"\n\
+                 requests = 6\nseconds = 10800\n";
+    for driver in DRIVERS {
+        let hub = Hub::start(driver, &FOUR[..2], limit, "");
+        hub.peer("dual").script().ttl_ms = 3_600_000;
+        let agent = hub.modern("hana", "/mcp");
+        let mut whole = 0;
+        for _ in 0..16 * cores {
+            let told = agent.ask("tools/list", json!({}));
+            let tools = told.result()["tools"].as_array().unwrap();
+            assert_eq!(tools.last().unwrap()["name"], "old_beta", "{told:?}");
+            if tools.len() == 4 {
+                whole += 1;
+            } else {
+                assert_eq!(missing(&told), [("dual".to_owned(), "quota".to_owned())]);
+            }
+        }
+        // Of six, the first two of each core are its handshake and its list.
+        assert!((4..=5 * cores).contains(&whole), "{driver:?} {whole}");
     }
 }

@@ -41,6 +41,8 @@ pub(crate) enum Trouble {
     Progress(u32),
     /// This result.
     Result(Value),
+    /// This message before the answer.
+    Says(Value),
     /// Nothing ever comes.
     Silent,
     /// This HTTP status and no body.
@@ -288,6 +290,7 @@ fn answer(peer: &Peer, script: &mut Script, heard: &Heard, trouble: Option<&Trou
             };
             (1..=*count).map(progress).chain([right]).collect()
         }
+        Some(Trouble::Says(message)) => vec![message.clone(), right],
         Some(Trouble::Twice) => vec![right.clone(), right],
         Some(Trouble::WrongId) => vec![wrong],
         Some(Trouble::WrongIdFirst) => vec![wrong, right],

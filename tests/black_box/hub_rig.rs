@@ -27,6 +27,17 @@ impl Hub {
         more: &str,
         policies: &str,
     ) -> Self {
+        Self::start_on(driver, "", servers, more, policies)
+    }
+
+    /// The same with lines of `[cores]`: what a core remembers is asked of that core.
+    pub(crate) fn start_on(
+        driver: Driver,
+        cores: &str,
+        servers: &[(&'static str, Role)],
+        more: &str,
+        policies: &str,
+    ) -> Self {
         let peers: Vec<_> = servers.iter().map(|(name, role)| Peer::start(name, *role)).collect();
         let (mut text, mut rules) = (String::new(), String::new());
         for Peer { name, port, .. } in &peers {
@@ -41,6 +52,10 @@ impl Hub {
         }
         let gateway = Gateway::start_with(driver, &(text + more), |directory| {
             fs::write(directory.join("policies/hub.cedar"), rules + policies).unwrap();
+            let file = directory.join("gateway.toml");
+            let text = fs::read_to_string(&file).unwrap();
+            let text = text.replacen("[cores]\n", &format!("[cores]\n{cores}\n"), 1);
+            fs::write(file, text).unwrap();
         });
         let good = Post::new(&gateway).bytes();
         until("the first answer", || gateway.ask(&good).status == 200);

@@ -18,9 +18,3 @@ fn t20_wycheproof() {
 fn t23_dpop_proofs() {
     panic!("needs DPoP");
 }
-
-#[test]
-#[ignore = "M12, modern era: sealed requestState handles come with federation on /mcp"]
-fn m12_state_handles_of_another_user() {
-    panic!("needs federation");
-}

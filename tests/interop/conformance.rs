@@ -1,5 +1,7 @@
 //! The official conformance suite says the same through the gateway as at the upstream itself.
 
+use std::collections::BTreeSet;
+
 use crate::gateway::{Gateway, Setup, USER};
 use crate::install::{Tools, tools};
 use crate::process::Running;
@@ -37,20 +39,17 @@ fn conformance_2026_07_28_is_the_same_through_the_gateway() {
 }
 
 #[test]
-#[ignore = "/mcp answers not_built; to be taken away with the merge of the hub"]
 fn conformance_2025_11_25_is_the_same_at_the_one_url() {
     conformance_is_the_same(At::TheOne, Scenarios::Required, "2025-11-25", 30, &[]);
 }
 
 #[test]
-#[ignore = "/mcp answers not_built; to be taken away with the merge of the hub"]
 fn conformance_2026_07_28_is_the_same_at_the_one_url() {
     conformance_is_the_same(At::TheOne, Scenarios::Required, "2026-07-28", 37, NOT_OFFERED);
 }
 
 /// The suite has 27 scenarios and one for these.
 #[test]
-#[ignore = "/mcp answers not_built; to be taken away with the merge of the hub"]
 fn conformance_of_older_revisions_is_the_same_at_the_one_url() {
     conformance_is_the_same(At::TheOne, Scenarios::All, "2025-06-18", 27, &[]);
     conformance_is_the_same(At::TheOne, Scenarios::All, "2025-03-26", 1, &[]);
@@ -92,10 +91,58 @@ fn conformance_is_the_same(
     let (_shim, shim) = shim(tools, gateway.port, Some(&token));
     let through = run("through", &format!("http://localhost:{shim}{path}"));
     let differences = suite::differences(&direct.checks, &through.checks);
-    assert!(differences.is_empty(), "{} differ:\n{}", differences.len(), differences.join("\n"));
-    assert!(through.passed, "{}", through.summary);
+    let differ: BTreeSet<_> =
+        differences.iter().map(|line| line.split(": ").next().unwrap_or_default()).collect();
+    let not_yet = not_yet(at, revision);
+    assert_eq!(differ, BTreeSet::from_iter(not_yet.iter().copied()), "{}", differences.join("\n"));
+    assert!(through.passed || !not_yet.is_empty(), "{}", through.summary);
     upstream_saw_no_token(port);
     ends_with_a_true_record(gateway, &token);
+}
+
+/// Scenarios that need what `/mcp` does not offer yet (`src/manual/federation.md`): these differ,
+/// and no others. What begins to be the same has to leave the list.
+fn not_yet(at: At, revision: &str) -> &'static [&'static str] {
+    match (at, revision) {
+        (At::TheOne, "2025-06-18") => &[
+            "logging-set-level",
+            "resources-subscribe",
+            "resources-unsubscribe",
+            "tools-call-elicitation",
+            "tools-call-sampling",
+            "tools-call-with-logging",
+        ],
+        (At::TheOne, "2025-11-25") => &[
+            "elicitation-sep1034-defaults",
+            "elicitation-sep1330-enums",
+            "logging-set-level",
+            "resources-subscribe",
+            "resources-unsubscribe",
+            // Lists come as JSON at once, where the server alone sends them as events.
+            "server-sse-multiple-streams",
+            "server-sse-polling",
+            "tools-call-elicitation",
+            "tools-call-sampling",
+            "tools-call-with-logging",
+        ],
+        (At::TheOne, "2026-07-28") => &[
+            "input-required-result-basic-elicitation",
+            "input-required-result-basic-list-roots",
+            "input-required-result-basic-sampling",
+            "input-required-result-capability-check",
+            "input-required-result-ignore-extra-params",
+            "input-required-result-missing-input-response",
+            "input-required-result-multi-round",
+            "input-required-result-multiple-input-requests",
+            "input-required-result-non-tool-request",
+            "input-required-result-request-state",
+            "input-required-result-result-type",
+            "input-required-result-tampered-state",
+            "server-stateless",
+            "tasks-dispatch-and-envelope",
+        ],
+        _ => &[],
+    }
 }
 
 /// The control of those above: what differs there, the gateway did and not the shim.

@@ -182,7 +182,6 @@ fn every_client_lists_and_calls_at_each_servers_own_url() {
 /// What a client sees at the one URL is what it sees at the servers' own, with prefixes before the
 /// names of tools and prompts, servers in the order of their prefixes.
 #[test]
-#[ignore = "/mcp answers not_built; to be taken away with the merge of the hub"]
 fn every_client_lists_and_calls_all_servers_at_one_url() {
     let _one = serial();
     let Some(tools) = tools() else { return };
@@ -230,7 +229,6 @@ fn every_client_lists_and_calls_all_servers_at_one_url() {
 /// Some legacy servers, fastmcp among them, lose an answer when an id is used twice at once in one
 /// session. Requests of one client share a session with a server, and each gets its own answer.
 #[test]
-#[ignore = "/mcp answers not_built; to be taken away with the merge of the hub"]
 fn one_id_used_at_once_gets_each_its_own_answer() {
     let _one = serial();
     let Some(tools) = tools() else { return };
@@ -310,7 +308,6 @@ fn the_readmes_client_configuration_is_understood() {
 /// The README's promise: one client configuration with one URL reaches three real servers of
 /// different eras.
 #[test]
-#[ignore = "/mcp answers not_built; to be taken away with the merge of the hub"]
 fn the_readmes_one_url_reaches_three_real_servers() {
     let _one = serial();
     let Some(tools) = tools() else { return };
@@ -362,7 +359,7 @@ fn era_of(revision: &str) -> Era {
 
 /// Whether the gateway translates between the eras; until then a client of one sees at `/mcp` only
 /// the servers that speak it.
-const BRIDGED: bool = false;
+const BRIDGED: bool = true;
 const LISTS: [&str; 3] = ["tools", "prompts", "resources"];
 /// Requests of one id at the same time.
 const AT_ONCE: usize = 16;

@@ -81,7 +81,6 @@ fn connections(gateway: &Gateway, client: &Client) -> BTreeMap<u64, Wire<TcpStre
 
 /// Whichever core a request lands on: one session of ours, and one with the server for each core.
 #[test]
-#[ignore = "needs the handshakes and calls of /mcp"]
 fn a_session_is_served_by_every_core_and_ends_on_all() {
     let peers = peers();
     let setup = setup(&peers);
@@ -114,7 +113,6 @@ fn a_session_is_served_by_every_core_and_ends_on_all() {
 
 /// With the same key another process serves it as well, and so does the next one.
 #[test]
-#[ignore = "needs the handshakes and calls of /mcp"]
 fn a_session_outlives_its_process_and_is_served_by_a_second_one() {
     let peers = peers();
     let setup = setup(&peers);

@@ -47,7 +47,7 @@ fn begin(gateway: &Gateway) -> Client {
     begin_as(&gateway.client())
 }
 
-fn begin_as(client: &Client) -> Client {
+pub(crate) fn begin_as(client: &Client) -> Client {
     let client_info = json!({"name": "x", "version": "1"});
     let params = json!({
         "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client_info,
@@ -92,23 +92,27 @@ fn delete(client: &Client) -> String {
     format!("{}mcp-protocol-version: 2025-11-25\r\n\r\n", client.head("DELETE"))
 }
 
-/// One connection to each core: `core` of the audit record of what was asked on it.
-fn connections(gateway: &Gateway, client: &Client) -> BTreeMap<u64, Wire<TcpStream>> {
+/// One connection to each core, by the audit record of the `ping` that was sent on it.
+pub(crate) fn connections(gateway: &Gateway, client: &Client) -> BTreeMap<u64, Wire<TcpStream>> {
+    let pings = || -> Vec<serde_json::Value> {
+        let served = |it: &serde_json::Value| it["method"] == "ping" && it["status"] == 200;
+        gateway.stage().audit().into_iter().filter(served).collect()
+    };
     let mut found = BTreeMap::new();
     eventually("a connection to each of two cores", || {
-        let before = gateway.stage().audit().len();
+        let before = pings().len();
         let mut wire = client.open();
         wire.send(&client.legacy("ping", &json!({})));
         assert_eq!(wire.answer().status, 200);
-        // Nobody else asks, so the next record is of this.
-        let records = gateway.audited(before + 1);
-        found.entry(records[before]["core"].as_u64().unwrap()).or_insert(wire);
+        // Nobody else sends any, so the next record of one is of this.
+        eventually("its record", || pings().len() > before);
+        found.entry(pings()[before]["core"].as_u64().unwrap()).or_insert(wire);
         found.len() == 2
     });
     found
 }
 
-fn ask(wire: &mut Wire<TcpStream>, request: &str) -> (u16, String) {
+pub(crate) fn ask(wire: &mut Wire<TcpStream>, request: &str) -> (u16, String) {
     wire.send(request);
     let answer = wire.answer();
     let reason = if answer.status == 404 { answer.reason() } else { String::new() };
@@ -122,7 +126,6 @@ fn a_session_that_is_deleted_on_one_core_is_unknown_on_the_other() {
     let gateway = Setup::new(upstream.address).start();
     gateway.wait_until_ready();
     let (mine, other) = (begin(&gateway), begin(&gateway));
-    gateway.audited(2);
     let mut wires = connections(&gateway, &mine);
     let (first, second) = (*wires.keys().next().unwrap(), *wires.keys().last().unwrap());
     let near = wires.get_mut(&first).unwrap();
@@ -155,7 +158,6 @@ fn a_session_that_its_server_forgot_does_not_come_back() {
     let gateway = Setup::new(upstream.address).start();
     gateway.wait_until_ready();
     let mine = begin(&gateway);
-    gateway.audited(1);
     let mut wires = connections(&gateway, &mine);
     let (first, second) = (*wires.keys().next().unwrap(), *wires.keys().last().unwrap());
     asked.store(404, Ordering::SeqCst);
@@ -205,7 +207,6 @@ fn the_session_of_mcp_ends_on_all_cores_and_at_its_servers() {
     let bob = Client { token: gateway.stage().token("bob", 600), ..mine.clone() };
     let gone = (404, "session_mismatch".to_owned());
     assert_eq!(ask(&mut bob.open(), &bob.legacy("ping", &json!({}))), gone, "somebody else");
-    gateway.audited(4);
     let mut wires = connections(&gateway, &mine);
     let far = *wires.keys().find(|core| **core != near).unwrap();
     let other = begin_as(&hub);
@@ -229,6 +230,40 @@ fn the_session_of_mcp_ends_on_all_cores_and_at_its_servers() {
     }
     let is_end = |it: &serde_json::Value| it["legs"]["answered"] == 1 && it["method"].is_null();
     eventually("a record with its leg", || gateway.stage().audit().iter().any(is_end));
+}
+
+/// 2025-11-25 transports, "Session Management": nothing goes on in a session that ended.
+#[test]
+fn the_stream_of_a_session_ends_with_it_on_either_core() {
+    let upstream = keeper();
+    let gateway = Setup::new(upstream.address).start();
+    gateway.wait_until_ready();
+    let hub = gateway.client().path("/mcp");
+    let (mine, other) = (begin_as(&hub), begin_as(&hub));
+    let fields = "mcp-protocol-version: 2025-11-25\r\n\r\n";
+    // One of each session on each core.
+    let mut streams = Vec::new();
+    for client in [&mine, &other] {
+        for (_, mut wire) in connections(&gateway, client) {
+            wire.send(&format!("{}{fields}", client.head("GET")));
+            let head = wire.read_head();
+            assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+            streams.push(wire);
+        }
+    }
+    assert_eq!(mine.once(&delete(&mine)).status, 204);
+    let (ended, open) = streams.split_at_mut(2);
+    for wire in ended {
+        let rest = std::iter::from_fn(|| wire.chunk().filter(|chunk| !chunk.is_empty()));
+        let said: Vec<u8> = rest.flatten().collect();
+        assert!(said.is_empty(), "{}", String::from_utf8_lossy(&said));
+        // The clean end of the body, not a cut: the connection serves on.
+        assert_eq!(ask(wire, &other.legacy("ping", &json!({}))).0, 200);
+    }
+    assert_eq!(other.once(&delete(&other)).status, 204);
+    for wire in open {
+        assert_eq!(wire.chunk().as_deref(), Some(&b""[..]));
+    }
 }
 
 /// `sessions.key` is what makes a session: not the process, and not the core.

@@ -7,9 +7,12 @@ use super::events::Events;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::oversight::Watch;
 use crate::gateway::route;
+use crate::gateway::words::Words;
 use crate::http::write;
+use crate::hub::calls::Cancellable;
 use crate::limits::{LONG_BUFFER_BYTES, RELAY_BUFFER_BYTES};
 use crate::listener::{Downstream, answer};
+use crate::net::first;
 use crate::reject::Reject;
 use crate::relay::{Eye, Oversight as _, Relayed, Review};
 use crate::shard::Shard;
@@ -26,6 +29,33 @@ pub(super) struct Agent<'a> {
     events: Option<Events>,
     /// Silence may be filled with comments.
     streams: bool,
+}
+
+/// Ends a request that was cancelled before anything was said.
+pub(super) async fn cancelled(
+    shard: &Shard,
+    downstream: &mut Downstream,
+    exchange: &Exchange,
+) -> Relayed {
+    let mut left = downstream.is_gone();
+    let watch = Watch::new(shard, exchange, downstream.head().0.keep_alive(), Words::default());
+    Agent::new(shard, downstream, exchange, &watch, &mut left).cancelled().await
+}
+
+impl Exchange {
+    /// Whether the agent cancelled it.
+    pub(super) fn is_cancelled(&self) -> bool {
+        let call = self.hub.as_ref().and_then(|hub| hub.call.as_ref());
+        call.is_some_and(Cancellable::is_cancelled)
+    }
+
+    /// Ends when the agent cancels it; never for what cannot be cancelled.
+    async fn cancelled(&self) {
+        match self.hub.as_ref().and_then(|hub| hub.call.as_ref()) {
+            Some(call) => call.cancelled().await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 impl<'a> Agent<'a> {
@@ -86,6 +116,22 @@ impl<'a> Agent<'a> {
         events.relayed(self.downstream, complete)
     }
 
+    /// The agent wants none any more: what was begun ends, and nothing is said (2025-11-25
+    /// basic/utilities/cancellation, "Behavior Requirements").
+    pub(super) async fn cancelled(mut self) -> Relayed {
+        let mut events = self
+            .events
+            .take()
+            .unwrap_or_else(|| Events::begin(self.shard, self.downstream, self.exchange));
+        events.end();
+        let complete = !*self.left && events.send(self.shard, self.downstream).await;
+        if !complete {
+            events.left();
+        }
+        let cut = Some(Reject::RequestAborted);
+        Relayed { cut, ..events.relayed(self.downstream, complete) }
+    }
+
     /// There is no answer: what was begun is cut, so that the agent sees that something is missing.
     ///
     /// # Errors
@@ -141,13 +187,17 @@ impl<'a> Agent<'a> {
 
 impl Eye for Agent<'_> {
     async fn stirs(&self) {
+        let cancelled = self.exchange.cancelled();
         if *self.left {
-            std::future::pending::<()>().await;
+            return cancelled.await;
         }
-        self.downstream.stirs().await;
+        first(self.downstream.stirs(), cancelled).await;
     }
 
     async fn look(&mut self, stirred: bool) -> Result<(), Reject> {
+        if self.exchange.is_cancelled() {
+            return Err(Reject::RequestAborted);
+        }
         if stirred && self.downstream.take_pending(&self.shard.timers).await {
             self.gone()?;
         }

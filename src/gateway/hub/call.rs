@@ -5,18 +5,25 @@
 //! judged as if it had come to `/mcp/{server}`; the era of the server may ask for more changes.
 //! Whatever is not there, is hidden or is denied answers alike, and no server hears of it.
 
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::cancel;
 use super::greet::{self, Greeted, Speaker};
-use super::leg;
+use super::params::ToolCall;
 use super::reply::{Reply, Turned};
+use super::resolve::{Hint, resolve};
+use super::{handshake, leg};
+use crate::clock::Monotonic;
 use crate::gateway::exchange::Exchange;
 use crate::http::Field;
 use crate::listener::Downstream;
 use crate::mcp::bridge::{Same, ToLegacy, ToModern};
-use crate::mcp::capability::era_of;
-use crate::mcp::handshake::{CLIENT_CAPABILITIES, MODERN};
-use crate::mcp::names::Split;
+use crate::mcp::capability::{ClientCapabilities, era_of};
+use crate::mcp::handshake::{CLIENT_CAPABILITIES, Introduced, MODERN, PROTOCOL_VERSION};
 use crate::mcp::span::{Document, Node};
-use crate::mcp::splice::{Edits, Unfit};
+use crate::mcp::splice::Edits;
+use crate::mcp::state::Kept;
 use crate::mcp::{Era, Method, Mirrored, Target, field_value, write};
 use crate::policy::Permit;
 use crate::reject::Reject;
@@ -34,20 +41,30 @@ pub(super) async fn serve(
     exchange: &mut Exchange,
 ) -> Result<Relayed, Reject> {
     let speaker = &Speaker::of(shard, downstream, exchange)?;
-    let aimed = Aimed::at(exchange)?;
+    let began = shard.timers.now();
+    let aimed = Aimed::at(shard, exchange, speaker).await?;
     let traced = Traced::of(downstream);
+    begin(shard, exchange, speaker)?;
     let mut left = false;
     let (mut revision, mut admitted, mut reopened) = (speaker.revision, false, false);
-    for _ in 0..TURNS_MAX {
-        let turned = aimed.turn(shard, exchange, speaker, revision)?;
+    for turn in 0..TURNS_MAX {
+        if turn > 0 {
+            exchange.stands(shard)?;
+        }
+        let turned = aimed.turn(shard, exchange, speaker, revision);
+        // What cannot be sent to a server that is there must not tell that it is.
+        let (turned, up_id) = if turn > 0 { turned? } else { turned.map_err(unturned)? };
         let permit = exchange.judge(shard).await.map_err(hidden)?;
+        if aimed.foreign {
+            return Err(Reject::StateForeign);
+        }
         if !std::mem::replace(&mut admitted, true) {
             exchange.admit(shard)?;
         }
         // Recorded before a handshake, which names this record as its own.
         exchange.obtain(shard, &permit)?;
         exchange.commit(shard)?;
-        let (permit, greeted) = greeted(shard, exchange, permit, speaker).await?;
+        let (permit, greeted) = greeted(shard, exchange, permit, speaker, began).await?;
         let spoken = greeted.as_ref().map_or(revision, Greeted::revision);
         if spoken != revision {
             // The message has another form in it, and is judged in that form.
@@ -55,17 +72,28 @@ pub(super) async fn serve(
             continue;
         }
         let session = greeted.as_ref().and_then(|greeted| greeted.session.as_ref());
+        let call = ToolCall { server: aimed.server, tool: &aimed.name, revision };
+        let params = call.fields(shard, exchange, speaker, &permit, &traced.params).await?;
         let head = aimed.head(revision, &traced);
         let head = OwnHead {
             session: session.and_then(|(_, session)| session.id.as_deref()),
-            params: &traced.params(),
+            params: &borrowed(&params),
             ..head
         };
-        let mut talk = leg::send(shard, downstream, &mut left, exchange, permit, &head).await?;
-        if let (404, Some((key, session)), false) = (talk.status(), session, reopened)
+        let reply =
+            Reply { shard, turned, session: head.session, name: &aimed.name, revision, up_id };
+        let sent = leg::send(shard, downstream, &mut left, exchange, permit, &head).await;
+        let mut talk = match sent {
+            Ok(talk) => talk,
+            Err(reject) => {
+                reply.tell_cancelled(exchange).await;
+                return Err(hidden(reject));
+            }
+        };
+        if let (true, Some((key, session)), false) =
+            (leg::forgot_session(talk.status()), session, reopened)
             && session.id.is_some()
         {
-            // 2025-11-25 transports, "Session Management": it refused before it acted.
             reopened = true;
             shard.hub.sessions.forget(key, session);
             continue;
@@ -73,12 +101,22 @@ pub(super) async fn serve(
         if let (400 | 404, Some(greeted)) = (talk.status(), &greeted) {
             greeted.doubt(shard);
         }
-        return Reply { shard, turned, session: head.session, revision }
-            .carry(downstream, exchange, &mut left, &mut talk)
-            .await;
+        let carried = reply.carry(downstream, exchange, &mut left, &mut talk).await;
+        return carried.map_err(hidden);
     }
     // It says of itself now this and now that.
     Err(Reject::UpstreamEra)
+}
+
+/// From here on a legacy agent may cancel the request.
+fn begin(shard: &Shard, exchange: &mut Exchange, speaker: &Speaker) -> Result<(), Reject> {
+    let Some(caller) = cancel::caller(exchange, speaker)? else { return Ok(()) };
+    let id = exchange.scratch.call.id_raw(&exchange.scratch.body);
+    let call = id.and_then(|id| shard.hub.calls.begin(caller, id));
+    if let Some(hub) = &mut exchange.hub {
+        hub.call = call;
+    }
+    Ok(())
 }
 
 /// Sees to it that the server is known and has a session where it needs one. `None` for a modern
@@ -88,15 +126,17 @@ async fn greeted(
     exchange: &mut Exchange,
     permit: Permit,
     speaker: &Speaker,
+    began: Monotonic,
 ) -> Result<(Permit, Option<Greeted>), Reject> {
-    let began = shard.timers.now();
-    let until = began.after(leg::timeout(exchange));
+    let until = shard.timers.now().after(leg::timeout(exchange));
     let greeted = match greet::greeted(shard, exchange, &permit, speaker, until).await {
         Ok(greeted) => Some(greeted),
-        Err(reject) if is_denial(reject) && era_of(speaker.revision) == Era::Modern => None,
+        Err(reject) if greet::is_denial(reject) && era_of(speaker.revision) == Era::Modern => None,
         Err(reject) => return Err(hidden(reject)),
     };
-    if shard.timers.now() == began {
+    shard.drain_bus();
+    // Within one tick of the clock rules may have changed as well.
+    if shard.timers.now() == began && Rc::ptr_eq(&shard.world(), &exchange.world) {
         return Ok((permit, greeted));
     }
     // What was permitted before a wait is permitted no more, unless it still is.
@@ -112,15 +152,13 @@ fn hidden(reject: Reject) -> Reject {
     if reject == Reject::PolicyDenied { Reject::PolicyCallNoPermit } else { reject }
 }
 
-const fn is_denial(reject: Reject) -> bool {
-    matches!(
-        reject,
-        Reject::PolicyDenied
-            | Reject::PolicyCallNoPermit
-            | Reject::PolicyCallForbidden
-            | Reject::PolicyStepUp
-            | Reject::PolicyCredentialAmbiguous
-    )
+/// Before anything was judged, what is wrong with a message is said only as of a server that is not
+/// there.
+const fn unturned(reject: Reject) -> Reject {
+    match reject {
+        Reject::GatewayFault => reject,
+        _ => Reject::PolicyCallNoPermit,
+    }
 }
 
 /// The agent's request with the server's own name in it.
@@ -130,43 +168,53 @@ struct Aimed {
     /// The server's own name for what is asked.
     name: String,
     text: Vec<u8>,
-    document: std::cell::RefCell<Document>,
+    /// What a modern server is told that the agent can be asked for.
+    declared: ClientCapabilities,
+    /// It comes with a state that is not this principal's, or not of this. Said only to who may
+    /// call at all: else it would tell which servers there are.
+    foreign: bool,
 }
 
 impl Aimed {
     /// # Errors
-    /// [`Reject::PolicyCallNoPermit`] for a name of no server; [`Reject::GatewayNotBuilt`] for what
-    /// `/mcp` does not carry yet.
-    fn at(exchange: &Exchange) -> Result<Self, Reject> {
+    /// Those of [`resolve()`]; [`Reject::GatewayNotBuilt`] for what `/mcp` does not carry yet.
+    async fn at(shard: &Shard, exchange: &Exchange, speaker: &Speaker) -> Result<Self, Reject> {
         let call = &exchange.scratch.call;
         let (method, body) = (call.method(), &exchange.scratch.body);
-        let mut document = Document::new();
-        let mut text = Vec::with_capacity(body.len());
-        let (server, name) = {
+        let mut declared = ClientCapabilities::default();
+        let (known, hint) = {
+            let mut document = Document::new();
             let root = document.read(body).map_err(|_| Reject::RpcParse)?;
-            let params = root.get("params").ok_or(Reject::RpcParams)?;
-            if params.get("task").is_some()
-                || params.get("requestState").is_some()
-                || params.get("inputResponses").is_some()
-            {
-                return Err(Reject::GatewayNotBuilt);
+            if call.era() == Era::Modern {
+                let introduced = Introduced::of_modern(root).map_err(|_| Reject::RpcParams)?;
+                declared = introduced.capabilities.within(CARRIED);
             }
-            let place = named(method, params)?;
-            let known = place.text().ok_or(Reject::RpcParams)?;
-            let (server, own) = resolve(exchange, known)?;
-            let mut json = Vec::with_capacity(own.len() + 2);
-            write::string(own, &mut json);
-            let mut edits = Edits::new();
-            let edited = edits.put(place.range(), &json).and_then(|()| {
-                for_one_hop(params, &mut edits)?;
-                edits.apply(body, &mut text)
-            });
-            edited.map_err(|_| Reject::RpcInvalid)?;
-            (server, own.to_owned())
+            let params = root.get("params").ok_or(Reject::RpcParams)?;
+            // With anything in the places of what is only known of a server that is there: whether
+            // a message can be edited tells nothing about servers.
+            let state = params.get("requestState").map(|place| (place.range(), Vec::new()));
+            aim(call.era(), method, params, b"\"\"", state.as_ref(), b"{}")?
+                .apply(body, &mut Vec::new())
+                .map_err(|_| Reject::RpcInvalid)?;
+            let known = named(method, params)?.text().ok_or(Reject::RpcParams)?.to_owned();
+            (known, Hint::of(params)?)
         };
-        // Read again: what stands at the place now is the very name that will be judged.
-        document.read(&text).map_err(|_| Reject::GatewayFault)?;
-        Ok(Self { server, method, name, text, document: document.into() })
+        let (server, name) = resolve(shard, exchange, speaker, &known, hint.as_ref()).await?;
+        let mut document = Document::new();
+        let root = document.read(body).map_err(|_| Reject::RpcParse)?;
+        let params = root.get("params").ok_or(Reject::RpcParams)?;
+        let mut json = Vec::with_capacity(name.len() + 2);
+        write::string(&name, &mut json);
+        let state = unsealed(exchange, params, server, &name);
+        let foreign = state.as_ref().is_err_and(|reject| *reject == Reject::StateForeign);
+        let state = if foreign { None } else { state? };
+        let mut capabilities = Vec::new();
+        declared.write(MODERN, &mut capabilities);
+        let mut text = Vec::with_capacity(body.len());
+        aim(call.era(), method, params, &json, state.as_ref(), &capabilities)?
+            .apply(body, &mut text)
+            .map_err(|_| Reject::RpcInvalid)?;
+        Ok(Self { server, method, name, text, declared, foreign })
     }
 
     /// Writes the request as a server that speaks `revision` is asked, and makes it the exchange's
@@ -177,14 +225,16 @@ impl Aimed {
         exchange: &mut Exchange,
         speaker: &Speaker,
         revision: &str,
-    ) -> Result<Turned, Reject> {
-        let document = self.document.borrow();
-        let root = document.root().ok_or(Reject::GatewayFault)?;
+    ) -> Result<(Turned, Vec<u8>), Reject> {
+        // Only for now: a parsed text is many times as long as the text.
+        let mut document = Document::new();
+        let root = document.read(&self.text).map_err(|_| Reject::GatewayFault)?;
         let mut body = Vec::with_capacity(self.text.len() + BODY_MORE_BYTES);
         let up_id = format!("\"c{}.{}\"", shard.core, shard.hub.next_request()).into_bytes();
         let turned = match (era_of(speaker.revision), era_of(revision)) {
             (Era::Modern, Era::Modern) => {
-                Turned::Same(Same::request(root, &self.text, None, &mut body)?)
+                let same = Same::request(root, &self.text, None, &mut body)?;
+                Turned::Same(same.declaring(self.declared))
             }
             (Era::Legacy, Era::Legacy) => {
                 Turned::Same(Same::request(root, &self.text, Some(&up_id), &mut body)?)
@@ -213,7 +263,7 @@ impl Aimed {
             name: (modern && mirrors_name(self.method)).then_some(mirrored_name.as_slice()),
         };
         exchange.turn_to(self.server, body, &sent)?;
-        if self.is_judged(exchange) { Ok(turned) } else { Err(Reject::GatewayFault) }
+        if self.is_judged(exchange) { Ok((turned, up_id)) } else { Err(Reject::GatewayFault) }
     }
 
     /// The message that goes out names what was resolved, and nothing else.
@@ -252,7 +302,11 @@ fn named(method: Method, params: Node<'_>) -> Result<Node<'_>, Reject> {
         Method::ResourcesRead => "uri",
         Method::CompletionComplete => {
             let reference = params.get("ref").ok_or(Reject::RpcParams)?;
-            let key = if reference.get("name").is_some() { "name" } else { "uri" };
+            let key = match reference.get("type").and_then(Node::text) {
+                Some("ref/prompt") => "name",
+                Some("ref/resource") => "uri",
+                Some(_) | None => return Err(Reject::RpcParams),
+            };
             return reference.get(key).ok_or(Reject::RpcParams);
         }
         _ => return Err(Reject::GatewayFault),
@@ -265,37 +319,59 @@ const fn mirrors_name(method: Method) -> bool {
     matches!(method, Method::ToolsCall | Method::PromptsGet | Method::ResourcesRead)
 }
 
-/// The server that `known` names, and what it calls it.
-fn resolve<'n>(exchange: &Exchange, known: &'n str) -> Result<(u16, &'n str), Reject> {
+/// What stands instead at a place, as JSON.
+type Edit = (Range<usize>, Vec<u8>);
+
+/// The state that the agent comes back with, as its server gave it, and where it stands.
+fn unsealed(
+    exchange: &Exchange,
+    params: Node<'_>,
+    server: u16,
+    name: &str,
+) -> Result<Option<Edit>, Reject> {
+    let Some(place) = params.get("requestState") else { return Ok(None) };
+    let sealed = place.text().ok_or(Reject::RpcParams)?;
     let servers = &exchange.world.snapshot.config.servers;
-    if let ([_], true) = (servers.as_slice(), is_uri(exchange)) {
-        return Ok((0, known));
-    }
-    if is_uri(exchange) {
-        // Whose resource it is only the servers' lists tell.
-        return Err(Reject::GatewayNotBuilt);
-    }
-    match exchange.world.prefixes.split(known) {
-        Split::Plain { server, name } => Ok((server, name)),
-        // Only the server's list tells what it stands for, and it is not asked for it yet.
-        Split::Unknown | Split::Hashed { .. } => Err(Reject::PolicyCallNoPermit),
-    }
+    let known = servers.get(usize::from(server)).ok_or(Reject::GatewayFault)?;
+    let kept = Kept { server: &known.name, method: exchange.scratch.call.method(), name };
+    let (owner, now) = (handshake::owner(exchange)?, exchange.judged.wall.seconds());
+    let state = kept.open(&exchange.world.keyring, &owner, now, sealed)?;
+    let mut json = Vec::with_capacity(state.len() + 2);
+    write::string(&state, &mut json);
+    Ok(Some((place.range(), json)))
 }
 
-fn is_uri(exchange: &Exchange) -> bool {
-    let call = &exchange.scratch.call;
-    call.targets().any(|target| matches!(target, Target::Resource(_)))
-}
-
-/// What means something between agent and gateway only goes no further: our own names, and what
-/// the agent could be asked for, as long as nobody carries such questions.
-fn for_one_hop(params: Node<'_>, edits: &mut Edits<'_>) -> Result<(), Unfit> {
-    let Some(meta) = params.get("_meta") else { return Ok(()) };
-    edits.remove_members(meta, |key| key.starts_with("io.portcullis/"))?;
-    match meta.get(CLIENT_CAPABILITIES) {
-        Some(capabilities) => edits.put(capabilities.range(), b"{}"),
-        None => Ok(()),
-    }
+/// The edits that make the agent's message one to its server: the server's own name and state, and
+/// nothing that means something between agent and gateway only: our own names, of what the agent
+/// can be asked for all that nobody carries, and a wish for a task, which who has not offered tasks
+/// is to leave aside (2025-11-25 basic/utilities/tasks).
+fn aim<'j>(
+    era: Era,
+    method: Method,
+    params: Node<'_>,
+    name: &'j [u8],
+    state: Option<&'j Edit>,
+    capabilities: &'j [u8],
+) -> Result<Edits<'j>, Reject> {
+    let place = named(method, params)?;
+    let mut edits = Edits::new();
+    let edited = edits.put(place.range(), name).and_then(|()| {
+        if let Some((place, state)) = state {
+            edits.put(place.clone(), state)?;
+        }
+        edits.remove_members(params, |key| key == "task")?;
+        let Some(meta) = params.get("_meta") else { return Ok(()) };
+        edits.remove_members(meta, |key| {
+            // A legacy agent's is in the header, and may differ from what its server is spoken to.
+            key.starts_with("io.portcullis/") || (era == Era::Legacy && key == PROTOCOL_VERSION)
+        })?;
+        match meta.get(CLIENT_CAPABILITIES) {
+            Some(declared) => edits.put(declared.range(), capabilities),
+            None => Ok(()),
+        }
+    });
+    edited.map_err(|_| Reject::RpcInvalid)?;
+    Ok(edits)
 }
 
 /// What travels along with a request as it is.
@@ -321,13 +397,20 @@ impl Traced {
             params: params.collect(),
         }
     }
+}
 
-    fn params(&self) -> Vec<(&str, &[u8])> {
-        self.params.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect()
-    }
+fn borrowed(params: &[(String, Vec<u8>)]) -> Vec<(&str, &[u8])> {
+    params.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect()
 }
 
 /// The era of a server is found out once; a session that it forgot is opened once more.
 const TURNS_MAX: usize = 4;
+/// What a modern server may ask for, in a result of its own, of a modern agent. A page to visit is
+/// not among it: policy has to judge its host first.
+const CARRIED: ClientCapabilities = ClientCapabilities(
+    ClientCapabilities::ALL.0
+        & !ClientCapabilities::ELICITATION_URL.0
+        & !ClientCapabilities::ROOTS_CHANGED.0,
+);
 /// What another era adds to a request.
 const BODY_MORE_BYTES: usize = 512;

@@ -208,12 +208,17 @@ impl<'a> Greeting<'a> {
                 },
             };
             match verdict {
-                Verdict::Speaks(hello) => return Ok(hellos.keep(probe, hello)),
+                Verdict::Speaks(hello) => return Ok(self.keep(probe, hello)),
                 Verdict::OtherEra => {}
                 Verdict::Silent => return Err(Reject::UpstreamMalformed),
             }
         }
         Err(Reject::UpstreamEra)
+    }
+
+    fn keep(&self, probe: Probe, hello: Hello) -> Rc<Hello> {
+        self.shard.upstream_speaks(self.server, self.generation, hello.era);
+        self.shard.hub.hellos.keep(probe, hello)
     }
 
     /// Known before it can be used, so that whoever waited for the session finds both.
@@ -224,7 +229,7 @@ impl<'a> Greeting<'a> {
         session: UpstreamSession,
         hello: Hello,
     ) -> Rc<Hello> {
-        let kept = self.shard.hub.hellos.keep(probe, hello);
+        let kept = self.keep(probe, hello);
         opening.opened(session, self.shard.timers.now());
         kept
     }
@@ -390,4 +395,28 @@ const fn other(era: Era) -> Era {
         Era::Legacy => Era::Modern,
         Era::Modern => Era::Legacy,
     }
+}
+
+/// `None` for what is denied: to whoever asks, it is not there.
+///
+/// # Errors
+/// Why nobody knows whether it is.
+pub(super) fn unless_denied<T>(judged: Result<T, Reject>) -> Result<Option<T>, Reject> {
+    match judged {
+        Ok(granted) => Ok(Some(granted)),
+        Err(reject) if is_denial(reject) => Ok(None),
+        Err(reject) => Err(reject),
+    }
+}
+
+/// A decision against who asks, not the want of one.
+pub(super) const fn is_denial(reject: Reject) -> bool {
+    matches!(
+        reject,
+        Reject::PolicyDenied
+            | Reject::PolicyCallNoPermit
+            | Reject::PolicyCallForbidden
+            | Reject::PolicyStepUp
+            | Reject::PolicyCredentialAmbiguous
+    )
 }

@@ -57,7 +57,8 @@ pub(super) async fn initialize(
     exchange.world.keyring.seal_hub_session(&session, &owner, &mut sealed)?;
     // Its servers' sessions belong to it from the first one on.
     let speaker = speaker(introduced, Some(SessionMark::of(&sealed)));
-    let gathered = gather(shard, exchange, &speaker).await;
+    let gathered = gather(shard, exchange, &speaker).await?;
+    exchange.connect_still(shard).await?;
     exchange.outcome.legs = Some(gathered.legs);
     let mut body = Vec::with_capacity(1024);
     gathered.offer(id(exchange)?).write_initialized(introduced.revision, &mut body);
@@ -76,7 +77,8 @@ pub(super) async fn discover(
     let introduced = introduced(exchange, Introduced::of_modern)?;
     exchange.admit(shard)?;
     exchange.commit(shard)?;
-    let gathered = gather(shard, exchange, &speaker(introduced, None)).await;
+    let gathered = gather(shard, exchange, &speaker(introduced, None)).await?;
+    exchange.connect_still(shard).await?;
     exchange.outcome.legs = Some(gathered.legs);
     let mut body = Vec::with_capacity(1024);
     gathered.offer(id(exchange)?).write_discovered(&mut body);
@@ -167,7 +169,10 @@ impl Gathered {
 
 /// Asks every server that this agent may see, all at the same time. One that is denied is not
 /// there; one that fails costs what it would have offered and is named.
-async fn gather(shard: &Shard, exchange: &Exchange, speaker: &Speaker) -> Gathered {
+///
+/// # Errors
+/// No decision was to be had: whether a server is there is not known, and so not told.
+async fn gather(shard: &Shard, exchange: &Exchange, speaker: &Speaker) -> Result<Gathered, Reject> {
     let world = Rc::clone(&exchange.world);
     let mut servers: Vec<_> = (0_u16..).zip(&world.snapshot.config.servers).collect();
     servers.sort_unstable_by_key(|(_, server)| &server.prefix);
@@ -182,7 +187,7 @@ async fn gather(shard: &Shard, exchange: &Exchange, speaker: &Speaker) -> Gather
     let mut gathered = Gathered::default();
     let mut said: Vec<(&str, Rc<Hello>)> = Vec::new();
     for ((_, server), answer) in servers.iter().zip(answers) {
-        let Some(answer) = answer else { continue };
+        let Some(answer) = answer? else { continue };
         gathered.legs.asked += 1;
         match answer {
             Ok(hello) => {
@@ -195,11 +200,16 @@ async fn gather(shard: &Shard, exchange: &Exchange, speaker: &Speaker) -> Gather
     }
     if !gathered.partial.is_empty() {
         gathered.partial.push(b']');
+        // Nobody knows what the missing ones have, and a legacy agent never asks again (2025-11-25
+        // basic/lifecycle "Capability Negotiation"): what is not there then is an empty list.
+        gathered.capabilities = gathered.capabilities.with(SERVED);
     }
     let texts: Vec<_> =
         said.iter().map(|(prefix, hello)| (*prefix, &*hello.instructions)).collect();
-    gathered.instructions = join_instructions(&texts);
-    gathered
+    if federation.instructions {
+        gathered.instructions = join_instructions(&texts);
+    }
+    Ok(gathered)
 }
 
 /// `None` for a server that is not there for this agent.
@@ -209,9 +219,10 @@ async fn ask(
     server: u16,
     speaker: &Speaker,
     until: Monotonic,
-) -> Option<Result<Rc<Hello>, Reject>> {
-    let visible = greet::visible(shard, exchange, server, speaker).await.ok()?;
-    Some(visible.hello(shard, exchange, speaker, until).await)
+) -> Result<Option<Result<Rc<Hello>, Reject>>, Reject> {
+    let visible = greet::visible(shard, exchange, server, speaker).await;
+    let Some(visible) = greet::unless_denied(visible)? else { return Ok(None) };
+    Ok(Some(visible.hello(shard, exchange, speaker, until).await))
 }
 
 /// What a server adds to the union. What changes on `/mcp` changes with policy, too, so the hub

@@ -15,6 +15,13 @@ use crate::reject::Reject;
 use crate::relay::{Asked, Eye, Failed, OwnHead, Talk, To};
 use crate::shard::Shard;
 
+/// Whether a server may have forgotten the session that a request came with: 404 (2025-11-25
+/// transports, "Session Management"), or 400, as the TypeScript SDK's example servers say it.
+/// Either way it refused before it acted.
+pub(super) const fn forgot_session(status: u16) -> bool {
+    matches!(status, 400 | 404)
+}
+
 /// Sends the message that `exchange` is, with everything but the decision still to be done: quota,
 /// credential, record. A credential that the server refuses is fetched anew once, and decided on
 /// again: it may have been rotated.
@@ -121,6 +128,7 @@ pub(super) async fn open<'s>(
         Ok(talk) => trial.answered(talk.status(), now),
         Err(failed) => {
             trial.failed(failed.reject, now);
+            shard.upstream_failed(index, failed.reject);
             // None of the known addresses answers: the server may have moved.
             if failed.reject == Reject::UpstreamConnect {
                 shard.ask_addresses(index);
@@ -135,6 +143,17 @@ pub(super) fn timeout(exchange: &Exchange) -> Duration {
     let servers = &exchange.world.snapshot.config.servers;
     let server = exchange.server.and_then(|index| servers.get(usize::from(index)));
     Duration::from_secs(server.map_or(0, |server| server.timeout_seconds))
+}
+
+/// Says what became of the answer that [`open`] or [`send`] began.
+pub(super) fn heard<T>(shard: &Shard, exchange: &Exchange, heard: &Result<T, Reject>) {
+    let Some(server) = exchange.server else { return };
+    let (why, now) = (heard.as_ref().err().copied(), shard.timers.now());
+    let generation = exchange.world.snapshot.config_generation;
+    shard.hub.breakers.heard(server, generation, why, now);
+    if let Some(why) = why {
+        shard.upstream_failed(usize::from(server), why);
+    }
 }
 
 const NEVER: Monotonic = Monotonic(u64::MAX);

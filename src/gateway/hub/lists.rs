@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::greet::{self, Greeted, Ours, Speaker, Visible};
 use super::together::together;
-use super::{handshake, local};
+use super::{handshake, leg, local};
 use crate::audit::{Legs, Tally};
 use crate::clock::Monotonic;
 use crate::gateway::exchange::Exchange;
@@ -19,13 +19,13 @@ use crate::gateway::words::Words;
 use crate::hub::catalog::{CatalogKey, Found, Owner, Use};
 use crate::limits::CATALOG_LIFETIME;
 use crate::listener::Downstream;
-use crate::mcp::Listed;
-use crate::mcp::capability::ServerCapabilities as Server;
+use crate::mcp::capability::{ServerCapabilities as Server, era_of};
 use crate::mcp::catalog::{Catalog, Entry, Gatherer, Unusable};
 use crate::mcp::message::{Message, ResultKind, Said};
 use crate::mcp::names;
 use crate::mcp::paging::{Answer, Missing, Page, Place};
 use crate::mcp::span::{Document, Node, NodeKind};
+use crate::mcp::{Era, Listed};
 use crate::policy::Permit;
 use crate::reject::Reject;
 use crate::relay::{Oversight as _, Relayed};
@@ -51,7 +51,8 @@ pub(super) async fn serve(
     };
     exchange.admit(shard)?;
     exchange.commit(shard)?;
-    let parts = ask_all(shard, exchange, &speaker, listed, from.as_ref()).await;
+    let parts = ask_all(shard, exchange, &speaker, listed, from.as_ref()).await?;
+    exchange.connect_still(shard).await?;
     let mut merged = Merged::new(world.snapshot.config.federation.page_items);
     let mut legs = Legs::default();
     for part in &parts {
@@ -114,6 +115,8 @@ struct Listing {
     catalog: Rc<Catalog>,
     /// For how many milliseconds more it may be shown.
     left_ms: u64,
+    /// No server was asked for it.
+    remembered: bool,
 }
 
 /// Why a server has no part in the answer.
@@ -161,7 +164,7 @@ async fn ask_all(
     speaker: &Speaker,
     listed: Listed,
     from: Option<&Place>,
-) -> Vec<Part> {
+) -> Result<Vec<Part>, Reject> {
     let world = Rc::clone(&exchange.world);
     let config = &world.snapshot.config;
     let (now, all_have) = (shard.timers.now(), Duration::from_millis(config.federation.timeout_ms));
@@ -184,7 +187,7 @@ async fn ask_all(
         let what_for = if from.is_some() { Use::Routing } else { Use::Listing };
         async move { asking.part(prefix, what_for).await }
     });
-    together(asked).await.into_iter().flatten().collect()
+    together(asked).await.into_iter().filter_map(Result::transpose).collect()
 }
 
 /// One list of one server, for one principal.
@@ -199,10 +202,36 @@ pub(super) struct Asking<'a> {
 
 impl Asking<'_> {
     /// `None` for a server that is not there for this agent.
-    async fn part(&self, prefix: &str, what_for: Use) -> Option<Part> {
-        let Visible { mut leg, permit } = self.view().await.ok()?;
-        let list = self.list(&mut leg, &permit, what_for).await;
-        Some(Part { view: leg, prefix: prefix.to_owned(), list })
+    ///
+    /// # Errors
+    /// No decision was to be had: whether the server is there is not known, and so not told.
+    async fn part(&self, prefix: &str, what_for: Use) -> Result<Option<Part>, Reject> {
+        let Some(Visible { mut leg, permit }) = greet::unless_denied(self.view().await)? else {
+            return Ok(None);
+        };
+        let list = match self.list(&permit, what_for).await {
+            // What is remembered must not multiply what a limit grants.
+            Ok(listing) if listing.remembered => {
+                leg.admit(self.shard).map(|()| listing).map_err(Failure::from)
+            }
+            other => other,
+        };
+        Ok(Some(Part { view: leg, prefix: prefix.to_owned(), list }))
+    }
+
+    /// The list as far as it takes to know whose something is, and by what right it was asked for.
+    /// `None` for who may not ask for it.
+    pub(super) async fn known(
+        &self,
+        what_for: Use,
+    ) -> Option<(Exchange, Result<Rc<Catalog>, Reject>)> {
+        let Visible { leg, permit } = self.view().await.ok()?;
+        let list = self.list(&permit, what_for).await;
+        let list = list.map(|listing| listing.catalog).map_err(|failure| match failure {
+            Failure::Reject(reject) => reject,
+            Failure::Refused => Reject::UpstreamMalformed,
+        });
+        Some((leg, list))
     }
 
     /// The agent's own wish for this server's list, judged.
@@ -213,28 +242,13 @@ impl Asking<'_> {
     }
 
     /// What is remembered, or is fetched now.
-    async fn list(
-        &self,
-        view: &mut Exchange,
-        permit: &Permit,
-        what_for: Use,
-    ) -> Result<Listing, Failure> {
+    async fn list(&self, permit: &Permit, what_for: Use) -> Result<Listing, Failure> {
         let snapshot = &self.exchange.world.snapshot;
-        let small = |index: usize| u16::try_from(index).map_err(|_| Reject::GatewayFault);
-        let key = CatalogKey {
-            owner: Owner::Identity(*permit.identity()),
-            server: self.server,
-            credential: permit.credential().map(small).transpose()?,
-            generation: snapshot.config_generation,
-            revision: self.speaker.revision,
-            listed: self.listed,
-        };
+        let key = self.key(permit)?;
         let catalogs = &self.shard.hub.catalogs;
         let fetch = match catalogs.find(&key, what_for, self.shard.timers.now()) {
             Found::Known(catalog, left_ms) => {
-                // What is remembered must not multiply what a limit grants.
-                view.admit(self.shard)?;
-                return Ok(Listing { catalog, left_ms });
+                return Ok(Listing { catalog, left_ms, remembered: true });
             }
             Found::Unknown(fetch) => fetch,
         };
@@ -244,7 +258,29 @@ impl Asking<'_> {
         let may_share = server.is_some_and(|server| server.share_public_results);
         let life_ms = u64::try_from(CATALOG_LIFETIME.as_millis()).unwrap_or(u64::MAX);
         let left_ms = catalog.ttl_ms().min(life_ms);
-        Ok(Listing { catalog: catalogs.keep(fetch, catalog, may_share), left_ms })
+        let catalog = catalogs.keep(fetch, catalog, may_share);
+        Ok(Listing { catalog, left_ms, remembered: false })
+    }
+
+    fn key(&self, permit: &Permit) -> Result<CatalogKey, Reject> {
+        let small = |index: usize| u16::try_from(index).map_err(|_| Reject::GatewayFault);
+        Ok(CatalogKey {
+            owner: Owner::Identity(*permit.identity()),
+            server: self.server,
+            credential: permit.credential().map(small).transpose()?,
+            generation: self.exchange.world.snapshot.config_generation,
+            revision: self.speaker.revision,
+            listed: self.listed,
+        })
+    }
+
+    /// The list as far as it is remembered for whom `permit` was given.
+    pub(super) fn remembered(&self, permit: &Permit) -> Option<Rc<Catalog>> {
+        let key = self.key(permit).ok()?;
+        match self.shard.hub.catalogs.find(&key, Use::Routing, self.shard.timers.now()) {
+            Found::Known(catalog, _) => Some(catalog),
+            Found::Unknown(_) => None,
+        }
     }
 
     /// All pages. A credential that was refused is read anew, and a session that the server forgot
@@ -269,6 +305,9 @@ impl Asking<'_> {
         if !greeted.hello.capabilities.hold(needed(listed)) {
             return Ok(gatherer.finish());
         }
+        if (era_of(speaker.revision), greeted.hello.era) == (Era::Legacy, Era::Modern) {
+            gatherer = gatherer.for_legacy();
+        }
         let mut document = Document::new();
         let mut cursor: Option<String> = None;
         let mut number = 0;
@@ -287,7 +326,10 @@ impl Asking<'_> {
                 return Err(Reject::PolicyCredentialAmbiguous.into());
             }
             let text = self.ask(visible, &ours, &greeted).await?;
-            match read_page(&mut gatherer, &mut document, &text, &id)? {
+            let next = read_page(&mut gatherer, &mut document, &text, &id)?;
+            // Nothing of a page is held while the next one is waited for.
+            document.forget();
+            match next {
                 Some(next) => cursor = Some(next),
                 None => return Ok(gatherer.finish()),
             }
@@ -302,7 +344,8 @@ impl Asking<'_> {
     ) -> Result<Vec<u8>, Failure> {
         let session = greeted.session.as_ref().and_then(|(_, session)| session.id.as_deref());
         let answered = greet::converse(self.shard, visible, ours, session, self.until).await?;
-        if let (404, Some((key, session))) = (answered.status, &greeted.session)
+        if let (true, Some((key, session))) =
+            (leg::forgot_session(answered.status), &greeted.session)
             && session.id.is_some()
         {
             self.shard.hub.sessions.forget(key, session);
@@ -405,10 +448,12 @@ impl Merged {
             let mut kept = Vec::with_capacity(names.len());
             watch.keep(listed, names.len(), &names, &mut kept).await?;
             for (entry, _) in window.iter().zip(kept).filter(|(_, kept)| *kept) {
-                outer.clear();
-                names::compose(prefix, entry.name(), &mut outer);
-                if ambiguous.binary_search(&outer).is_ok() {
-                    continue;
+                if !ambiguous.is_empty() {
+                    outer.clear();
+                    names::compose(prefix, entry.name(), &mut outer);
+                    if ambiguous.binary_search(&outer).is_ok() {
+                        continue;
+                    }
                 }
                 if !self.page.put(prefix, *entry, server) {
                     break;

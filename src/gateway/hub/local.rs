@@ -39,10 +39,19 @@ pub(super) async fn noted(
 ) -> Result<Relayed, Reject> {
     exchange.admit(shard)?;
     exchange.commit(shard)?;
+    Ok(accept(shard, downstream, exchange).await)
+}
+
+/// Answers a notification that was taken.
+pub(super) async fn accept(
+    shard: &Shard,
+    downstream: &mut Downstream,
+    exchange: &Exchange,
+) -> Relayed {
     let mut out = Vec::with_capacity(256);
     let origin = route::cors_origin(downstream, &exchange.world.snapshot.config);
     writing::empty(202, origin, &mut out);
-    Ok(write(shard, downstream, exchange, 202, out, 0).await)
+    write(shard, downstream, exchange, 202, out, 0).await
 }
 
 /// Ends the session that the request names: on this core at once, on the others by notice. So do

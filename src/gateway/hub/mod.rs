@@ -13,6 +13,7 @@
 
 mod answer;
 mod call;
+mod cancel;
 mod events;
 mod farewell;
 mod greet;
@@ -21,7 +22,9 @@ mod leg;
 mod lists;
 mod local;
 mod ours;
+mod params;
 mod reply;
+mod resolve;
 mod stream;
 mod together;
 mod turn;
@@ -68,7 +71,16 @@ pub(super) async fn serve(
         Method::ToolsCall
         | Method::PromptsGet
         | Method::ResourcesRead
-        | Method::CompletionComplete => call::serve(shard, downstream, exchange).await,
+        | Method::CompletionComplete => match call::serve(shard, downstream, exchange).await {
+            Err(Reject::RequestAborted) if exchange.is_cancelled() => {
+                Ok(answer::cancelled(shard, downstream, exchange).await)
+            }
+            other => other,
+        },
+        Method::NotificationsCancelled if !exchange.is_modern() => {
+            let speaker = Speaker::of(shard, downstream, exchange)?;
+            cancel::serve(shard, downstream, exchange, &speaker).await
+        }
         Method::Ping => local::ping(shard, downstream, exchange).await,
         // What is said of requests that no server has sent, and a wish to cancel, which may be left
         // unheard (2025-11-25 basic/utilities/cancellation "Behavior Requirements").

@@ -181,7 +181,9 @@ async fn talk(
     match opened {
         Ok(mut talk) => {
             exchange.outcome.upstream_status = Some(talk.status());
-            hear(shard, exchange, &mut talk, ours, until).await
+            let heard = hear(shard, exchange, &mut talk, ours, until).await;
+            leg::heard(shard, exchange, &heard);
+            heard
         }
         Err(failed) => {
             exchange.outcome.upstream_status = failed.upstream_status;
@@ -227,6 +229,7 @@ async fn hear(
         if let (true, Some(server)) = (stray, exchange.server) {
             shard.meter.stray_answer(server);
         }
+        document.forget();
     }
     Err(Reject::UpstreamMalformed)
 }

@@ -3,17 +3,19 @@
 use std::borrow::Cow;
 
 use super::answer::Agent;
-use super::leg;
+use super::{cancel, handshake, leg};
 use crate::clock::Monotonic;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::oversight::Watch;
 use crate::gateway::words::Words;
-use crate::limits::{HUB_MESSAGES_BEFORE_ANSWER_MAX, WHEEL_TICK};
+use crate::limits::{HUB_MESSAGES_BEFORE_ANSWER_MAX, INPUT_REQUESTS_MAX, WHEEL_TICK};
 use crate::listener::Downstream;
-use crate::mcp::Mirrored;
 use crate::mcp::bridge::{Out, Same, ToLegacy, ToModern};
-use crate::mcp::message::Message;
+use crate::mcp::capability::era_of;
+use crate::mcp::message::{Message, ServerNote};
 use crate::mcp::span::Document;
+use crate::mcp::state::Kept;
+use crate::mcp::{Era, Listed, Mirrored};
 use crate::reject::Reject;
 use crate::relay::{Blind, Heard, OwnHead, Relayed, Talk};
 use crate::shard::Shard;
@@ -26,9 +28,14 @@ pub(super) enum Turned {
 }
 
 impl Turned {
-    fn heard(&self, message: &Message<'_>, text: &[u8]) -> Result<Out, Reject> {
+    fn heard(
+        &self,
+        message: &Message<'_>,
+        text: &[u8],
+        state: Option<&[u8]>,
+    ) -> Result<Out, Reject> {
         match self {
-            Self::Same(same) => same.heard(message, text),
+            Self::Same(same) => same.heard(message, text, state),
             Self::ToLegacy(bridge) => bridge.heard(message, text),
             Self::ToModern(bridge) => bridge.heard(message, text),
         }
@@ -41,8 +48,12 @@ pub(super) struct Reply<'a> {
     pub(super) turned: Turned,
     /// Ours with the server.
     pub(super) session: Option<&'a [u8]>,
+    /// What it calls what was asked for.
+    pub(super) name: &'a str,
     /// What it speaks.
     pub(super) revision: &'static str,
+    /// What a legacy server knows the request by.
+    pub(super) up_id: Vec<u8>,
 }
 
 impl Reply<'_> {
@@ -64,7 +75,15 @@ impl Reply<'_> {
             agent.stream();
         }
         let status = self.status(talk.status());
-        let answered = match self.listen(exchange, &mut agent, talk).await {
+        let heard = self.listen(exchange, &mut agent, talk).await;
+        leg::heard(self.shard, exchange, &heard);
+        let answered = match heard {
+            // Also when the answer came in the same moment: none goes out after the word.
+            _ if exchange.is_cancelled() => {
+                let ended = agent.cancelled().await;
+                self.tell_cancelled(exchange).await;
+                return Ok(ended);
+            }
             Ok(message) => agent.answer(status, &message).await,
             Err(reject) => return agent.fail(reject),
         };
@@ -75,6 +94,9 @@ impl Reply<'_> {
     /// Of an answer from the other era only its message means something here.
     const fn status(&self, upstream: u16) -> u16 {
         match self.turned {
+            // To a legacy agent it would mean that its session is no more (2025-11-25 transports,
+            // "Session Management").
+            Turned::Same(ref same) if upstream == 404 && same.is_legacy() => 200,
             Turned::Same(_) => upstream,
             Turned::ToLegacy(_) | Turned::ToModern(_) => 200,
         }
@@ -88,6 +110,7 @@ impl Reply<'_> {
         talk: &mut Talk<'_>,
     ) -> Result<Vec<u8>, Reject> {
         let mut document = Document::new();
+        let mut questions = 0;
         loop {
             let heard = talk.next_with(agent, NEVER).await?;
             let text = match &heard {
@@ -101,16 +124,57 @@ impl Reply<'_> {
             }
             let root = document.read(&text).map_err(|_| Reject::UpstreamMalformed)?;
             let message = Message::read(root).map_err(|_| Reject::UpstreamMalformed)?;
-            let out = self.turned.heard(&message, &text)?;
+            let state = self.seal(exchange, &message)?;
+            let out = self.turned.heard(&message, &text, state.as_deref())?;
             drop(text);
             document.forget();
             match out {
                 Out::Answer(message) => return Ok(message),
                 Out::Down(message) => agent.say(&message).await?,
-                Out::Up(message) => self.reply(exchange, message).await,
-                Out::Changed(_) | Out::Dropped => {}
+                // Each costs a request of ours.
+                Out::Up(_) if questions == INPUT_REQUESTS_MAX => {
+                    return Err(Reject::UpstreamMalformed);
+                }
+                Out::Up(message) => {
+                    questions += 1;
+                    self.reply(exchange, message).await;
+                }
+                Out::Changed(note) => self.changed(exchange, note),
+                Out::Dropped => {}
                 Out::Stray => self.stray(exchange),
             }
+        }
+    }
+
+    /// The state that the server gives, if it does, as the agent gets it.
+    fn seal(&self, exchange: &Exchange, message: &Message<'_>) -> Result<Option<Vec<u8>>, Reject> {
+        let Some(state) = message.about.request_state else { return Ok(None) };
+        let state = state.text().ok_or(Reject::UpstreamMalformed)?;
+        let kept = Kept {
+            server: &exchange.scratch.server,
+            method: exchange.scratch.call.method(),
+            name: self.name,
+        };
+        let (now, owner) = (self.shard.clock.now().wall.seconds(), handshake::owner(exchange)?);
+        let mut sealed = b"\"".to_vec();
+        kept.seal(&exchange.world.keyring, &owner, now, state, &mut sealed)?;
+        sealed.push(b'"');
+        Ok(Some(sealed))
+    }
+
+    /// Tells a legacy server, which does not take the end of a connection for a word, that its
+    /// answer is wanted no more (2025-11-25 transports, "Sending Messages"); if it was cancelled.
+    pub(super) async fn tell_cancelled(&self, exchange: &Exchange) {
+        if exchange.is_cancelled() && era_of(self.revision) == Era::Legacy {
+            self.reply(exchange, cancel::message(&self.up_id)).await;
+        }
+    }
+
+    /// What the server lists is not what is remembered of it.
+    fn changed(&self, exchange: &Exchange, note: ServerNote) {
+        let Some(server) = exchange.server else { return };
+        for listed in Listed::changed_by(note) {
+            self.shard.hub.catalogs.forget(server, *listed);
         }
     }
 

@@ -7,14 +7,16 @@ use super::events::Events;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::oversight::Watch;
 use crate::gateway::words::{self, Words};
+use crate::http::Field;
 use crate::listener::Downstream;
+use crate::mcp::hub_session::SessionMark;
 use crate::net::{Either, first};
 use crate::reject::Reject;
 use crate::relay::{Oversight as _, Relayed, Review};
 use crate::shard::Shard;
 
-/// Serves the stream to its end: the agent leaves, its token expires, `connect` is denied, or the
-/// gateway drains.
+/// Serves the stream to its end: the agent leaves or ends its session, its token expires, `connect`
+/// is denied, or the gateway drains.
 ///
 /// # Errors
 /// Before anything is sent: quota, audit.
@@ -26,6 +28,7 @@ pub(super) async fn serve(
     exchange.admit(shard)?;
     exchange.commit(shard)?;
     let exchange = &*exchange;
+    let session = session(downstream, exchange);
     let mut events = Events::begin(shard, downstream, exchange);
     events.put(&words::acknowledgement(exchange));
     let watch = Watch::new(shard, exchange, downstream.head().0.keep_alive(), Words::of(exchange));
@@ -40,6 +43,11 @@ pub(super) async fn serve(
                 return Ok(events.relayed(downstream, false));
             }
             Either::Left(()) | Either::Right(()) => {}
+        }
+        if session.is_some_and(|mark| shard.hub.ended.hold_mark(mark.short())) {
+            events.end();
+            let complete = events.send(shard, downstream).await;
+            return Ok(events.relayed(downstream, complete));
         }
         match watch.review() {
             Review::Continue => events.keep_alive(shard.timers.now()),
@@ -60,6 +68,13 @@ pub(super) async fn serve(
             }
         }
     }
+}
+
+/// The session that a legacy stream belongs to; it was opened before.
+fn session(downstream: &Downstream, exchange: &Exchange) -> Option<SessionMark> {
+    let (head, bytes) = downstream.head();
+    let sealed = head.field(bytes, Field::McpSessionId).filter(|_| !exchange.is_modern());
+    sealed.map(SessionMark::of)
 }
 
 /// As often as an answer under way is reviewed.

@@ -45,6 +45,24 @@ impl Exchange {
         }
     }
 
+    /// [`Exchange::connect`] once more, by the newest rules: servers were asked meanwhile, which may
+    /// have taken a while.
+    ///
+    /// # Errors
+    /// As there; what the token came to.
+    pub(super) async fn connect_still(&mut self, shard: &Shard) -> Result<(), Reject> {
+        shard.drain_bus();
+        let newest = shard.world();
+        let (token, now) = (self.token.as_deref().ok_or(Reject::GatewayFault)?, shard.clock.now());
+        token.judge_time(now.wall.seconds())?;
+        if !decide::still_trusted(&self.world, &newest, token, true) {
+            return Err(Reject::TokenIssuer);
+        }
+        decide::key_holds(&newest, token, now.mono)?;
+        (self.world, self.judged) = (newest, now);
+        self.connect(shard).await
+    }
+
     /// Makes this the request to `server` (index in the world of the exchange) that `body` is, sent
     /// with the headers `sent`. Both are read and compared as if an agent had sent them, with what
     /// the policies of this server and tool look at. Answers go on to carry the agent's own id.
@@ -69,11 +87,12 @@ impl Exchange {
     }
 
     /// A request to `server` that is a part of this one: of the same principal, from the same
-    /// place, judged at the same moment by the same rules. `body` and `sent` as with
+    /// place, judged by the same rules, or not at all once there are others. `body` and `sent` as with
     /// [`Exchange::turn_to`].
     ///
     /// # Errors
-    /// Those of reading a message: then `body` was not one that may be sent.
+    /// Those of [`Exchange::stands`]; those of reading a message: then `body` was not one that may
+    /// be sent.
     pub(super) fn leg(
         &self,
         shard: &Shard,
@@ -83,6 +102,7 @@ impl Exchange {
     ) -> Result<Self, Reject> {
         let mut leg = self.begin_leg(shard, HttpMethod::Post);
         leg.scratch.body = body;
+        leg.stands(shard)?;
         leg.name(server)?;
         leg.read_own(sent)?;
         Ok(leg)
@@ -94,6 +114,7 @@ impl Exchange {
     /// `GatewayFault` without such a server.
     pub(super) fn farewell(&self, shard: &Shard, server: u16) -> Result<Self, Reject> {
         let mut leg = self.begin_leg(shard, HttpMethod::Delete);
+        leg.stands(shard)?;
         leg.name(server)?;
         Ok(leg)
     }

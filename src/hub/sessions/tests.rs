@@ -7,6 +7,8 @@ use super::*;
 
 const NOW: Monotonic = Monotonic(1_000_000_000);
 
+const SESSIONS_MAX: usize = 64;
+
 fn key() -> SessionKey {
     SessionKey {
         client: Some(SessionMark([1; 16])),
@@ -171,30 +173,45 @@ fn idle_ones_and_those_of_other_configurations_are_forgotten() {
 #[test]
 fn the_one_that_was_not_used_for_longest_makes_room() {
     let sessions = UpstreamSessions::default();
+    sessions.resize(SESSIONS_MAX);
     let numbered = |number: usize| {
         let mut identity = [0; 32];
         identity[..8].copy_from_slice(&number.to_be_bytes());
         SessionKey { identity, ..key() }
     };
     let later = |seconds: u64| NOW.after(Duration::from_secs(seconds));
-    for number in 0..HUB_SESSIONS_PER_CORE_MAX {
+    for number in 0..SESSIONS_MAX {
         open(&sessions, &numbered(number), later(1));
     }
     // The first one is used, so the oldest is the one that is made older.
     ready(&sessions, &numbered(0), later(2));
     ready(&sessions, &numbered(7), NOW);
-    open(&sessions, &numbered(HUB_SESSIONS_PER_CORE_MAX), later(3));
-    assert_eq!(sessions.len(), HUB_SESSIONS_PER_CORE_MAX);
+    open(&sessions, &numbered(SESSIONS_MAX), later(3));
+    assert_eq!(sessions.len(), SESSIONS_MAX);
     let held = end(&sessions, 1);
     assert!(!held.contains(&numbered(7)) && held.contains(&numbered(1)));
-    assert_eq!((held.len(), sessions.len()), (HUB_SESSIONS_PER_CORE_MAX, 0));
+    assert_eq!((held.len(), sessions.len()), (SESSIONS_MAX, 0));
     // Only openings: nothing can make room, and nothing grows.
     let full = UpstreamSessions::default();
-    let openings: Vec<_> = (0..HUB_SESSIONS_PER_CORE_MAX)
-        .map(|number| opening(&full, &numbered(number), NOW))
-        .collect();
-    let refused = full.enter(&numbered(HUB_SESSIONS_PER_CORE_MAX), NOW);
+    full.resize(SESSIONS_MAX);
+    let openings: Vec<_> =
+        (0..SESSIONS_MAX).map(|number| opening(&full, &numbered(number), NOW)).collect();
+    let refused = full.enter(&numbered(SESSIONS_MAX), NOW);
     assert!(matches!(refused, Err(Reject::GatewayOverloaded)));
     drop(openings);
     assert!(full.is_empty());
+}
+
+#[test]
+fn fewer_places_take_away_what_was_not_used_for_longest() {
+    let sessions = UpstreamSessions::default();
+    let of = |server: u16| SessionKey { server, ..key() };
+    for server in 0..4 {
+        open(&sessions, &of(server), NOW.after(Duration::from_secs(server.into())));
+    }
+    ready(&sessions, &of(0), NOW.after(Duration::from_secs(9)));
+    sessions.resize(2);
+    let mut left = end(&sessions, 1);
+    left.sort_unstable_by_key(|key| key.server);
+    assert_eq!(left, [of(0), of(3)]);
 }

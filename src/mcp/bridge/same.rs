@@ -1,9 +1,11 @@
 //! An agent and a server of the same era, with the hub between them.
 
 use super::{Fault, Out, edited, is_id, is_ours, raw, to_legacy};
+use crate::limits::INPUT_REQUESTS_MAX;
+use crate::mcp::capability::ClientCapabilities;
 use crate::mcp::era::Era;
-use crate::mcp::message::{Message, ResultKind, Said, ServerNote};
-use crate::mcp::span::Node;
+use crate::mcp::message::{Message, ResultKind, Said, ServerMethod, ServerNote};
+use crate::mcp::span::{Node, NodeKind};
 use crate::mcp::splice::Edits;
 use crate::reject::Reject;
 
@@ -20,6 +22,8 @@ pub struct Same {
     up_id: Option<Vec<u8>>,
     /// The agent's own token, as it wrote it.
     token: Option<Vec<u8>>,
+    /// What the server was told that the agent can be asked for.
+    declared: ClientCapabilities,
 }
 
 impl Same {
@@ -73,7 +77,20 @@ impl Same {
             id: raw(id, text)?.to_vec(),
             up_id: up_id.map(<[u8]>::to_vec),
             token: token.map(|token| raw(token, text).map(<[u8]>::to_vec)).transpose()?,
+            declared: ClientCapabilities::default(),
         })
+    }
+
+    /// A modern server was told that the agent can be asked for this.
+    #[must_use]
+    pub fn declaring(self, declared: ClientCapabilities) -> Self {
+        Self { declared, ..self }
+    }
+
+    /// Whether both are of the legacy era.
+    #[must_use]
+    pub const fn is_legacy(&self) -> bool {
+        self.up_id.is_some()
     }
 
     /// The era of both.
@@ -81,20 +98,31 @@ impl Same {
         if self.up_id.is_some() { Era::Legacy } else { Era::Modern }
     }
 
-    /// Turns one message of the upstream around: `message` was read from `text`.
+    /// Turns one message of the upstream around: `message` was read from `text`, `state` is its
+    /// `requestState`, sealed, as JSON.
     ///
     /// # Errors
     ///
-    /// `UpstreamMalformed` for what cannot be edited in one way only, and for a request of a modern
-    /// server, which may send none. `GatewayNotBuilt` for an answer that the agent could only use
-    /// with a state or a task of the server's, which `/mcp` does not carry yet.
-    pub fn heard(&self, message: &Message<'_>, text: &[u8]) -> Result<Out, Reject> {
-        self.turned(message, text).map_err(Fault::of_upstream)
+    /// `UpstreamMalformed` for what cannot be edited in one way only, for a request of a modern
+    /// server, which may send none, and for a question that the agent did not say it can answer.
+    /// `GatewayNotBuilt` for a task, which `/mcp` does not carry yet.
+    pub fn heard(
+        &self,
+        message: &Message<'_>,
+        text: &[u8],
+        state: Option<&[u8]>,
+    ) -> Result<Out, Reject> {
+        self.turned(message, text, state).map_err(Fault::of_upstream)
     }
 
-    fn turned(&self, message: &Message<'_>, text: &[u8]) -> Result<Out, Fault> {
+    fn turned(
+        &self,
+        message: &Message<'_>,
+        text: &[u8],
+        state: Option<&[u8]>,
+    ) -> Result<Out, Fault> {
         match message.said {
-            Said::Result(_) | Said::Error { .. } => self.answer(message, text),
+            Said::Result(_) | Said::Error { .. } => self.answer(message, text, state),
             Said::Request(method) if self.era() == Era::Legacy => {
                 to_legacy::answered(method, message, text)
             }
@@ -104,26 +132,57 @@ impl Same {
         }
     }
 
-    fn answer(&self, message: &Message<'_>, text: &[u8]) -> Result<Out, Fault> {
+    fn answer(
+        &self,
+        message: &Message<'_>,
+        text: &[u8],
+        state: Option<&[u8]>,
+    ) -> Result<Out, Fault> {
         let own = self.up_id.as_ref().unwrap_or(&self.id);
         let Some(id) = message.id.filter(|id| is_id(*id, text, own)) else {
             return Ok(Out::Stray);
         };
-        let is_state = message.about.request_state.is_some();
-        match message.said {
-            Said::Result(ResultKind::InputRequired | ResultKind::Task) => {
-                return Err(Reject::GatewayNotBuilt.into());
-            }
-            Said::Result(_) if is_state => return Err(Reject::GatewayNotBuilt.into()),
-            Said::Result(_) | Said::Error { .. } | Said::Request(_) | Said::Notification(_) => {}
-        }
         let mut edits = Edits::new();
         // Byte for byte as the agent wrote it, however the server spells it.
         edits.put(id.range(), &self.id)?;
+        let given = message.about.request_state;
+        match message.said {
+            Said::Result(ResultKind::Task) => return Err(Reject::GatewayNotBuilt.into()),
+            Said::Result(ResultKind::InputRequired) if self.era() == Era::Modern => {
+                self.check_questions(message.about.input_requests)?;
+                match (given, state) {
+                    (Some(given), Some(state)) => edits.put(given.range(), state)?,
+                    (None, _) => {}
+                    (Some(_), None) => return Err(Reject::GatewayFault.into()),
+                }
+            }
+            // A state of anything else is of no use to an agent, and would be nobody's.
+            Said::Result(ResultKind::InputRequired) => {
+                return Err(Reject::UpstreamMalformed.into());
+            }
+            Said::Result(_) if given.is_some() => return Err(Reject::UpstreamMalformed.into()),
+            Said::Result(_) | Said::Error { .. } | Said::Request(_) | Said::Notification(_) => {}
+        }
         if let Some(meta) = message.meta {
             edits.remove_members(meta, is_ours)?;
         }
         Ok(Out::Answer(edited(&edits, text)?))
+    }
+
+    /// Only what the agent said it can be asked for (2026-07-28 patterns/mrtr, "Server
+    /// Requirements").
+    fn check_questions(&self, questions: Option<Node<'_>>) -> Result<(), Reject> {
+        let Some(questions) = questions else { return Ok(()) };
+        if questions.kind() != NodeKind::Object || questions.members().count() > INPUT_REQUESTS_MAX
+        {
+            return Err(Reject::UpstreamMalformed);
+        }
+        for question in questions.members() {
+            if !self.declared.hold(needed(question.value)?) {
+                return Err(Reject::UpstreamMalformed);
+            }
+        }
+        Ok(())
     }
 
     fn notification(
@@ -160,6 +219,31 @@ impl Same {
     }
 }
 
+/// What an agent must have declared to be asked this.
+fn needed(question: Node<'_>) -> Result<ClientCapabilities, Reject> {
+    let malformed = |_| Reject::UpstreamMalformed;
+    if question.kind() != NodeKind::Object {
+        return Err(Reject::UpstreamMalformed);
+    }
+    let [method, params] = question.pick(&["method", "params"]).map_err(malformed)?;
+    let mode = match params {
+        Some(params) => {
+            let [mode] = params.pick(&["mode"]).map_err(malformed)?;
+            mode.and_then(Node::text)
+        }
+        None => None,
+    };
+    match method.and_then(Node::text).map(ServerMethod::from_name) {
+        Some(ServerMethod::RootsList) => Ok(ClientCapabilities::ROOTS),
+        Some(ServerMethod::SamplingCreateMessage) => Ok(ClientCapabilities::SAMPLING),
+        Some(ServerMethod::ElicitationCreate) => Ok(match mode {
+            None | Some("form") => ClientCapabilities::ELICITATION_FORM,
+            Some(_) => ClientCapabilities::ELICITATION_URL,
+        }),
+        Some(ServerMethod::Ping | ServerMethod::Other) | None => Err(Reject::UpstreamMalformed),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,7 +262,7 @@ mod tests {
     fn heard(same: &Same, text: &str) -> Result<Out, Reject> {
         let mut document = Document::new();
         let root = document.read(text.as_bytes()).unwrap();
-        same.heard(&Message::read(root).unwrap(), text.as_bytes())
+        same.heard(&Message::read(root).unwrap(), text.as_bytes(), Some(br#""sealed""#))
     }
 
     fn answer(text: &str) -> Result<Out, Reject> {
@@ -219,12 +303,39 @@ mod tests {
         assert_eq!(heard(&same, theirs), answer(mine));
         let request = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
         assert_eq!(heard(&same, request), Err(Reject::UpstreamMalformed));
-        for more in
-            [r#""resultType":"input_required""#, r#""requestState":"s""#, r#""resultType":"task""#]
-        {
-            let result = format!(r#"{{"jsonrpc":"2.0","id":"a","result":{{{more}}}}}"#);
-            assert_eq!(heard(&same, &result), Err(Reject::GatewayNotBuilt), "{more}");
+        let task = r#"{"jsonrpc":"2.0","id":"a","result":{"resultType":"task","taskId":"t"}}"#;
+        assert_eq!(heard(&same, task), Err(Reject::GatewayNotBuilt));
+        let state = r#"{"jsonrpc":"2.0","id":"a","result":{"requestState":"s"}}"#;
+        assert_eq!(heard(&same, state), Err(Reject::UpstreamMalformed));
+    }
+
+    #[test]
+    fn a_question_needs_an_agent_that_can_answer_it() {
+        let same = asked(CALL, None).0.declaring(ClientCapabilities::ELICITATION_FORM);
+        let result = |id: &str, questions: &str, state: &str| {
+            format!(
+                r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"input_required",
+                "inputRequests":{questions},"requestState":{state}}}}}"#
+            )
+        };
+        let ok = r#"{"x":{"method":"elicitation/create","params":{"mode":"form"}}}"#;
+        let sealed = result(r#""\u0061""#, ok, r#""sealed""#);
+        assert_eq!(heard(&same, &result(r#""a""#, ok, r#""s\n""#)), answer(&sealed));
+        for bad in [
+            r#"{"x":{"method":"elicitation/create","params":{"mode":"url","url":"https://x"}}}"#,
+            r#"{"x":{"method":"sampling/createMessage","params":{}}}"#,
+            r#"{"x":{"method":"roots/list"}}"#,
+            r#"{"x":{"method":"tools/call"}}"#,
+            r#"{"x":{}}"#,
+            r#"{"x":1}"#,
+            "[]",
+        ] {
+            let asked = result(r#""a""#, bad, r#""s""#);
+            assert_eq!(heard(&same, &asked), Err(Reject::UpstreamMalformed), "{bad}");
         }
+        let (legacy, _) = asked(CALL, Some(UP));
+        let theirs = result(r#""g7""#, "{}", r#""s""#);
+        assert_eq!(heard(&legacy, &theirs), Err(Reject::UpstreamMalformed));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Lists of servers, as they are kept.
 
-use super::super::catalog::{Catalog, Gatherer, Params, Unusable};
+use super::super::catalog::{Catalog, Gatherer, Params, Unusable, agree, mirrored};
 use super::super::list::Listed;
 use super::super::span::Document;
 use crate::limits::{CATALOG_ITEM_BYTES_MAX, CATALOG_PAGES_MAX, LIST_ITEMS_MAX, NAME_BYTES_MAX};
@@ -112,6 +112,28 @@ fn names_that_are_ours_are_cut_out_of_what_servers_say() {
             r#"{"_meta":{"io.portcullis/server":"s"},"uri":"a:2"}"#,
         ]
     );
+}
+
+#[test]
+fn a_legacy_agent_gets_no_schema_that_its_revision_does_not_have() {
+    let tools = r#"{"tools":[{"name":"a","outputSchema":{"type":"array"},"_meta":null,"z":1},
+        {"outputSchema":{"type":"object","x":[]},"name":"b"},
+        {"outputSchema":true,"_meta":{"io.portcullis/x":1,"k":2},"name":"c"},{"name":"d"},
+        {"name":"e","inputSchema":{"x-mcp-header":"x"}}]}"#;
+    let text = format!(r#"{{"result":{tools}}}"#);
+    let mut gatherer = Gatherer::new(Listed::Tools).for_legacy();
+    assert_eq!(page(&mut gatherer, &text), Ok(None));
+    assert_eq!(
+        written(&gatherer.finish()),
+        [
+            r#"{"name":"p_a","z":1}"#,
+            r#"{"outputSchema":{"type":"object","x":[]},"name":"p_b"}"#,
+            r#"{"_meta":{"k":2},"name":"p_c"}"#,
+            r#"{"name":"p_d"}"#,
+        ]
+    );
+    let as_it_is = written(&gathered(Listed::Tools, &[tools]));
+    assert_eq!(as_it_is[0], r#"{"name":"p_a","outputSchema":{"type":"array"},"z":1}"#);
 }
 
 #[test]
@@ -244,4 +266,45 @@ fn what_is_mirrored_into_headers_is_known_or_known_to_be_wrong() {
     ] {
         assert_eq!(params(&wrong), None, "{wrong}");
     }
+}
+
+#[test]
+fn what_is_mirrored_says_what_the_arguments_say() {
+    let schema = r#"{"properties":{"region":{"type":"string","x-mcp-header":"Region"},
+        "n":{"type":"integer","x-mcp-header":"N"},
+        "deep":{"properties":{"on":{"type":"boolean","x-mcp-header":"on"}}}}}"#;
+    let result = format!(r#"{{"tools":[{{"name":"a","inputSchema":{schema}}}]}}"#);
+    let catalog = gathered(Listed::Tools, &[&result]);
+    let Params::Known(params) = catalog.find("a").unwrap().params() else { panic!("invalid") };
+    let whole = r#"{"region":"e\u00e9","n":42,"deep":{"on":true}}"#;
+    let encoded = "=?base64?ZcOp?=";
+    let good = [("region", encoded), ("n", "42"), ("on", "true")];
+    let fields = |all: &[(&str, &str)]| -> Vec<(String, Vec<u8>)> {
+        all.iter().map(|(name, value)| (format!("mcp-param-{name}"), (*value).into())).collect()
+    };
+    let mut document = Document::new();
+    let root = document.read(whole.as_bytes()).unwrap();
+    assert_eq!(mirrored(params, Some(root), whole.as_bytes()), fields(&good));
+    for (arguments, sent, agrees) in [
+        (whole, &good[..], true),
+        (whole, &[("region", encoded), ("n", "42.0"), ("on", "true"), ("other", "x")], true),
+        (whole, &good[..2], false),
+        (whole, &[("region", encoded), ("n", "43"), ("on", "true")], false),
+        (whole, &[("region", encoded), ("n", "x"), ("on", "true")], false),
+        (whole, &[("region", "e"), ("n", "42"), ("on", "true")], false),
+        (whole, &[("region", encoded), ("n", "42"), ("on", "True")], false),
+        (whole, &[("region", encoded), ("region", encoded), ("n", "42"), ("on", "true")], false),
+        ("{}", &[], true),
+        ("{}", &[("n", "42")], false),
+        (r#"{"n":null,"deep":{}}"#, &[], true),
+        (r#"{"n":null}"#, &[("n", "null")], false),
+        (r#"{"n":9007199254740993}"#, &[("n", "9007199254740992")], false),
+        (r#"{"n":9007199254740993}"#, &[("n", "9007199254740993")], true),
+        (r#"{"n":1e2}"#, &[("n", "100")], true),
+    ] {
+        let root = document.read(arguments.as_bytes()).unwrap();
+        let agreed = agree(params, Some(root), arguments.as_bytes(), &fields(sent));
+        assert_eq!(agreed.is_ok(), agrees, "{arguments} {sent:?}");
+    }
+    assert_eq!(agree(params, None, b"", &[]), Ok(()));
 }

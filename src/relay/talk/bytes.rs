@@ -148,6 +148,11 @@ impl Talk<'_> {
                 self.rest();
                 return Err(Reject::UpstreamTimeout);
             }
+            // A server that never falls silent must not keep the eye from looking.
+            if now.micros_since(self.looked_at) >= TICK.as_micros() as u64 {
+                self.looked_at = now;
+                eye.look(false).await?;
+            }
             if !self.slow {
                 let soon = now.after(Duration::from_millis(WATCH_CLIENT_AFTER_MS));
                 if let Some(received) = self.read(soon.min(until)).await? {
