@@ -83,13 +83,10 @@ pub(super) async fn serve(
         let reply =
             Reply { shard, turned, session: head.session, name: &aimed.name, revision, up_id };
         let sent = leg::send(shard, downstream, &mut left, exchange, permit, &head).await;
-        let mut talk = match sent {
-            Ok(talk) => talk,
-            Err(reject) => {
-                reply.tell_cancelled(exchange).await;
-                return Err(hidden(reject));
-            }
-        };
+        if sent.is_err() {
+            reply.tell_cancelled(exchange).await;
+        }
+        let mut talk = sent.map_err(hidden)?;
         if let (true, Some((key, session)), false) =
             (leg::forgot_session(talk.status()), session, reopened)
             && session.id.is_some()
