@@ -83,13 +83,10 @@ pub(super) async fn serve(
         let reply =
             Reply { shard, turned, session: head.session, name: &aimed.name, revision, up_id };
         let sent = leg::send(shard, downstream, &mut left, exchange, permit, &head).await;
-        let mut talk = match sent {
-            Ok(talk) => talk,
-            Err(reject) => {
-                reply.tell_cancelled(exchange).await;
-                return Err(hidden(reject));
-            }
-        };
+        if sent.is_err() {
+            reply.tell_cancelled(exchange).await;
+        }
+        let mut talk = sent.map_err(hidden)?;
         if let (true, Some((key, session)), false) =
             (leg::forgot_session(talk.status()), session, reopened)
             && session.id.is_some()
@@ -154,11 +151,8 @@ fn hidden(reject: Reject) -> Reject {
 
 /// Before anything was judged, what is wrong with a message is said only as of a server that is not
 /// there.
-const fn unturned(reject: Reject) -> Reject {
-    match reject {
-        Reject::GatewayFault => reject,
-        _ => Reject::PolicyCallNoPermit,
-    }
+fn unturned(reject: Reject) -> Reject {
+    if reject == Reject::GatewayFault { reject } else { Reject::PolicyCallNoPermit }
 }
 
 /// The agent's request with the server's own name in it.
