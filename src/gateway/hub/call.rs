@@ -74,6 +74,8 @@ pub(super) async fn serve(
         let session = greeted.as_ref().and_then(|greeted| greeted.session.as_ref());
         let call = ToolCall { server: aimed.server, tool: &aimed.name, revision };
         let params = call.fields(shard, exchange, speaker, &permit, &traced.params).await?;
+        // That may have taken a list of the server's.
+        exchange.stands(shard)?;
         let head = aimed.head(revision, &traced);
         let head = OwnHead {
             session: session.and_then(|(_, session)| session.id.as_deref()),
@@ -98,8 +100,7 @@ pub(super) async fn serve(
         if let (400 | 404, Some(greeted)) = (talk.status(), &greeted) {
             greeted.doubt(shard);
         }
-        let carried = reply.carry(downstream, exchange, &mut left, &mut talk).await;
-        return carried.map_err(hidden);
+        return reply.carry(downstream, exchange, &mut left, &mut talk).await.map_err(hidden);
     }
     // It says of itself now this and now that.
     Err(Reject::UpstreamEra)
