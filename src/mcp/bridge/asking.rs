@@ -231,8 +231,8 @@ impl Question {
 }
 
 /// Ends a modern agent's request `id` (JSON) with the request of a legacy server: `message` was
-/// read from `text`, `declared` is what the agent can be asked for, `state` what it has to come back
-/// with. The URL that the user is to visit, if any, is the answer.
+/// read from `text`, `declared` is what the agent can be asked for, `state` what it has to come
+/// back with. The URL that the user is to visit, if any, is the answer.
 ///
 /// # Errors
 ///
