@@ -492,7 +492,7 @@ fn hear(bridge: &Bridge, message: &Value) -> Out {
     let mut document = Document::new();
     let read = Message::read(document.read(text.as_bytes()).unwrap()).unwrap();
     let heard = match bridge {
-        Bridge::Same(same) => same.heard(&read, text.as_bytes()),
+        Bridge::Same(same) => same.heard(&read, text.as_bytes(), None),
         Bridge::ToLegacy(bridge) => bridge.heard(&read, text.as_bytes()),
         Bridge::ToModern(bridge) => bridge.heard(&read, text.as_bytes()),
     };
