@@ -343,11 +343,11 @@ impl Exchange {
     /// expired and the decision may be another. Under other rules nothing is tried again; the agent
     /// gets the upstream's refusal, and its next request is judged by them from the beginning.
     pub(super) async fn decide_again(&mut self, shard: &Shard) -> Result<Permit, Reject> {
-        let outdated = |reject| {
-            let outdated = reject == Reject::PolicyUnavailable;
-            if outdated { Reject::UpstreamAuth } else { reject }
-        };
-        self.stands(shard).map_err(outdated)?;
+        let stands = self.stands(shard);
+        if stands == Err(Reject::PolicyUnavailable) {
+            return Err(Reject::UpstreamAuth);
+        }
+        stands?;
         if self.asks() {
             Box::pin(self.ask_once(shard)).await.unwrap_or(Err(Reject::UpstreamAuth))
         } else {
