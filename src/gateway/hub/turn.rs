@@ -45,8 +45,8 @@ impl Exchange {
         }
     }
 
-    /// [`Exchange::connect`] once more, by the newest rules: servers were asked meanwhile, which may
-    /// have taken a while.
+    /// [`Exchange::connect`] once more, by the newest rules: servers were asked meanwhile, which
+    /// may have taken a while.
     ///
     /// # Errors
     /// As there; what the token came to.
@@ -87,8 +87,8 @@ impl Exchange {
     }
 
     /// A request to `server` that is a part of this one: of the same principal, from the same
-    /// place, judged by the same rules, or not at all once there are others. `body` and `sent` as with
-    /// [`Exchange::turn_to`].
+    /// place, judged by the same rules, or not at all once there are others. `body` and `sent` as
+    /// with [`Exchange::turn_to`].
     ///
     /// # Errors
     /// Those of [`Exchange::stands`]; those of reading a message: then `body` was not one that may
