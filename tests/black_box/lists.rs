@@ -84,7 +84,7 @@ forbid (principal == User::"erin", action in Action::"use", resource in Server::
 permit (principal == User::"finn", action, resource in Server::"narrow");
 @id("finn-fails")
 forbid (principal == User::"finn", action in Action::"use", resource in Server::"narrow")
-when { context.local.minute_of_day * 9223372036854775807 + 9223372036854775807 > 0 };
+when { (context.local.minute_of_day + 2) * 9223372036854775807 > 0 };
 @id("gina-lists")
 permit (principal == User::"gina", action in [Action::"session", Action::"list"],
   resource in Server::"narrow");
@@ -96,7 +96,7 @@ forbid (principal == User::"gina", action == Action::"tools/call", resource == T
 @id("gina-fails")
 forbid (principal == User::"gina", action == Action::"tools/call",
   resource == Tool::"narrow/Allowed")
-when { context.local.minute_of_day * 9223372036854775807 + 9223372036854775807 > 0 };
+when { (context.local.minute_of_day + 2) * 9223372036854775807 > 0 };
 "#;
 
 pub(super) fn start(driver: Driver) -> Gateway {
